@@ -1,0 +1,1 @@
+"""From arguments to jobs, and from jobs to written files."""

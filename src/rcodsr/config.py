@@ -1,0 +1,241 @@
+"""What a variant is, and what a user can ask for: frozen dataclasses, standard library only.
+
+A variant is data. Nothing here knows how a network is built; `checkpoints.format.load_model` reads a
+`VariantSpec` and builds the matching objects in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from rcodsr.errors import UsageError
+
+LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
+"""The words of `--realism` and their values."""
+
+LAST_TIMESTEP = 999
+"""Largest index of the 1000-step training schedule."""
+
+MetricKind = Literal["cosine", "l1", "mse"]
+ColorFix = Literal["wavelet", "adain", "none"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Spec:
+    """Reading and writing of the nested spec dataclasses as plain dictionaries."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON-ready dictionaries and lists."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build the spec from a dictionary; lists become tuples, nested dictionaries nested specs.
+
+        Raises:
+            KeyError: on a key the spec does not have.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise KeyError(f"unknown {cls.__name__} keys: {', '.join(unknown)}")
+        built: dict[str, Any] = {}
+        for name, value in values.items():
+            nested = _NESTED.get((cls.__name__, name))
+            if nested is not None:
+                built[name] = nested.from_dict(value)
+            else:
+                built[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**built)
+
+
+@dataclass(frozen=True)
+class GroupingSpec(Spec):
+    """Latent domain grouping, Eq. (5), and the realism scale that follows from it.
+
+    The paper gives neither bound. (0.25, 1.0) reproduces its Fig. S6 for Stable Diffusion latents;
+    a variant with other latents stores its own.
+    """
+
+    n: int = 3
+    """Number of groups."""
+    k: int = 250
+    """Interval between the groups' timesteps."""
+    metric_min: float = 0.25
+    """M_L at and below which a picture falls into the group of the largest timestep."""
+    metric_max: float = 1.0
+    """M_L at and above which a picture falls into the group of the smallest timestep."""
+    metric: MetricKind = "cosine"
+    """Distance of Eq. (6); the paper's choice is cosine similarity."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible groupings.
+
+        Raises:
+            UsageError: when n or k is not positive, the bounds do not enclose an interval, or (n - 1)·k passes 999.
+        """
+        if self.n < 1 or self.k < 1 or (self.n - 1) * self.k >= LAST_TIMESTEP:
+            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep (n - 1)·k below 999")
+        if not self.metric_min < self.metric_max:
+            raise UsageError("grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max")
+
+    def realism_timestep(self, realism: float) -> int:
+        """Timestep of a realism value: 0 → k, 1 → n·k, linear between, at most 999.
+
+        The groups' own timesteps are the trained ones; values between them interpolate.
+
+        Raises:
+            UsageError: when realism is not in [0, 1].
+        """
+        if not (math.isfinite(realism) and 0.0 <= realism <= 1.0):
+            raise UsageError("--realism", f"{realism:g} is not between 0 and 1", realism_hint(realism))
+        return min(LAST_TIMESTEP, round(self.k * (1 + realism * (self.n - 1))))
+
+    def timestep_realism(self, timestep: int) -> float:
+        """The realism value a timestep stands for; inverse of `realism_timestep`."""
+        if self.n == 1:
+            return 0.0
+        return min(1.0, max(0.0, (timestep / self.k - 1) / (self.n - 1)))
+
+    def level(self, timestep: int) -> str:
+        """Name of the nearest level: fidelity, neutral or realism."""
+        realism = self.timestep_realism(timestep)
+        return min(LEVELS, key=lambda name: abs(LEVELS[name] - realism))
+
+
+def realism_hint(value: float) -> str:
+    """What to write instead of an out-of-range realism value."""
+    if 1.0 < value <= 100.0:
+        return f"did you mean {value / 100:g}? 0 stays with the evidence, 1 fills in believable texture"
+    return "use a number from 0 (stay with the evidence) to 1 (believable texture), or fidelity, neutral, realism"
+
+
+def parse_realism(text: str) -> float:
+    """`--realism` as written by a person: a number from 0 to 1, or fidelity, neutral, realism.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    word = text.strip().lower()
+    if word in LEVELS:
+        return LEVELS[word]
+    try:
+        value = float(word.removesuffix("%"))
+    except ValueError:
+        raise UsageError("--realism", f"'{text}' is not a realism level", realism_hint(math.nan)) from None
+    if word.endswith("%") or not (math.isfinite(value) and 0.0 <= value <= 1.0):
+        raise UsageError("--realism", f"'{text}' is not between 0 and 1", realism_hint(value))
+    return value
+
+
+@dataclass(frozen=True)
+class WaveletSpec(Spec):
+    """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
+
+    levels: int = 2
+    refine_channels: int = 24
+    """Width of the residual refinement after decoding; 0 leaves it out."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2**self.levels)
+
+    @property
+    def channels(self) -> int:
+        """Latent channels: three colours times all sub-bands."""
+        return int(3 * 4**self.levels)
+
+
+@dataclass(frozen=True)
+class UNetSpec(Spec):
+    """The small U-Net of `rcod-tiny`."""
+
+    channels: tuple[int, ...] = (64, 96, 160)
+    """Width of each level, finest first."""
+    blocks: tuple[int, ...] = (2, 2, 4)
+    """Residual blocks of each level; the last number is the middle's."""
+    embedding: int = 128
+    """Width of the timestep embedding."""
+    heads: int = 4
+    """Heads of the cross-attention to the visual tokens."""
+
+
+@dataclass(frozen=True)
+class PromptSpec(Spec):
+    """Visual prompt injection (VPIM): a vision tower and one linear layer."""
+
+    image_side: int = 64
+    """The whole picture is squashed to this side before the tower sees it."""
+    tower_channels: tuple[int, ...] = (32, 64, 96, 96)
+    """Width of each stride-2 stage of the tower."""
+    context: int = 96
+    """Width of the visual tokens the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class VariantSpec(Spec):
+    """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
+
+    name: str
+    wavelet: WaveletSpec = field(default_factory=WaveletSpec)
+    unet: UNetSpec = field(default_factory=UNetSpec)
+    prompt: PromptSpec = field(default_factory=PromptSpec)
+    grouping: GroupingSpec = field(default_factory=GroupingSpec)
+    noise_head: Literal["plain", "residual"] = "residual"
+    """How the U-Net's output becomes eps in Eq. (3)."""
+    scale: int = 4
+    """Enlargement the variant was trained for."""
+    color_fix: ColorFix = "wavelet"
+    """Colour correction applied unless the user chooses another."""
+
+    @property
+    def multiple(self) -> int:
+        """Sides of the enlarged picture must be multiples of this many pixels."""
+        return int(self.wavelet.factor * 2 ** (len(self.unet.channels) - 1))
+
+
+_NESTED: dict[tuple[str, str], type[Spec]] = {
+    ("VariantSpec", "wavelet"): WaveletSpec,
+    ("VariantSpec", "unet"): UNetSpec,
+    ("VariantSpec", "prompt"): PromptSpec,
+    ("VariantSpec", "grouping"): GroupingSpec,
+}
+
+RCOD_TINY = VariantSpec(name="rcod-tiny")
+"""The embedded default. Its grouping bounds are fitted to its own latents before training."""
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """What a user can ask of one picture. `None` means: as the checkpoint says.
+
+    Raises:
+        UsageError: when a value is out of range.
+    """
+
+    realism: float = 0.5
+    """0 stays with the evidence, 1 fills in believable texture."""
+    scale: float = 4.0
+    """Final enlargement; the model works at its own scale and one resize follows where they differ."""
+    tile: int | None = None
+    """Tile side in input pixels; None plans it, 0 switches tiling off."""
+    tile_overlap: int = 24
+    """Input pixels that neighbouring tiles share."""
+    color_fix: ColorFix | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not (math.isfinite(self.realism) and 0.0 <= self.realism <= 1.0):
+            raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
+        if not (math.isfinite(self.scale) and 1.0 <= self.scale <= 8.0):
+            raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
+        if self.tile_overlap < 0:
+            raise UsageError("--tile-overlap", f"{self.tile_overlap} is negative", "use 0 or more input pixels")
+        if self.tile is not None and self.tile != 0 and self.tile < 32:
+            raise UsageError("--tile", f"{self.tile} is too small", "use 32 or more input pixels, auto or off")
+        if self.tile and self.tile_overlap >= self.tile:
+            raise UsageError("--tile-overlap", f"{self.tile_overlap} is not below the tile side {self.tile}", "use a quarter of it or less")

@@ -1,0 +1,166 @@
+"""Synthetic degradation of photos: Real-ESRGAN's second-order pipeline on tensors, seeded per sample.
+
+Every random choice follows from the sample's own seed, so a sample is the same whatever batch, worker or run asks for it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rcodsr.data.jpeg import jpeg
+from rcodsr.data.kernels import random_kernel, sinc_kernel
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One round of blur → resize → noise → JPEG."""
+
+    blur_probability: float
+    blur_sigma: Range
+    beta_gaussian: Range
+    beta_plateau: Range
+    sinc_probability: float
+    resize_probabilities: tuple[float, float, float]
+    """Of enlarging, shrinking, keeping."""
+    resize_range: Range
+    noise_probability: float
+    gaussian_sigma: Range
+    """In 8-bit steps; half of the noisy pictures are Gaussian, half Poisson."""
+    poisson_scale: Range
+    gray_probability: float
+    jpeg_probability: float
+    jpeg_quality: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DegradationSpec:
+    """A preset: one or two stages and a final sinc filter."""
+
+    first: StageSpec
+    second: StageSpec | None
+    final_sinc_probability: float
+
+
+# Real-ESRGAN's x4plus options, which OSEDiff trains on
+_FULL = DegradationSpec(
+    StageSpec(1.0, (0.2, 3.0), (0.5, 4.0), (1.0, 2.0), 0.1, (0.2, 0.7, 0.1), (0.15, 1.5), 1.0, (1, 30), (0.05, 3.0), 0.4, 1.0, (30, 95)),
+    StageSpec(0.8, (0.2, 1.5), (0.5, 4.0), (1.0, 2.0), 0.1, (0.3, 0.4, 0.3), (0.3, 1.2), 1.0, (1, 25), (0.05, 2.5), 0.4, 1.0, (30, 95)),
+    0.8,
+)
+# the milder setting shared by S3Diff, StableSR's published test data and AdcSR
+_LIGHT = DegradationSpec(
+    StageSpec(1.0, (0.2, 1.5), (0.5, 2.0), (1.0, 1.5), 0.1, (0.2, 0.7, 0.1), (0.3, 1.5), 1.0, (1, 15), (0.05, 2.0), 0.4, 1.0, (60, 95)),
+    StageSpec(0.5, (0.2, 1.0), (0.5, 2.0), (1.0, 1.5), 0.1, (0.3, 0.4, 0.3), (0.6, 1.2), 1.0, (1, 12), (0.05, 1.0), 0.4, 1.0, (60, 100)),
+    0.8,
+)
+# ours: what a camera does at its worst: lens blur, then little noise and light JPEG, each on half of the pictures
+_CAMERA = DegradationSpec(
+    StageSpec(1.0, (0.6, 3.0), (0.5, 2.0), (1.0, 2.0), 0.0, (0.0, 0.0, 1.0), (1.0, 1.0), 0.5, (1, 8), (0.05, 0.8), 0.4, 0.5, (60, 98)),
+    None,
+    0.0,
+)
+PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA}
+_MODES = ("area", "bilinear", "bicubic")
+
+
+def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scale: int = 4) -> Tensor:
+    """Make the low-resolution picture of one photo.
+
+    Args:
+        hr: shape (3, H, W) in [0, 1], sides multiples of `scale`.
+        spec: a preset.
+        seed: decides everything random about this sample.
+        scale: how much smaller the result is.
+
+    Returns:
+        Shape (3, H/scale, W/scale) in [0, 1], rounded to 8-bit values.
+    """
+    rng = np.random.default_rng(seed)
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    height, width = hr.shape[-2] // scale, hr.shape[-1] // scale
+    x = hr[None]
+    if spec.second is None:
+        x = _resize(_blur(x, spec.first, rng), height, width, "area" if rng.random() < 0.5 else "bicubic")
+        x = _compress(_noise(x, spec.first, rng, noise), spec.first, rng)
+    else:
+        x = _blur(x, spec.first, rng)
+        x = _random_resize(x, spec.first, rng, hr.shape[-2], hr.shape[-1])
+        x = _compress(_noise(x, spec.first, rng, noise), spec.first, rng)
+        x = _blur(x, spec.second, rng)
+        x = _random_resize(x, spec.second, rng, height, width)
+        x = _noise(x, spec.second, rng, noise)
+        x = _finish(x, spec, rng, height, width)
+    return (x[0].clamp(0, 1) * 255).round() / 255
+
+
+def _finish(x: Tensor, spec: DegradationSpec, rng: np.random.Generator, height: int, width: int) -> Tensor:
+    """The last resize with its sinc filter, before or after the last JPEG."""
+    assert spec.second is not None
+    compress_last = rng.random() < 0.5
+    if not compress_last:
+        x = _compress(x, spec.second, rng)
+    x = _resize(x, height, width, str(rng.choice(_MODES)))
+    if rng.random() < spec.final_sinc_probability:
+        x = _filter(x, sinc_kernel(int(rng.choice(range(7, 22, 2))), rng.uniform(np.pi / 3, np.pi)))
+    return _compress(x, spec.second, rng) if compress_last else x
+
+
+def _blur(x: Tensor, stage: StageSpec, rng: np.random.Generator) -> Tensor:
+    if rng.random() >= stage.blur_probability:
+        return x
+    return _filter(x, random_kernel(rng, stage.blur_sigma, stage.sinc_probability, stage.beta_gaussian, stage.beta_plateau))
+
+
+def _filter(x: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate every channel with one kernel, by FFT: four times faster than a 21×21 convolution on a CPU."""
+    side = kernel.shape[-1]
+    pad = side // 2
+    mode = "reflect" if min(x.shape[-2:]) > pad else "replicate"
+    x = F.pad(x, (pad, pad, pad, pad), mode=mode)
+    size = x.shape[-2:]
+    product = torch.fft.rfft2(x) * torch.fft.rfft2(kernel.flip(0, 1).to(x), s=size)
+    return torch.fft.irfft2(product, s=size)[..., side - 1 :, side - 1 :]
+
+
+def _random_resize(x: Tensor, stage: StageSpec, rng: np.random.Generator, height: int, width: int) -> Tensor:
+    """Resize to a random share of (height, width)."""
+    low, high = stage.resize_range
+    choice = rng.choice(3, p=stage.resize_probabilities)
+    share = (rng.uniform(1, high), rng.uniform(low, 1), 1.0)[choice]
+    return _resize(x, max(4, int(height * share)), max(4, int(width * share)), str(rng.choice(_MODES)))
+
+
+def _resize(x: Tensor, height: int, width: int, mode: str) -> Tensor:
+    # plain interpolation without antialiasing is part of the degradation, unlike `images.resize`
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode=mode)
+
+
+def _noise(x: Tensor, stage: StageSpec, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+    if rng.random() >= stage.noise_probability:
+        return x
+    gray = rng.random() < stage.gray_probability
+    if rng.random() < 0.5:
+        sigma = rng.uniform(*stage.gaussian_sigma) / 255
+        shape = (1, 1, *x.shape[-2:]) if gray else x.shape
+        return (x + sigma * torch.randn(shape, generator=generator).to(x)).clamp(0, 1)
+    clean = (x.clamp(0, 1) * 255).round() / 255
+    if gray:
+        clean = clean.mean(1, keepdim=True)
+    # photon counts: as many per unit of light as the picture has distinct values, rounded up to a power of two
+    photons = 2.0 ** np.ceil(np.log2(max(2, len(torch.unique(clean)))))
+    counts = torch.poisson((clean * photons).cpu(), generator=generator).to(x)
+    return (x + rng.uniform(*stage.poisson_scale) * (counts / photons - clean)).clamp(0, 1)
+
+
+def _compress(x: Tensor, stage: StageSpec, rng: np.random.Generator) -> Tensor:
+    if rng.random() >= stage.jpeg_probability:
+        return x
+    low, high = stage.jpeg_quality
+    return jpeg(x.clamp(0, 1), int(rng.integers(low, high + 1)))

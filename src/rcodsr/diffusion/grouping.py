@@ -1,0 +1,72 @@
+"""Degradation grouping: the latent metric (Eq. 6), the timestep it selects (Eq. 5), and the regulariser's window (Eq. 7).
+
+The realism scale that users turn is the inverse view of Eq. (5) and lives with the numbers it needs, in
+`config.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rcodsr.config import LAST_TIMESTEP, GroupingSpec, MetricKind
+
+
+def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tensor:
+    """Level of degradation M_L of each picture, Eq. (6): ⟨z_L, z_H⟩ / (‖z_L‖ ‖z_H‖) over all latent entries.
+
+    Larger always means cleaner: "l1" and "mse" (the distances of Table S1(b)) are returned negated.
+
+    Args:
+        z_l: latents of the enlarged low-resolution pictures, shape (B, C, h, w).
+        z_h: latents of the ground truth, same shape.
+        kind: which distance.
+
+    Returns:
+        Shape (B,), float32, no gradient; cosine lies in [-1, 1]. NaN where a latent has no length.
+    """
+    with torch.no_grad():
+        a, b = z_l.float().flatten(1), z_h.float().flatten(1)
+        if kind == "l1":
+            return -(a - b).abs().mean(1)
+        if kind == "mse":
+            return -(a - b).square().mean(1)
+        return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+
+
+def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
+    """Timestep of each picture's degradation group, Eq. (5): t = k · (n − ⌊n (M − M_min) / (M_max − M_min)⌋).
+
+    The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A
+    picture whose metric is NaN (a latent without length: nothing to compare) goes to the neutral group k·⌈n/2⌉.
+
+    Example: n = 3, k = 250, bounds (0.25, 1): M = 0.621 → 500 (the paper's Fig. S6).
+
+    Args:
+        metric: M_L of each picture, shape (B,), from `latent_metric` or an estimator.
+        spec: n, k, M_min, M_max.
+
+    Returns:
+        Timesteps, shape (B,), int64, in {k, 2k, …, n·k}, at most 999. Larger means more generation.
+    """
+    share = (metric.double() - spec.metric_min) / (spec.metric_max - spec.metric_min)
+    group = torch.floor(spec.n * share).clamp(0, spec.n - 1)
+    group = torch.where(metric.isnan(), torch.full_like(group, spec.n - math.ceil(spec.n / 2)), group)
+    return (spec.k * (spec.n - group)).long().clamp(max=LAST_TIMESTEP)
+
+
+def regularizer_timestep(t: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
+    """Degradation-aware sampling (DAS), Eq. (7): t_r ~ U{max(20, t − k), …, min(980, t + k)}, both ends included.
+
+    Args:
+        t: the generator's timesteps, shape (B,), int64.
+        k: half width of the window, the grouping's k.
+        generator: random state on t's device; the global one when None.
+
+    Returns:
+        Timesteps for the regulariser, shape (B,), int64.
+    """
+    low = (t - k).clamp(min=20)
+    high = (t + k).clamp(max=980)
+    draw = torch.rand(t.shape, generator=generator, device=t.device, dtype=torch.float64)
+    return torch.minimum(low + (draw * (high - low + 1)).long(), high)

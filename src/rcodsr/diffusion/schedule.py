@@ -1,0 +1,68 @@
+"""The noise schedule: forward process (Eq. 1) and the one-step estimate of the clean latent (Eq. 3)."""
+
+import torch
+from torch import Tensor
+
+
+class NoiseSchedule:
+    """Discrete variance-preserving schedule of Stable Diffusion (paper Eq. 1).
+
+    z_t = α_t z_0 + σ_t ε,  α_t = Π_{s≤t} √(1 − β_s),  σ_t = √(1 − α_t²), with "scaled-linear" β from 0.00085 to 0.012.
+    α_t is the square root of what diffusers calls `alphas_cumprod`. No scheduler object is used: a single step needs three
+    lines, in float32, with one timestep per sample.
+
+    Args:
+        steps: number of timesteps.
+        beta_start: first β.
+        beta_end: last β.
+    """
+
+    def __init__(self, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> None:
+        betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
+        alpha_squared = torch.cumprod(1.0 - betas, 0)
+        self._alpha = alpha_squared.sqrt().float()
+        self._sigma = (1.0 - alpha_squared).sqrt().float()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """α_t of each sample.
+
+        Args:
+            t: timesteps, shape (B,), int64 in [0, 999].
+
+        Returns:
+            Shape (B, 1, 1, 1), float32.
+        """
+        return self._alpha.to(t.device)[t].view(-1, 1, 1, 1)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ_t of each sample; shapes as `alpha`."""
+        return self._sigma.to(t.device)[t].view(-1, 1, 1, 1)
+
+    def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Forward process, Eq. (1): α_t z + σ_t ε.
+
+        Args:
+            z: clean latents, shape (B, C, h, w).
+            eps: standard normal noise, same shape.
+            t: timesteps, shape (B,), int64.
+
+        Returns:
+            Noisy latents, same shape, float32.
+        """
+        return self.alpha(t) * z.float() + self.sigma(t) * eps.float()
+
+    def predict_x0(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """One-step estimate of the clean latent, Eq. (3): (z − σ_t ε) / α_t.
+
+        The paper writes β_T where the forward process has σ_T; they are the same number. 1/α_t reaches 4.2 at t = 750, so
+        this runs in float32 whatever the network's dtype.
+
+        Args:
+            z: latents, shape (B, C, h, w).
+            eps: predicted noise, same shape.
+            t: timesteps, shape (B,), int64.
+
+        Returns:
+            Clean latents, same shape, float32.
+        """
+        return (z.float() - self.sigma(t) * eps.float()) / self.alpha(t)

@@ -1,0 +1,74 @@
+"""Every error rcodsr raises on purpose, with the exit code it means.
+
+    RcodsrError                1   something failed; the message names the file and the remedy
+    ├── InputError             1   one input picture cannot be read or is refused
+    ├── ModelOutputError       1   the model produced NaN or a blank picture
+    ├── UsageError             2   the request contradicts itself or the checkpoint
+    ├── WeightsError           3   weights are unknown, unavailable or damaged
+    ├── DeviceError            4   the requested device or dtype is not there
+    ├── TileMemoryError        5   out of memory at the smallest tile
+    ├── NoInputError           6   nothing to do: no input pictures
+    └── OutputError            7   an output cannot be written
+"""
+
+
+class RcodsrError(Exception):
+    """Base of all errors shown to people as one line `<subject>: <cause>; <remedy>`.
+
+    Args:
+        subject: what the error is about, usually a file name as the user wrote it.
+        cause: what happened, in plain words.
+        remedy: what the reader can do about it; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, subject: object, cause: str, remedy: str = "") -> None:
+        self.subject = str(subject)
+        self.cause = cause
+        self.remedy = remedy
+        super().__init__(f"{subject}: {cause}; {remedy}" if remedy else f"{subject}: {cause}")
+
+
+class InputError(RcodsrError):
+    """One input cannot be read or is refused; other inputs go on."""
+
+
+class ModelOutputError(RcodsrError):
+    """The model's output is not a picture (NaN); nothing is saved."""
+
+
+class UsageError(RcodsrError):
+    """The request contradicts itself or the chosen weights."""
+
+    exit_code = 2
+
+
+class WeightsError(RcodsrError):
+    """Weights are unknown, unavailable, or do not pass verification."""
+
+    exit_code = 3
+
+
+class DeviceError(RcodsrError):
+    """The requested device or dtype is not available here."""
+
+    exit_code = 4
+
+
+class TileMemoryError(RcodsrError):
+    """Out of memory even at the smallest tile."""
+
+    exit_code = 5
+
+
+class NoInputError(RcodsrError):
+    """No input pictures were found."""
+
+    exit_code = 6
+
+
+class OutputError(RcodsrError):
+    """An output cannot be written (full, read-only, not a folder)."""
+
+    exit_code = 7

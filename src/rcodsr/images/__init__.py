@@ -1,0 +1,1 @@
+"""Pixels: reading and writing pictures, resizing, tiling, colour."""

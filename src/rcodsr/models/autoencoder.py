@@ -1,0 +1,131 @@
+"""Pixels ↔ latents. `rcod-tiny` uses a fixed wavelet transform: nothing to train, no bottleneck, exactly invertible."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rcodsr.config import WaveletSpec
+
+
+def lift(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """One CDF 5/3 lifting step along one dimension.
+
+    The filters overlap (5 and 3 taps), so the quantity that a network changes in one sub-band fades out across its
+    neighbours instead of ending at a block border. Source: Sweldens, The lifting scheme (1996); JPEG 2000 part 1.
+
+    Args:
+        x: shape (B, C, H, W), an even number of entries along `dim`.
+        dim: 2 or 3.
+
+    Returns:
+        Low-pass and high-pass halves.
+    """
+    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
+    high = odd - 0.5 * (even + _next(even, dim))
+    return even + 0.25 * (_previous(high, dim) + high), high
+
+
+def unlift(low: Tensor, high: Tensor, dim: int) -> Tensor:
+    """Inverse of `lift`."""
+    even = low - 0.25 * (_previous(high, dim) + high)
+    odd = high + 0.5 * (even + _next(even, dim))
+    return torch.stack((even, odd), dim + 1).flatten(dim, dim + 1)
+
+
+def _next(x: Tensor, dim: int) -> Tensor:
+    """Each entry's successor along `dim`; the last repeats itself."""
+    n = x.shape[dim]
+    return torch.cat((x.narrow(dim, 1, n - 1), x.narrow(dim, n - 1, 1)), dim)
+
+
+def _previous(x: Tensor, dim: int) -> Tensor:
+    """Each entry's predecessor along `dim`; the first repeats itself."""
+    return torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 0, x.shape[dim] - 1)), dim)
+
+
+def wavelet(x: Tensor) -> Tensor:
+    """One level in two dimensions: (B, C, H, W) → (B, 4C, H/2, W/2), sub-bands LL, HL, LH, HH in turn."""
+    low, high = lift(x, 3)
+    return torch.cat((*lift(low, 2), *lift(high, 2)), 1)
+
+
+def inverse_wavelet(z: Tensor) -> Tensor:
+    """Inverse of `wavelet`."""
+    ll, lh, hl, hh = z.chunk(4, 1)
+    return unlift(unlift(ll, lh, 2), unlift(hl, hh, 2), 3)
+
+
+class WaveletAutoencoder(nn.Module):
+    """Two-level CDF 5/3 wavelet latents, each channel standardised, with a small refinement after the inverse.
+
+    Standardising makes M_L (Eq. 6) a real meter of degradation: in raw latents the low-pass channels hide everything. The
+    refinement repairs what sub-band edits leave behind (faint ringing); it starts as the identity.
+
+    Args:
+        spec: levels and width of the refinement.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: WaveletSpec) -> None:
+        super().__init__()
+        self.levels = spec.levels
+        self.register_buffer("mean", torch.zeros(1, spec.channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, spec.channels, 1, 1))
+        self.refine = _refinement(spec.refine_channels) if spec.refine_channels else None
+
+    def fit(self, x: Tensor) -> None:
+        """Take the channels' mean and standard deviation from ground-truth pictures, shape (B, 3, H, W) in [-1, 1]."""
+        z = self._transform(x)
+        self.mean.copy_(z.mean((0, 2, 3), keepdim=True))
+        self.std.copy_(z.std((0, 2, 3), keepdim=True).clamp(min=1e-4))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] → standardised latents (B, 48, H/4, W/4), float32."""
+        return (self._transform(x) - self.mean) / self.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1] but not clamped."""
+        x = z * self.std + self.mean
+        for _ in range(self.levels):
+            x = inverse_wavelet(x)
+        if self.refine is None:
+            return x
+        x = x.contiguous(memory_format=torch.channels_last)
+        return torch.add(x, self.refine(x.to(self.refine[0].weight.dtype)).float())
+
+    def _transform(self, x: Tensor) -> Tensor:
+        for _ in range(self.levels):
+            x = wavelet(x)
+        return x
+
+
+def _refinement(channels: int) -> nn.Sequential:
+    widths = (3, channels, channels, channels)
+    layers: list[nn.Module] = []
+    for wide_in, wide_out in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(wide_in, wide_out, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
+    last = nn.Conv2d(channels, 3, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers, last)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad right and bottom so that both sides are multiples of `multiple`.
+
+    Reflects as far as the picture reaches, then repeats the edge, so every size from 1×1 works.
+
+    Args:
+        x: shape (B, C, H, W).
+        multiple: in pixels.
+
+    Returns:
+        Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
+    """
+    height, width = x.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    mirrored = (0, min(right, width - 1), 0, min(down, height - 1))
+    x = F.pad(x, mirrored, mode="reflect")
+    return F.pad(x, (0, right - mirrored[1], 0, down - mirrored[3]), mode="replicate")

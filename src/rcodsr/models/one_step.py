@@ -1,0 +1,166 @@
+"""The one-step model: encode → condition → one U-Net step → decode. It never asks which variant it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.config import VariantSpec
+from rcodsr.diffusion.schedule import NoiseSchedule
+from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.modulation import Modulation, Modulator, NoModulation
+from rcodsr.models.prompts import VisualPrompt
+from rcodsr.models.tiny_unet import TinyUNet
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that steers the U-Net, indexed by tile; one entry for a whole picture is the broadcast case."""
+
+    timestep: Tensor
+    """Shape (B,), int64 in [0, 999]."""
+    tokens: Tensor
+    """Visual tokens, shape (B, N, D)."""
+    modulation: Modulation = Modulation()
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+    def __getitem__(self, index: slice) -> Condition:
+        return Condition(self.timestep[index], self.tokens[index], self.modulation[index])
+
+    def expand(self, count: int) -> Condition:
+        """One entry per tile: repeats a single entry, leaves `count` entries as they are.
+
+        Raises:
+            ValueError: when there are several entries, but not `count`.
+        """
+        if len(self) == count:
+            return self
+        if len(self) != 1:
+            raise ValueError(f"{len(self)} conditions cannot serve {count} tiles")
+        return Condition(self.timestep.expand(count), self.tokens.expand(count, -1, -1), self.modulation.expand(count))
+
+
+class NoiseHead(Protocol):
+    """Turns the U-Net's output into the eps of Eq. (3)."""
+
+    def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """Shapes (B, C, h, w), (B, C, h, w), (B,) → eps (B, C, h, w), float32."""
+        ...
+
+
+class PlainNoise:
+    """eps = net, as in Stable Diffusion."""
+
+    def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The output as it is."""
+        return net.float()
+
+
+class ResidualNoise:
+    """eps = net + z_L (1 − α_t)/σ_t, so that a zero output leaves z_L alone: ẑ_H = z_L − (σ_t/α_t) net.
+
+    Eq. (3) holds to the letter; the gain σ_t/α_t (0.7 / 1.6 / 4.1 at t = 250 / 500 / 750) gives larger timesteps a longer
+    lever. For networks trained from scratch, which would otherwise have to reproduce z_L times 1/α_t.
+    """
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """Add the share of z_L that Eq. (3) takes away again."""
+        return net.float() + z.float() * ((1 - self.schedule.alpha(t)) / self.schedule.sigma(t))
+
+
+class OneStepSR(nn.Module):
+    """One-step diffusion super-resolution with a realism control (paper Eq. 4).
+
+    Args:
+        spec: what the variant is; kept for those who need its scale, padding and grouping.
+        autoencoder: pixels ↔ latents.
+        unet: the denoising network.
+        prompt: visual tokens of a picture.
+        schedule: α_t and σ_t.
+        noise_head: the U-Net's output → eps.
+        modulator: degradation modulation, or the null object.
+    """
+
+    def __init__(
+        self,
+        spec: VariantSpec,
+        autoencoder: WaveletAutoencoder,
+        unet: TinyUNet,
+        prompt: VisualPrompt,
+        schedule: NoiseSchedule,
+        noise_head: NoiseHead,
+        modulator: Modulator,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.autoencoder = autoencoder
+        self.unet = unet
+        self.prompt = prompt
+        self.schedule = schedule
+        self.noise_head = noise_head
+        self.modulator = modulator
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.unet.parameters()).device
+
+    def condition(self, x_l: Tensor, timestep: Tensor) -> Condition:
+        """Everything the U-Net is told about pictures, measured once before tiling.
+
+        Args:
+            x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1].
+            timestep: shape (B,), int64.
+        """
+        return Condition(timestep, self.prompt(x_l), self.modulator.measure(x_l))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] → latents, float32. Deterministic (posterior mode)."""
+        return self.autoencoder.encode(x)
+
+    def restore(self, z_l: Tensor, condition: Condition) -> Tensor:
+        """The single U-Net step, Eq. (4): ẑ_H = F_θ(z_L; t, c_y).
+
+        Args:
+            z_l: latents of the enlarged low-resolution pictures, shape (B, C, h, w).
+            condition: one entry, or one per picture.
+
+        Returns:
+            Estimated clean latents, same shape, float32.
+        """
+        condition = condition.expand(len(z_l))
+        dtype = self.unet.dtype
+        z_in = z_l.to(dtype).contiguous(memory_format=torch.channels_last)
+        net = self.unet(z_in, condition.timestep, condition.tokens.to(dtype))
+        return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, condition.timestep), condition.timestep)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1]."""
+        return self.autoencoder.decode(z)
+
+    def forward(self, x_l: Tensor, condition: Condition) -> Tensor:
+        """Encode, restore, decode: (B, 3, H, W) in [-1, 1] → the same shape, not clamped."""
+        with self.modulator.using(condition.modulation):
+            return self.decode(self.restore(self.encode(x_l), condition))
+
+
+def build_model(spec: VariantSpec) -> OneStepSR:
+    """The networks of a variant with fresh weights; the one place that turns the spec's choices into objects."""
+    schedule = NoiseSchedule()
+    return OneStepSR(
+        spec=spec,
+        autoencoder=WaveletAutoencoder(spec.wavelet),
+        unet=TinyUNet(spec.wavelet.channels, spec.prompt.context, spec.unet),
+        prompt=VisualPrompt(spec.prompt),
+        schedule=schedule,
+        noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
+        modulator=NoModulation(),
+    )

@@ -1,0 +1,147 @@
+"""The U-Net of `rcod-tiny`: conditioned on the timestep and on visual tokens, without any statistic over the picture.
+
+No layer normalises over space. What a position becomes depends on its neighbourhood, the timestep and the tokens alone, so a
+picture restored in tiles equals the picture restored whole (GroupNorm would give every tile its own contrast), and the
+amplitude of the latent, which carries the residual, is not forgotten.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rcodsr.config import UNetSpec
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoidal features of t and two linear layers: (B,) → (B, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.frequencies = width // 2
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed timesteps, shape (B,), in [0, 999]."""
+        rates = torch.exp(-math.log(10_000.0) * torch.arange(self.frequencies, device=t.device) / self.frequencies)
+        angles = t.float()[:, None] * rates
+        features = torch.cat((angles.cos(), angles.sin()), 1)
+        out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(FiLM(conv(x), t))): the timestep scales and shifts the hidden channels."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * channels)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        with torch.no_grad():  # a deep unnormalised stack starts near the identity
+            self.conv2.weight.mul_(0.1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Shapes (B, C, h, w) and (B, E) → (B, C, h, w)."""
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, 1)
+        hidden = F.leaky_relu(torch.addcmul(shift, self.conv1(x), 1 + scale), 0.1)
+        return x + self.conv2(hidden)
+
+
+class VisualAttention(nn.Module):
+    """Cross-attention of every position to the visual tokens; starts as the identity."""
+
+    def __init__(self, channels: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_kv = nn.Linear(context, 2 * channels)
+        self.to_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Shapes (B, C, h, w) and (B, N, D) → (B, C, h, w)."""
+        flat = x.flatten(2).transpose(1, 2)
+        q = self._split(self.to_q(self.norm(flat)))
+        k, v = (self._split(part) for part in self.to_kv(tokens).chunk(2, -1))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.to_out(mixed).transpose(1, 2).reshape(x.shape)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class TinyUNet(nn.Module):
+    """Latents (B, C, h, w) → (B, C, h, w); h and w must be multiples of 2^(levels − 1).
+
+    Strided 2×2 convolutions go down, 1×1 convolutions with pixel shuffle go up, skips are added (as in NAFNet, Chen et al.
+    2022). The last layer is zero at the start.
+
+    Args:
+        latent_channels: channels in and out.
+        context: width of the visual tokens.
+        spec: widths, depths, embedding, heads.
+    """
+
+    def __init__(self, latent_channels: int, context: int, spec: UNetSpec) -> None:
+        super().__init__()
+        widths, *_, middle = spec.channels, spec.blocks[-1]
+        pairs = list(zip(widths, widths[1:], strict=False))
+
+        def stage(width: int, depth: int) -> nn.ModuleList:
+            return nn.ModuleList(ResidualBlock(width, spec.embedding) for _ in range(depth))
+
+        self.time = TimestepEmbedding(spec.embedding)
+        self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
+        self.encoders = nn.ModuleList(stage(w, d) for w, d in zip(widths[:-1], spec.blocks[:-1], strict=True))
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.middle = stage(widths[-1], middle)
+        self.attention = VisualAttention(widths[-1], context, spec.heads)
+        self.ups = nn.ModuleList(nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in pairs)
+        self.decoders = nn.ModuleList(stage(w, d) for w, d in zip(widths[:-1], spec.blocks[:-1], strict=True))
+        self.conv_out = nn.Conv2d(widths[0], latent_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype; inputs are cast to it by the caller."""
+        return self.conv_in.weight.dtype
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            z: latents, shape (B, C, h, w).
+            t: timesteps, shape (B,), int64.
+            tokens: visual tokens, shape (B, N, D).
+
+        Returns:
+            Same shape as z.
+        """
+        embedding = self.time(t)
+        x = self.conv_in(z)
+        skips = []
+        for stage, down in zip(self.encoders, self.downs, strict=True):
+            x = _run(stage, x, embedding)
+            skips.append(x)
+            x = down(x)
+        half = len(self.middle) // 2
+        x = _run(self.middle[:half], x, embedding)
+        x = self.attention(x, tokens)
+        x = _run(self.middle[half:], x, embedding)
+        for stage, up in zip(reversed(self.decoders), reversed(self.ups), strict=True):  # type: ignore[call-overload]
+            x = _run(stage, up(x) + skips.pop(), embedding)
+        out: Tensor = self.conv_out(x)
+        return out
+
+
+def _run(stage: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    for block in stage.children():
+        x = block(x, embedding)
+    return x

@@ -1,0 +1,116 @@
+"""Training recipes: a TOML file, overridden by `key=value` arguments, as frozen dataclasses."""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rcodsr.config import RCOD_TINY, VariantSpec
+from rcodsr.errors import UsageError
+
+VARIANTS = {"rcod-tiny": RCOD_TINY}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with constant settings; the learning rate falls along a cosine."""
+
+    name: str
+    steps: int
+    batch: int
+    crop: int
+    learning_rate: tuple[float, float]
+    perceptual: float = 0.0
+    """Weight of LPIPS at the realism timestep; a tenth of it acts at the fidelity timestep."""
+    adversarial: float = 0.0
+    """Weight of the patch discriminator at the realism timestep; none at the fidelity timestep."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run depends on, besides the photos themselves."""
+
+    photos: Path
+    phases: tuple[Phase, ...]
+    variant: VariantSpec = RCOD_TINY
+    stage: str = "generator"
+    output: Path = Path("runs/rcod-tiny")
+    seed: int = 0
+    mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
+    zoom_probability: float = 0.3
+    workers: int = 1
+    threads: int = 0
+    """Compute threads; 0 leaves torch's choice."""
+    grouped_share: float = 0.5
+    """Share of a batch whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
+    ema: float = 0.999
+    save_minutes: float = 5.0
+    perceptual_weights: Path | None = None
+    """LPIPS-squeeze weights (safetensors), needed by phases with a perceptual weight."""
+
+    def __post_init__(self) -> None:
+        """Reject recipes that cannot run."""
+        if self.stage != "generator":
+            raise UsageError("stage", f"'{self.stage}' is not a stage of this version", "use stage = \"generator\"")
+        if not self.phases:
+            raise UsageError("phases", "the recipe has none", "add at least one [[phases]] table")
+        if self.perceptual_weights is None and any(phase.perceptual for phase in self.phases):
+            raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors")
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+
+def read_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read a recipe and apply `key=value` overrides (`photos=DIR`, `phases.0.steps=100`).
+
+    Raises:
+        UsageError: when the file or an override is not valid.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(path, f"not a TOML file ({error})") from error
+    for override in overrides:
+        _override(values, override)
+    if "photos" not in values:
+        raise UsageError(path, "no photos given", "add photos=DIRECTORY")
+    try:
+        return _build(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(path, f"not a valid recipe ({error})") from error
+
+
+def _build(values: dict[str, Any]) -> Recipe:
+    values = dict(values)
+    values["variant"] = VARIANTS[values.pop("variant", "rcod-tiny")]
+    values["phases"] = tuple(Phase(**{**p, "learning_rate": tuple(p["learning_rate"])}) for p in values.get("phases", ()))
+    for name in ("photos", "output", "perceptual_weights"):
+        if name in values:
+            values[name] = Path(values[name])
+    return Recipe(**values)
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    *path, last = key.split(".")
+    target: Any = values
+    try:
+        for step in path:
+            target = target[int(step)] if isinstance(target, list) else target.setdefault(step, {})
+        if not equals:
+            raise KeyError(key)
+        target[int(last) if isinstance(target, list) else last] = _parse(value)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+        raise UsageError(text, "not an override of this recipe", "write key=value, for example phases.0.steps=100") from None
+
+
+def _parse(value: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return value
