@@ -19,6 +19,12 @@ LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 LAST_TIMESTEP = 999
 """Largest index of the 1000-step training schedule."""
 
+OUTPUT_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp", "avif": ".avif"}
+"""The words of `--format` and the suffix of their files."""
+
+MAX_OUTPUT_PIXELS = 200_000_000
+"""Default limit on one output: a 12-megapixel photo enlarged ×4, about 8 GB of memory."""
+
 MetricKind = Literal["cosine", "l1", "mse"]
 ColorFix = Literal["wavelet", "adain", "none"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -29,7 +35,7 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON-ready dictionaries and lists."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -80,7 +86,9 @@ class GroupingSpec(Spec):
         if self.n < 1 or self.k < 1 or (self.n - 1) * self.k >= LAST_TIMESTEP:
             raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep (n - 1)·k below 999")
         if not self.metric_min < self.metric_max:
-            raise UsageError("grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max")
+            raise UsageError(
+                "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
+            )
 
     def realism_timestep(self, realism: float) -> int:
         """Timestep of a realism value: 0 → k, 1 → n·k, linear between, at most 999.
@@ -238,4 +246,6 @@ class UpscaleOptions:
         if self.tile is not None and self.tile != 0 and self.tile < 32:
             raise UsageError("--tile", f"{self.tile} is too small", "use 32 or more input pixels, auto or off")
         if self.tile and self.tile_overlap >= self.tile:
-            raise UsageError("--tile-overlap", f"{self.tile_overlap} is not below the tile side {self.tile}", "use a quarter of it or less")
+            raise UsageError(
+                "--tile-overlap", f"{self.tile_overlap} is not below the tile side {self.tile}", "use a quarter of it or less"
+            )

@@ -1,14 +1,14 @@
 """Every error rcodsr raises on purpose, with the exit code it means.
 
-    RcodsrError                1   something failed; the message names the file and the remedy
-    ├── InputError             1   one input picture cannot be read or is refused
-    ├── ModelOutputError       1   the model produced NaN or a blank picture
-    ├── UsageError             2   the request contradicts itself or the checkpoint
-    ├── WeightsError           3   weights are unknown, unavailable or damaged
-    ├── DeviceError            4   the requested device or dtype is not there
-    ├── TileMemoryError        5   out of memory at the smallest tile
-    ├── NoInputError           6   nothing to do: no input pictures
-    └── OutputError            7   an output cannot be written
+RcodsrError                1   something failed; the message names the file and the remedy
+├── InputError             1   one input picture cannot be read or is refused
+├── ModelOutputError       1   the model produced NaN or a blank picture
+├── UsageError             2   the request contradicts itself or the checkpoint
+├── WeightsError           3   weights are unknown, unavailable or damaged
+├── DeviceError            4   the requested device or dtype is not there
+├── TileMemoryError        5   out of memory at the smallest tile
+├── NoInputError           6   nothing to do: no input pictures
+└── OutputError            7   an output cannot be written
 """
 
 

@@ -62,7 +62,7 @@ def load_model(directory: Path) -> OneStepSR:
     model = build_model(read_spec(directory))
     for name, module in parts(model).items():
         _load_strictly(module, directory / name)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def read_spec(directory: Path) -> VariantSpec:

@@ -1,4 +1,4 @@
-"""The one bicubic resize, used by training, inference and scoring alike."""
+"""The one bicubic resize, used by training, inference and scoring alike, and padding to what a network needs."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,3 +26,24 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 def upsample(x: Tensor, scale: int) -> Tensor:
     """Enlarge low-resolution pictures by an integer factor: (B, 3, h, w) → (B, 3, scale·h, scale·w), in [0, 1]."""
     return resize(x, x.shape[-2] * scale, x.shape[-1] * scale)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad right and bottom so that both sides are multiples of `multiple`.
+
+    Reflects as far as the picture reaches, then repeats the edge, so every size from 1×1 works.
+
+    Args:
+        x: shape (B, C, H, W).
+        multiple: in pixels.
+
+    Returns:
+        Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
+    """
+    height, width = x.shape[-2:]
+    if height % multiple == 0 and width % multiple == 0:
+        return x
+    down, right = -height % multiple, -width % multiple
+    mirrored = (0, min(right, width - 1), 0, min(down, height - 1))
+    x = F.pad(x, mirrored, mode="reflect")
+    return F.pad(x, (0, right - mirrored[1], 0, down - mirrored[3]), mode="replicate")

@@ -1,7 +1,8 @@
 """Pixels ↔ latents. `rcod-tiny` uses a fixed wavelet transform: nothing to train, no bottleneck, exactly invertible."""
 
+import itertools
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcodsr.config import WaveletSpec
@@ -93,7 +94,7 @@ class WaveletAutoencoder(nn.Module):
         if self.refine is None:
             return x
         x = x.contiguous(memory_format=torch.channels_last)
-        return torch.add(x, self.refine(x.to(self.refine[0].weight.dtype)).float())
+        return x + self.refine(x)
 
     def _transform(self, x: Tensor) -> Tensor:
         for _ in range(self.levels):
@@ -104,28 +105,9 @@ class WaveletAutoencoder(nn.Module):
 def _refinement(channels: int) -> nn.Sequential:
     widths = (3, channels, channels, channels)
     layers: list[nn.Module] = []
-    for wide_in, wide_out in zip(widths, widths[1:], strict=False):
+    for wide_in, wide_out in itertools.pairwise(widths):
         layers += [nn.Conv2d(wide_in, wide_out, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
     last = nn.Conv2d(channels, 3, 3, padding=1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]
     return nn.Sequential(*layers, last)
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad right and bottom so that both sides are multiples of `multiple`.
-
-    Reflects as far as the picture reaches, then repeats the edge, so every size from 1×1 works.
-
-    Args:
-        x: shape (B, C, H, W).
-        multiple: in pixels.
-
-    Returns:
-        Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
-    """
-    height, width = x.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    mirrored = (0, min(right, width - 1), 0, min(down, height - 1))
-    x = F.pad(x, mirrored, mode="reflect")
-    return F.pad(x, (0, right - mirrored[1], 0, down - mirrored[3]), mode="replicate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -24,7 +24,7 @@ class Condition:
     """Shape (B,), int64 in [0, 999]."""
     tokens: Tensor
     """Visual tokens, shape (B, N, D)."""
-    modulation: Modulation = Modulation()
+    modulation: Modulation = field(default_factory=Modulation)
 
     def __len__(self) -> int:
         return len(self.timestep)

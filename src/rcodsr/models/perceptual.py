@@ -9,7 +9,14 @@ _SCALE = (0.458, 0.448, 0.450)
 # torchvision's indices of the fire modules (squeeze, expand) in squeezenet1_1.features, with channels in and out
 _FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
 _FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
-_LEVELS: tuple[tuple[bool, tuple[int, ...]], ...] = ((True, (3, 4)), (True, (6, 7)), (True, (9,)), (False, (10,)), (False, (11,)), (False, (12,)))
+_LEVELS: tuple[tuple[bool, tuple[int, ...]], ...] = (
+    (True, (3, 4)),
+    (True, (6, 7)),
+    (True, (9,)),
+    (False, (10,)),
+    (False, (11,)),
+    (False, (12,)),
+)
 
 
 class _Fire(nn.Module):

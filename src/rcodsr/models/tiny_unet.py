@@ -5,6 +5,7 @@ picture restored in tiles equals the picture restored whole (GroupNorm would giv
 amplitude of the latent, which carries the residual, is not forgotten.
 """
 
+import itertools
 import math
 
 import torch
@@ -22,12 +23,17 @@ class TimestepEmbedding(nn.Module):
         self.frequencies = width // 2
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return next(self.mlp.parameters()).dtype
+
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps, shape (B,), in [0, 999]."""
         rates = torch.exp(-math.log(10_000.0) * torch.arange(self.frequencies, device=t.device) / self.frequencies)
         angles = t.float()[:, None] * rates
         features = torch.cat((angles.cos(), angles.sin()), 1)
-        out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        out: Tensor = self.mlp(features.to(self.dtype))
         return out
 
 
@@ -91,7 +97,7 @@ class TinyUNet(nn.Module):
     def __init__(self, latent_channels: int, context: int, spec: UNetSpec) -> None:
         super().__init__()
         widths, *_, middle = spec.channels, spec.blocks[-1]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
 
         def stage(width: int, depth: int) -> nn.ModuleList:
             return nn.ModuleList(ResidualBlock(width, spec.embedding) for _ in range(depth))
@@ -135,7 +141,7 @@ class TinyUNet(nn.Module):
         x = _run(self.middle[:half], x, embedding)
         x = self.attention(x, tokens)
         x = _run(self.middle[half:], x, embedding)
-        for stage, up in zip(reversed(self.decoders), reversed(self.ups), strict=True):  # type: ignore[call-overload]
+        for stage, up in zip(reversed(self.decoders), reversed(self.ups), strict=True):
             x = _run(stage, up(x) + skips.pop(), embedding)
         out: Tensor = self.conv_out(x)
         return out

@@ -51,11 +51,13 @@ class Recipe:
     def __post_init__(self) -> None:
         """Reject recipes that cannot run."""
         if self.stage != "generator":
-            raise UsageError("stage", f"'{self.stage}' is not a stage of this version", "use stage = \"generator\"")
+            raise UsageError("stage", f"'{self.stage}' is not a stage of this version", 'use stage = "generator"')
         if not self.phases:
             raise UsageError("phases", "the recipe has none", "add at least one [[phases]] table")
         if self.perceptual_weights is None and any(phase.perceptual for phase in self.phases):
-            raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors")
+            raise UsageError(
+                "perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors"
+            )
 
     @property
     def steps(self) -> int:

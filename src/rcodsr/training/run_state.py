@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from rcodsr.errors import WeightsError
 
 
-def save_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: dict[str, Any]) -> None:
+def save_state(
+    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: dict[str, Any]
+) -> None:
     """Write modules, optimiser moments and `facts` (JSON) to `path`; the old file stays until the new one is whole."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
@@ -25,7 +27,9 @@ def save_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, 
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}/{index}/{key}": value for key, value in moments.items()}
     temporary = path.with_name(f".{path.name}.part")
-    save_file({key: value.cpu().contiguous().clone() for key, value in tensors.items()}, temporary, {"facts": json.dumps(facts)})
+    save_file(
+        {key: value.cpu().contiguous().clone() for key, value in tensors.items()}, temporary, {"facts": json.dumps(facts)}
+    )
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(path)

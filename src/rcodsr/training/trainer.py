@@ -23,7 +23,7 @@ from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
 from rcodsr.models.discriminator import PatchDiscriminator
-from rcodsr.models.one_step import OneStepSR, build_model
+from rcodsr.models.one_step import build_model
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, realism_weight
 from rcodsr.training.recipe import Phase, Recipe
@@ -52,8 +52,8 @@ class Trainer:
         self.state_path = recipe.output / "state.safetensors"
         facts = read_facts(self.state_path) if resume and self.state_path.exists() else None
         spec = VariantSpec.from_dict(facts["spec"]) if facts else recipe.variant
-        self.model = build_model(spec).to(memory_format=torch.channels_last)
-        self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
+        self.model = build_model(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not facts:
             self._fit()
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
@@ -77,7 +77,9 @@ class Trainer:
                 losses = self.train_step(lr, hr, phase, (self.step - first) / phase.steps)
                 self.step += 1
                 if self.step % 50 == 0:
-                    self.log(f"{phase.name} {self.step}/{self.recipe.steps}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+                    self.log(
+                        f"{phase.name} {self.step}/{self.recipe.steps}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
+                    )
                 if time.monotonic() - saved > 60 * self.recipe.save_minutes:
                     self.save()
                     saved = time.monotonic()
@@ -123,7 +125,9 @@ class Trainer:
             self.discriminator.requires_grad_(False)
             loss = loss + phase.adversarial * w * generator_hinge(self.discriminator(restored))
         if not torch.isfinite(loss).all():
-            raise RcodsrError(self.recipe.output, f"the loss is not finite at step {self.step}", "resume with a lower learning rate")
+            raise RcodsrError(
+                self.recipe.output, f"the loss is not finite at step {self.step}", "resume with a lower learning rate"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.mean().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
@@ -131,7 +135,7 @@ class Trainer:
         if phase.adversarial:
             logged["d"] = self._train_discriminator(x_h, restored.detach(), w)
         self._average()
-        return {name: float(value) for name, value in logged.items()}
+        return {name: float(value.detach()) for name, value in logged.items()}
 
     def _train_discriminator(self, real: Tensor, fake: Tensor, w: Tensor) -> Tensor:
         """Update on the samples whose timestep lets texture count."""
@@ -194,7 +198,7 @@ class Trainer:
             return None
         lpips = LpipsSqueeze()
         lpips.load_state_dict(read_tensors(self.recipe.perceptual_weights))
-        return lpips.to(memory_format=torch.channels_last)
+        return lpips.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "ema": self.ema, "discriminator": self.discriminator}
@@ -204,7 +208,13 @@ class Trainer:
 
     def _summary(self) -> dict[str, Any]:
         recipe = self.recipe
-        return {"steps": self.step, "planned_steps": recipe.steps, "seed": recipe.seed, "photos": len(self.photos), "mix": recipe.mix}
+        return {
+            "steps": self.step,
+            "planned_steps": recipe.steps,
+            "seed": recipe.seed,
+            "photos": len(self.photos),
+            "mix": recipe.mix,
+        }
 
 
 def learning_rate(phase: Phase, progress: float, step: int) -> float:

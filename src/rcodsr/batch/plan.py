@@ -1,0 +1,129 @@
+"""From command-line inputs to jobs: discovery, names of outputs, clashes. Runs before weights are loaded, without torch."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rcodsr.config import OUTPUT_FORMATS
+from rcodsr.errors import NoInputError, OutputError, UsageError
+from rcodsr.images.io import FORMATS, SUFFIXES, output_error
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to enlarge."""
+
+    source: Path
+    target: Path | None
+    """None: to standard output."""
+
+
+def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> list[Job]:
+    """Pair every input picture with its output.
+
+    A file goes to `<stem>_x4<ext>` beside it, a directory to the same names in `<dir>_x4/`; `output` overrides the place.
+
+    Args:
+        inputs: files and directories.
+        output: `-o`: a file, a directory, "-" for standard output, or None.
+        format: `-f`: auto keeps the input's format where we can write it.
+        scale: the number in default names.
+
+    Raises:
+        UsageError: when outputs would collide with each other or with an input, or `-o` does not fit the inputs.
+        NoInputError: when there is no picture at all.
+    """
+    jobs = list(_pair(inputs, output, format, scale))
+    if not jobs:
+        raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
+    if output == "-" and len(jobs) != 1:
+        raise UsageError("-o -", f"{len(jobs)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def prepare_outputs(jobs: list[Job]) -> None:
+    """Create the output directories and check that they can be written, before anything expensive happens.
+
+    Raises:
+        OutputError: when a directory cannot be created or written.
+    """
+    for directory in {job.target.parent for job in jobs if job.target}:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(directory, error) from error
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
+
+
+def _pair(inputs: list[Path], output: str | None, format: str, scale: float) -> Iterator[Job]:
+    into = _output_directory(inputs, output)
+    for source in inputs:
+        if source.is_dir():
+            directory = into or source.with_name(f"{source.resolve().name}_x{scale:g}")
+            for picture in _pictures(source):
+                yield Job(picture, directory / f"{picture.stem}{_suffix(picture, format)}")
+        elif output == "-":
+            yield Job(source, None)
+        elif output is not None and into is None:
+            yield Job(source, _output_file(output, format))
+        else:
+            yield Job(source, (into or source.parent) / f"{source.stem}_x{scale:g}{_suffix(source, format)}")
+
+
+def _output_directory(inputs: list[Path], output: str | None) -> Path | None:
+    """The directory `-o` names, or None where it names a file or nothing."""
+    if output is None or output == "-":
+        return None
+    path = Path(output)
+    many = len(inputs) > 1 or inputs[0].is_dir()
+    if many or path.is_dir() or output.endswith(("/", os.sep)):
+        if path.is_file():
+            raise UsageError(output, "is a file, but the inputs need a directory", "give -o DIRECTORY")
+        return path
+    return None
+
+
+def _output_file(output: str, format: str) -> Path:
+    path = Path(output)
+    written = FORMATS.get(path.suffix.lower())
+    if written is None:
+        raise UsageError(
+            output, "does not say a format we write", f"end it in {', '.join(sorted(FORMATS))}, or in / for a directory"
+        )
+    if format != "auto" and FORMATS[OUTPUT_FORMATS[format]] != written:
+        raise UsageError(output, f"its suffix contradicts --format {format}", "leave one of the two out")
+    return path
+
+
+def _pictures(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
+
+
+def _suffix(source: Path, format: str) -> str:
+    if format != "auto":
+        return OUTPUT_FORMATS[format]
+    return source.suffix if source.suffix.lower() in FORMATS else ".png"
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    # compared without case: on many systems A.png and a.png are one file
+    sources = {_identity(job.source): job.source for job in jobs}
+    targets: dict[str, Path] = {}
+    for job in jobs:
+        if job.target is None:
+            continue
+        key = _identity(job.target)
+        if key in sources:
+            raise UsageError(job.target, "would overwrite an input", "choose another place with -o; inputs are never written")
+        if key in targets:
+            raise UsageError(
+                job.target, f"would be written for both {targets[key]} and {job.source}", "process them separately or set -o"
+            )
+        targets[key] = job.source
+
+
+def _identity(path: Path) -> str:
+    return os.path.realpath(path).casefold()

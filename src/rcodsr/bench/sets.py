@@ -1,0 +1,67 @@
+"""Test sets: seeded LR/HR pairs from any photos, and matching results to ground truth by name."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rcodsr.data.dataset import find_photos
+from rcodsr.data.degradation import PRESETS, degrade
+from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.images import io
+from rcodsr.images.picture import Picture
+
+_TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
+
+
+def synthesize(photos: Path, output: Path, preset: str, seed: int, scale: int = 4) -> Iterator[Path]:
+    """Write `<output>/hr/NAME.png` and its degraded `<output>/lr/NAME.png` for every photo of a directory.
+
+    Args:
+        photos: a directory.
+        output: where the set goes.
+        preset: a name of `data.degradation.PRESETS`.
+        seed: with the photo's position it decides all that is random.
+        scale: how much smaller the low-resolution pictures are.
+
+    Yields:
+        The low-resolution files.
+
+    Raises:
+        UsageError: when the preset is unknown.
+        InputError: when a photo cannot be read.
+    """
+    if preset not in PRESETS:
+        raise UsageError("--preset", f"'{preset}' is unknown", f"use one of {', '.join(PRESETS)}")
+    for index, photo in enumerate(find_photos(photos)):
+        picture = io.read(photo)
+        width, height = (side // scale * scale for side in picture.size)
+        if not (width and height):
+            raise InputError(photo, f"smaller than {scale}×{scale} pixels", "remove it from the set")
+        hr = picture.rgb[:, :height, :width]
+        for folder, pixels in (("hr", hr), ("lr", degrade(hr, PRESETS[preset], (seed, index), scale))):
+            path = output / folder / f"{photo.stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            io.write_atomic(path, io.encode(Picture(pixels), "PNG"))
+        yield path
+
+
+def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
+    """Files of `folder` with their ground truth, matched by stem; tails such as _LR4, _HR and _x4 do not count.
+
+    Raises:
+        NoInputError: when nothing matches.
+        UsageError: when a ground truth has no counterpart.
+    """
+    index, wanted = _by_stem(folder), _by_stem(truth)
+    missing = sorted(set(wanted) - set(index))
+    if not set(wanted) & set(index):
+        raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
+    if missing:
+        raise UsageError(
+            folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score whole sets"
+        )
+    return [(index[stem], wanted[stem]) for stem in sorted(wanted)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {_TAIL.sub("", path.stem): path for path in find_photos(folder)}

@@ -1,0 +1,86 @@
+"""What goes to standard output and standard error, and how.
+
+stdout carries results only. Errors are single unwrapped lines: file names in them stay whole, control characters are escaped,
+and nothing is interpreted as markup.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {0x202E: "\\u202e", 0x202D: "\\u202d"}
+
+
+def error_line(text: object) -> None:
+    """One line `rcodsr: <text>` on standard error."""
+    note(f"rcodsr: {text}")
+
+
+def note(text: str) -> None:
+    """One plain line on standard error."""
+    line = text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
+    sys.stderr.write(
+        line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8") + "\n"
+    )
+    sys.stderr.flush()
+
+
+def result_line(text: str) -> None:
+    """One result on standard output; a path keeps its bytes."""
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def json_line(values: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    result_line(json.dumps(values, ensure_ascii=True))
+
+
+class Progress:
+    """How far a batch is: a bar on a terminal, a plain line per picture elsewhere, nothing when quiet.
+
+    Args:
+        total: number of pictures.
+        quiet: show errors only.
+        bar: draw a bar if standard error is a terminal.
+    """
+
+    def __init__(self, total: int, quiet: bool, bar: bool = True) -> None:
+        self.total, self.quiet = total, quiet
+        self.done = 0
+        self.started = time.monotonic()
+        self._bar: Any = None
+        if bar and not quiet and total > 1 and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+
+    def advance(self, line: str) -> None:
+        """One picture is finished; `line` says what became of it."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, description=line)
+        elif not self.quiet:
+            eta = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+            note(f"[{self.done}/{self.total}] {line}" + (f"  eta {eta:.0f}s" if self.done < self.total else ""))
+
+    def failed(self, text: str) -> None:
+        """One picture failed; always shown."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1)
+            self._bar.stop()
+            error_line(text)
+            self._bar.start()
+        else:
+            error_line(text)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,152 @@
+"""`rcodsr upscale`."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rcodsr.cli.streams import Progress, error_line, json_line, note, result_line
+from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, ColorFix, Dtype, UpscaleOptions, parse_realism
+from rcodsr.errors import RcodsrError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rcodsr.batch.pipeline import Result
+    from rcodsr.engine.upscaler import Upscaler
+
+_REALISM_HELP = (
+    "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
+    "or fidelity, neutral, realism. Default 0.5."
+)
+
+
+class Format(StrEnum):
+    """`--format`: the words of `config.OUTPUT_FORMATS`, and auto."""
+
+    auto = "auto"
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+    tiff = "tiff"
+    bmp = "bmp"
+    avif = "avif"
+
+
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(help="Picture files and directories.", show_default=False)],
+    output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
+    realism: Annotated[
+        str | None,
+        typer.Option(
+            "-r",
+            "--realism",
+            help=_REALISM_HELP,
+        ),
+    ] = None,
+    adaptive: Annotated[bool, typer.Option("-a", "--adaptive", help="Let each picture's own degradation decide.")] = False,
+    scale: Annotated[float, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.")] = 4.0,
+    tile: Annotated[str, typer.Option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
+    tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
+    format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
+    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
+    color_fix: Annotated[
+        str | None, typer.Option("--color-fix", help="wavelet, adain or none; default as the weights say.")
+    ] = None,
+    weights: Annotated[str, typer.Option("--weights", help="Name or checkpoint directory.")] = "rcod-tiny",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be done.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say which device, dtype and weights are used.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines instead of a bar.")] = False,
+) -> int:
+    """Enlarge pictures.
+
+    Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
+    """
+    options = _options(realism, adaptive, scale, tile, tile_overlap, color_fix)
+    from rcodsr.batch.pipeline import Output, planned, run
+    from rcodsr.batch.plan import plan, prepare_outputs
+    from rcodsr.images.io import FORMATS
+
+    jobs = plan(inputs, output, format, scale)
+    settings = Output(quality, overwrite, max_pixels, FORMATS[OUTPUT_FORMATS["png" if format == "auto" else format]])
+    if dry_run:
+        return _report((planned(job, options, settings) for job in jobs), len(jobs), json, quiet, bar=False, stream=False)
+    if json and output == "-":
+        raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
+    prepare_outputs(jobs)
+    upscaler = _load(weights, device, dtype, adaptive, verbose, quiet)
+    results = run(jobs, upscaler, options, settings, sys.stdout.buffer)
+    return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-")
+
+
+def _options(
+    realism: str | None, adaptive: bool, scale: float, tile: str, tile_overlap: int, color_fix: str | None
+) -> UpscaleOptions:
+    if adaptive and realism is not None:
+        raise UsageError("-a", "contradicts -r", "leave one of the two out")
+    if tile not in {"auto", "off"} and not tile.isdigit():
+        raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
+    if color_fix not in {None, "wavelet", "adain", "none"}:
+        raise UsageError("--color-fix", f"'{color_fix}' is not known", "use wavelet, adain or none")
+    fix: ColorFix | None = color_fix  # type: ignore[assignment]
+    side = None if tile == "auto" else 0 if tile == "off" else int(tile)
+    chosen = 0.5 if realism is None else parse_realism(realism)
+    return UpscaleOptions(realism=chosen, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
+
+
+def _load(weights: str, device: str, dtype: str, adaptive: bool, verbose: bool, quiet: bool) -> "Upscaler":
+    from rcodsr.engine.upscaler import Upscaler
+
+    number: Dtype = dtype  # type: ignore[assignment]
+    upscaler = Upscaler.load(weights, device, number)
+    if adaptive:
+        raise UsageError("-a", f"{weights} has no degradation estimator", "choose a level with -r, for example -r 0.5")
+    if verbose and not quiet:
+        note(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
+    return upscaler
+
+
+def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, bar: bool, stream: bool) -> int:
+    """Show results as they come; the exit code says whether any failed."""
+    counts = {"planned": 0, "done": 0, "skipped": 0, "failed": 0}
+    progress = Progress(total, quiet, bar)
+    try:
+        for result in results:
+            counts[result.status] += 1
+            if json:
+                json_line(result.to_dict())
+            elif result.status != "failed" and result.output is not None and not stream:
+                result_line(result.output)
+            if result.error is not None:
+                progress.failed(result.error)
+            else:
+                progress.advance(_describe(result))
+    except RcodsrError as error:
+        progress.close()
+        finished = counts["done"] + counts["skipped"]
+        error_line(f"{error} ({finished} done, {total - finished - counts['failed']} not started)")
+        return error.exit_code
+    finally:
+        progress.close()
+        if json:
+            json_line({"summary": {name: count for name, count in counts.items() if name != "planned" or count}})
+    if total > 1 and not quiet:
+        note(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    return 1 if counts["failed"] else 0
+
+
+def _describe(result: "Result") -> str:
+    size = f"  {result.width}x{result.height}" if result.width else ""
+    steered = f"  realism {result.realism:g} (timestep {result.timestep})" if result.realism is not None else ""
+    seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
+    return f"{result.status} {result.input}{size}{steered}{seconds}"

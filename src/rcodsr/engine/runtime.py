@@ -1,0 +1,92 @@
+"""Where and how the model runs: device, dtype, tile size, and what happens when memory runs out."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from rcodsr.config import Dtype
+from rcodsr.errors import DeviceError
+
+SMALLEST_TILE = 64
+"""Input pixels; below this an out-of-memory error is final."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# measured on rcod-tiny: activations that are alive at once, per pixel of the enlarged tile, in values
+_VALUES_PER_PIXEL = 120
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A chosen device and dtype, with the reason for people to read."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def dtype_name(self) -> str:
+        """fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+
+def choose_runtime(device: str = "auto", dtype: Dtype = "auto") -> Runtime:
+    """Turn `--device` and `--dtype` into something that works here.
+
+    Raises:
+        DeviceError: when the requested device or dtype is not available; nothing falls back silently.
+    """
+    chosen, why_device = _choose_device(device)
+    number, why_dtype = _choose_dtype(chosen, dtype)
+    return Runtime(chosen, number, f"{chosen} ({why_device}), {why_dtype}")
+
+
+def plan_tile(runtime: Runtime, scale: int) -> int:
+    """Tile side in input pixels that keeps activations within a quarter of the free memory, at most 256."""
+    budget = _free_memory(runtime.device) / 4
+    side = int((budget / (_VALUES_PER_PIXEL * runtime.dtype.itemsize)) ** 0.5) // scale
+    return max(SMALLEST_TILE, min(256, side // 32 * 32))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error means that an allocation failed; on the CPU that is a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _choose_device(name: str) -> tuple[torch.device, str]:
+    kind, _, index = name.partition(":")
+    if kind not in {"auto", "cpu", "cuda", "mps"} or (index and (kind != "cuda" or not index.isdigit())):
+        raise DeviceError("--device", f"'{name}' is not a device", "use auto, cpu, cuda, cuda:0 or mps")
+    if kind in {"auto", "cuda"} and torch.cuda.is_available():
+        if int(index or 0) >= torch.cuda.device_count():
+            raise DeviceError("--device", f"there is no {name}, only {torch.cuda.device_count()} GPUs", "use a lower number")
+        device = torch.device("cuda", int(index or 0))
+        return device, torch.cuda.get_device_name(device)
+    if kind in {"auto", "mps"} and torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple GPU"
+    if kind in {"auto", "cpu"}:
+        return torch.device("cpu"), "no GPU found" if kind == "auto" else "as asked"
+    raise DeviceError("--device", f"no {name} device is available here", "use --device auto or cpu")
+
+
+def _choose_dtype(device: torch.device, name: Dtype) -> tuple[torch.dtype, str]:
+    if name != "auto":
+        if name not in _DTYPES:
+            raise DeviceError("--dtype", f"'{name}' is not a dtype", "use auto, fp32, bf16 or fp16")
+        if name == "fp16" and device.type == "cpu":
+            raise DeviceError("--dtype", "fp16 is not computed on a CPU", "use fp32 or bf16")
+        return _DTYPES[name], f"{name} as asked"
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "bf16 (supported)"
+    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16, "bf16 (AMX)"
+    return torch.float32, "fp32 (fastest exact choice here)"
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes that can still be allocated."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):  # not on every system; assume a small laptop
+        return 4e9
