@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rcodsr.config import OUTPUT_FORMATS
 from rcodsr.errors import NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, SUFFIXES, output_error
+from rcodsr.images.io import FORMATS, SUFFIXES, output_error, remove_stale_parts
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def prepare_outputs(jobs: list[Job]) -> None:
             raise output_error(directory, error) from error
         if not os.access(directory, os.W_OK | os.X_OK):
             raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
+        remove_stale_parts(directory)
 
 
 def _pair(inputs: list[Path], output: str | None, format: str, scale: float) -> Iterator[Job]:

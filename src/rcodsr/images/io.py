@@ -43,6 +43,7 @@ SUFFIXES = {*FORMATS, ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jfif", ".jpe", "
 """Suffixes that make a file of a directory an input."""
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
 
+_PART = ".rcodsr-part"
 _ORIENTATION = 0x0112
 _HISTORY = 0x9213  # EXIF ImageHistory: how the picture was made
 _EXIF_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0xA002, 0xA003
@@ -168,7 +169,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     # hashed, because a name of 255 bytes is legal and a longer temporary one is not
     short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    temporary = path.with_name(f".{short}.{os.getpid()}.rcodsr-part")
+    temporary = path.with_name(f".{short}.{os.getpid()}{_PART}")
     try:
         try:
             with temporary.open("wb") as handle:
@@ -180,6 +181,24 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def remove_stale_parts(directory: Path) -> None:
+    """Remove temporary files that processes killed in the middle of a write have left behind."""
+    for part in directory.glob(f".*{_PART}"):
+        pid = part.name.removesuffix(_PART).rpartition(".")[2]
+        if pid.isdigit() and not _is_running(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's process
+        pass
+    return True
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

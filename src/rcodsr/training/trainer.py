@@ -86,6 +86,15 @@ class Trainer:
             first += phase.steps
         self.save()
 
+    def rehearse(self) -> None:
+        """One step of every phase on real data, nothing written: what would fail later fails now."""
+        for number, phase in enumerate(self.recipe.phases):
+            lr, hr = next(self._batches(number, phase, 0))
+            started = time.monotonic()
+            losses = self.train_step(lr, hr, phase, 0.0)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            self.log(f"{phase.name}: {phase.steps} steps of about {time.monotonic() - started:.1f}s  {shown}")
+
     def save(self) -> None:
         """Write the resumable state and the averaged weights as a checkpoint."""
         facts = {"step": self.step, "spec": self.model.spec.to_dict()}

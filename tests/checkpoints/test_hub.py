@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from rcodsr.checkpoints.hub import resolve, sha256
+from rcodsr.checkpoints.manifest import read_manifest
+from rcodsr.errors import WeightsError
+
+
+def test_the_packaged_checkpoint_matches_the_manifest() -> None:
+    entry = read_manifest()["rcod-tiny"]
+    assert {file.name for file in entry.files} == {path.name for path in entry.directory.iterdir()} - {"README.md"}
+    for file in entry.files:
+        assert (entry.directory / file.name).stat().st_size == file.bytes
+        assert sha256(entry.directory / file.name) == file.sha256
+    assert sum(file.bytes for file in entry.files) <= 30e6
+
+
+def test_name_and_digest_identify_weights(small_checkpoint: Path) -> None:
+    before = resolve(str(small_checkpoint))
+    assert before.id.startswith("small@")
+    assert resolve("rcod-tiny").digest == resolve("rcod-tiny").digest
+    config = small_checkpoint / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert resolve(str(small_checkpoint)).digest != before.digest
+
+
+def test_unknown_weights_name_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match="nonsense: unknown weights; use one of .*rcod-tiny"):
+        resolve("nonsense")
+
+
+@pytest.mark.parametrize("name", ["rcod-o", "rcod-s"])
+def test_unpublished_weights_say_so(name: str) -> None:
+    with pytest.raises(WeightsError, match=f"{name}: no weights are published"):
+        resolve(name)
+
+
+def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no config.json"):
+        resolve(str(tmp_path))

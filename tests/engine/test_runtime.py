@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from rcodsr.engine.runtime import choose_runtime, is_out_of_memory, plan_tile
+from rcodsr.errors import DeviceError
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")
+
+
+def test_cpu_in_float32() -> None:
+    runtime = choose_runtime("cpu", "fp32")
+    assert (runtime.device.type, runtime.dtype, runtime.dtype_name) == ("cpu", torch.float32, "fp32")
+    assert "as asked" in runtime.reason
+
+
+@no_cuda
+@pytest.mark.parametrize("device", ["cuda", "cuda:9"])
+def test_missing_cuda_is_an_error_and_no_silent_cpu(device: str) -> None:
+    with pytest.raises(DeviceError, match="--device cpu|--device auto"):
+        choose_runtime(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("gpu", "auto"), ("cpu:1", "auto"), ("cuda:x", "auto"), ("cpu", "fp8"), ("cpu", "fp16")]
+)
+def test_nonsense_is_refused(device: str, dtype: str) -> None:
+    with pytest.raises(DeviceError):
+        choose_runtime(device, dtype)  # type: ignore[arg-type]
+
+
+def test_planned_tiles_stay_in_their_limits() -> None:
+    assert 64 <= plan_tile(choose_runtime("cpu", "fp32"), 4) <= 256
+
+
+def test_cpu_allocation_failure_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))

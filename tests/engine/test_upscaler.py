@@ -1,0 +1,160 @@
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import rcodsr
+from rcodsr.config import UpscaleOptions
+from rcodsr.engine.upscaler import Upscaler
+from rcodsr.errors import ModelOutputError, RcodsrError, TileMemoryError, UsageError
+from rcodsr.images.picture import Picture
+from rcodsr.images.resize import resize
+
+
+def _psnr(a: Tensor, b: Tensor) -> float:
+    return -10 * math.log10(max(1e-12, (a - b).square().mean().item()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (7, 3), (5, 17), (16, 16), (33, 64), (1, 100)])
+def test_every_size_comes_out_exactly_four_times(small_upscaler: Upscaler, size: tuple[int, int]) -> None:
+    width, height = size
+    done = small_upscaler.run(Picture(torch.rand(3, height, width)), UpscaleOptions())
+    assert done.picture.size == (4 * width, 4 * height)
+    assert done.picture.rgb.min() >= 0
+    assert done.picture.rgb.max() <= 1
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1.0, (13, 9)), (2.0, (26, 18)), (3.5, (46, 32)), (8.0, (104, 72))])
+def test_other_scales_resize_once_at_the_end(small_upscaler: Upscaler, scale: float, size: tuple[int, int]) -> None:
+    assert small_upscaler.run(Picture(torch.rand(3, 9, 13)), UpscaleOptions(scale=scale)).picture.size == size
+
+
+def test_grey_stays_grey_and_alpha_is_enlarged_beside_the_colour(small_upscaler: Upscaler) -> None:
+    grey = Picture(torch.rand(1, 8, 8).expand(3, -1, -1), gray=True)
+    assert small_upscaler.run(grey, UpscaleOptions()).picture.gray
+    alpha = (torch.arange(8) < 4).float().expand(1, 8, 8)
+    done = small_upscaler.run(Picture(torch.rand(3, 8, 8), alpha), UpscaleOptions()).picture
+    assert done.alpha is not None
+    assert done.alpha.shape == (1, 32, 32)
+    assert done.alpha[..., :12].min() > 0.9
+    assert done.alpha[..., 20:].max() < 0.1
+
+
+def test_the_effective_timestep_is_reported(small_upscaler: Upscaler) -> None:
+    done = small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(realism=0.3))
+    assert (done.timestep, done.level, done.tiles, done.unet_passes) == (400, "neutral", 1, 1)
+
+
+def test_tiled_equals_untiled_on_a_photo(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
+    picture = Picture(resize(photo_tensor[None], 192, 192)[0])
+    whole = default_upscaler.run(picture, UpscaleOptions(realism=1, tile=0))
+    tiled = default_upscaler.run(picture, UpscaleOptions(realism=1, tile=96))
+    assert (whole.tiles, tiled.tiles) == (1, 9)
+    assert _psnr(whole.picture.rgb, tiled.picture.rgb) >= 45
+
+
+def test_no_seam_on_a_plain_gradient(default_upscaler: Upscaler) -> None:
+    """Gradient energy across tile borders at most 1.02 × that elsewhere."""
+    ramp = torch.linspace(0.2, 0.8, 192)
+    picture = Picture((ramp[None] * 0.5 + ramp[:, None] * 0.5).expand(3, -1, -1))
+    done = default_upscaler.run(picture, UpscaleOptions(realism=1, tile=96, color_fix="none"))
+    energy = (done.picture.rgb[:, :, 1:] - done.picture.rgb[:, :, :-1]).square().mean((0, 1))[32:-32]
+    overlaps = torch.zeros(767, dtype=torch.bool)
+    for start in (192, 384):  # 96-pixel tiles of a 192-pixel picture start every 48 pixels: 192 enlarged ones
+        overlaps[start : start + 192] = True
+    border, elsewhere = energy[overlaps[32:-32]], energy[~overlaps[32:-32]]
+    assert border.mean() <= 1.02 * elsewhere.mean()
+
+
+def test_realism_orders_sharpness_and_keeps_the_colour(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
+    lr = resize(photo_tensor[None, :, 64:320, 128:384], 64, 64)
+    reference = resize(lr, 256, 256)[0]
+    details = []
+    for realism in (0.0, 0.5, 1.0):
+        rgb = default_upscaler.run(Picture(lr[0]), UpscaleOptions(realism=realism)).picture.rgb
+        assert (rgb.mean((1, 2)) - reference.mean((1, 2))).abs().max() < 2 / 255
+        details.append((rgb[:, :, 1:] - rgb[:, :, :-1]).abs().mean().item())
+    bicubic = (reference[:, :, 1:] - reference[:, :, :-1]).abs().mean().item()
+    assert bicubic < details[0] < details[1] < details[2]
+
+
+def test_threads_share_one_engine_without_mixing(small_upscaler: Upscaler) -> None:
+    pictures = [Picture(torch.rand(3, 12, 12)) for _ in range(8)]
+    levels = [i / 7 for i in range(8)]
+
+    def job(i: int) -> Tensor:
+        return small_upscaler.run(pictures[i], UpscaleOptions(realism=levels[i])).picture.rgb
+
+    alone = [job(i) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for a, b in zip(alone, pool.map(job, range(8)), strict=True):
+            assert torch.equal(a, b)
+
+
+class _FailsUntil(torch.nn.Module):
+    """A real network behind an allocator that fails until tiles are small enough."""
+
+    def __init__(self, net: torch.nn.Module, largest: int) -> None:
+        super().__init__()
+        self.net, self.largest, self.seen = net, largest, [0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        self.seen.append(max(z.shape[-2:]))
+        if max(z.shape[-2:]) > self.largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(z, t, tokens)  # type: ignore[no-any-return]
+
+
+def test_out_of_memory_halves_the_tile_and_gives_the_same_picture(small_upscaler: Upscaler) -> None:
+    picture = Picture(torch.rand(3, 200, 200))
+    direct = small_upscaler.run(picture, UpscaleOptions(tile=100)).picture.rgb
+    small_upscaler.model.unet = _FailsUntil(small_upscaler.model.unet, 120)  # type: ignore[assignment]
+    done = small_upscaler.run(picture, UpscaleOptions(tile=200))
+    assert done.tiles > 1
+    torch.testing.assert_close(done.picture.rgb, direct, atol=1e-5, rtol=0)
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error_with_its_own_code(small_upscaler: Upscaler) -> None:
+    small_upscaler.model.unet = _FailsUntil(small_upscaler.model.unet, 0)  # type: ignore[assignment]
+    with pytest.raises(TileMemoryError, match="smallest tile") as caught:
+        small_upscaler.run(Picture(torch.rand(3, 200, 200)), UpscaleOptions())
+    assert caught.value.exit_code == 5
+
+
+def test_a_model_that_returns_nan_is_an_error(small_upscaler: Upscaler) -> None:
+    with torch.no_grad():
+        small_upscaler.model.unet.conv_out.bias.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(ModelOutputError):
+        small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions())
+
+
+def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
+    small = photo.resize((32, 24))
+    small.save(tmp_path / "photo.png")
+    upscaler = rcodsr.load("rcod-tiny", device="cpu")
+    from_image = upscaler.upscale(small, realism=0.5)
+    from_path = upscaler.upscale(tmp_path / "photo.png", realism="neutral")
+    assert from_image.size == (128, 96)
+    assert from_image.tobytes() == from_path.tobytes()
+    assert upscaler.upscale(small, scale=2).size == (64, 48)
+    assert upscaler.upscale(small.convert("RGBA")).mode == "RGBA"
+    with pytest.raises(UsageError, match="did you mean"):
+        upscaler.upscale(small, realism=50)
+    with pytest.raises(UsageError, match="options are"):
+        upscaler.upscale(small, sharpness=1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scale": 0.5}, {"scale": 9}, {"tile": 8}, {"tile": 64, "tile_overlap": 64}, {"tile_overlap": -1}]
+)
+def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(RcodsrError):
+        UpscaleOptions(**options)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcodsr.config import ColorFix
+from rcodsr.images.color import low_pass, match
+
+KINDS: list[ColorFix] = ["wavelet", "adain", "none"]
+
+
+@pytest.fixture
+def face() -> Tensor:
+    pixels = np.ascontiguousarray(skimage.data.astronaut()[:96, 180:300])
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 * 0.6 + 0.2  # room for casts
+
+
+def dense_low_pass(plane: Tensor) -> Tensor:
+    """StableSR's wavelet blur, literally: five 3×3 convolutions with growing dilation."""
+    row = torch.tensor([0.25, 0.5, 0.25])
+    kernel = torch.outer(row, row)[None, None]
+    for dilation in (1, 2, 4, 8, 16):
+        padded = F.pad(plane[None, None], (dilation,) * 4, mode="replicate")
+        plane = F.conv2d(padded, kernel, dilation=dilation)[0, 0]
+    return plane
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (5, 3), (40, 31), (96, 120)])
+def test_low_pass_is_the_dense_a_trous_filter(shape: tuple[int, int]) -> None:
+    plane = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    before = plane.clone()
+    assert torch.allclose(low_pass(plane), dense_low_pass(plane), atol=1e-6)
+    assert torch.equal(plane, before)
+
+
+def test_low_pass_keeps_a_constant() -> None:
+    assert torch.allclose(low_pass(torch.full((20, 30), 0.37)), torch.tensor(0.37), atol=1e-6)
+
+
+def test_low_pass_removes_the_finest_stripes() -> None:
+    stripes = torch.arange(128).remainder(2).float().expand(64, 128)
+    inside = low_pass(stripes)[:, 40:-40]  # the five passes reach 31 pixels far
+    assert torch.allclose(inside, torch.tensor(0.5), atol=1e-6)
+
+
+def test_wavelet_removes_a_colour_cast(face: Tensor) -> None:
+    cast = torch.tensor([0.15, -0.05, 0.08])[:, None, None]
+    assert torch.allclose(match(face + cast, face, "wavelet"), face, atol=1e-5)
+
+
+def test_wavelet_keeps_the_pictures_high_frequencies() -> None:
+    # fine stripes on a wrong level over a smooth reference: the level changes, the stripes stay
+    stripes = 0.1 * torch.tensor([1.0, -1.0]).repeat(64).expand(3, 128, 128)
+    reference = torch.full((3, 128, 128), 0.4)
+    result = match(stripes + 0.6, reference, "wavelet")
+    inside = (slice(None), slice(40, -40), slice(40, -40))
+    assert torch.allclose(result[inside], (stripes + 0.4)[inside], atol=1e-3)
+
+
+def test_wavelet_ignores_the_references_high_frequencies() -> None:
+    stripes = 0.1 * torch.tensor([1.0, -1.0]).repeat(64).expand(3, 128, 128)
+    result = match(torch.full((3, 128, 128), 0.6), stripes + 0.4, "wavelet")
+    inside = (slice(None), slice(40, -40), slice(40, -40))
+    assert torch.allclose(result[inside], torch.tensor(0.4), atol=1e-3)
+
+
+def test_wavelet_takes_the_references_low_frequencies(face: Tensor) -> None:
+    picture = face.flip(2) * 0.5 + 0.25
+    result = match(picture.clone(), face, "wavelet")
+    for channel, original, target in zip(result, picture, face, strict=True):
+        expected = original - dense_low_pass(original) + dense_low_pass(target)
+        assert torch.allclose(channel, expected.clamp(0, 1), atol=1e-5)
+
+
+def test_none_only_clamps() -> None:
+    picture = torch.tensor([-0.5, 0.0, 0.25, 1.0, 1.5, 0.75]).view(1, 2, 3).repeat(3, 1, 1)
+    expected = picture.clamp(0, 1)
+    assert torch.equal(match(picture, torch.rand(3, 2, 3), "none"), expected)
+
+
+def test_adain_matches_mean_and_standard_deviation(face: Tensor) -> None:
+    reference = face * 0.5 + torch.tensor([0.1, 0.25, 0.3])[:, None, None]
+    result = match(face.flip(1) * 0.8 + 0.05, reference, "adain")
+    assert torch.allclose(result.mean((1, 2)), reference.mean((1, 2)), atol=1e-3)
+    assert torch.allclose(result.std((1, 2)), reference.std((1, 2)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_matching_a_picture_with_itself_changes_nothing(face: Tensor, kind: ColorFix) -> None:
+    assert torch.allclose(match(face.clone(), face, kind), face, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_result_is_written_over_the_picture_and_the_reference_is_kept(face: Tensor, kind: ColorFix) -> None:
+    picture, reference = face * 1.2, face.clone()
+    result = match(picture, reference, kind)
+    assert result.data_ptr() == picture.data_ptr()
+    assert torch.equal(reference, face)
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["wavelet", "adain"])
+def test_one_pixel_takes_the_references_colour(kind: ColorFix) -> None:
+    reference = torch.tensor([0.2, 0.5, 0.9]).view(3, 1, 1)
+    assert torch.allclose(match(torch.full((3, 1, 1), 0.7), reference, kind), reference, atol=1e-6)
+
+
+def test_one_pixel_works_without_colour_fix() -> None:
+    assert torch.equal(match(torch.full((3, 1, 1), 0.7), torch.zeros(3, 1, 1), "none"), torch.full((3, 1, 1), 0.7))
+
+
+@pytest.mark.parametrize("kind", ["wavelet", "adain"])
+def test_a_constant_picture_takes_a_constant_references_colour(kind: ColorFix) -> None:
+    result = match(torch.full((3, 33, 17), 0.8), torch.full((3, 33, 17), 0.3), kind)
+    assert torch.allclose(result, torch.tensor(0.3), atol=1e-5)
