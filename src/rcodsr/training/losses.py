@@ -15,6 +15,16 @@ def low_frequency(a: Tensor, b: Tensor, side: int = 4) -> Tensor:
     return (F.avg_pool2d(a, side) - F.avg_pool2d(b, side)).abs().mean((1, 2, 3))
 
 
+def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
+    """Error of local means per sub-pixel phase, per sample: sees a pattern that repeats every `period` pixels. → (B,).
+
+    A network that works on the low-resolution grid can only tell sub-pixel phases apart by its output channels, and a texture loss
+    tempts it to paint the same little pattern everywhere. Over `window`×`window` repetitions true texture averages out, a mesh
+    does not.
+    """
+    return F.avg_pool2d(F.pixel_unshuffle(a - b, period), window).abs().mean((1, 2, 3))
+
+
 def generator_hinge(fake: Tensor) -> Tensor:
     """−D(fake) per sample: (B, 1, h, w) scores → (B,)."""
     return -fake.mean((1, 2, 3))

@@ -21,9 +21,11 @@ class Phase:
     crop: int
     learning_rate: tuple[float, float]
     perceptual: float = 0.0
-    """Weight of LPIPS at the realism timestep; a tenth of it acts at the fidelity timestep."""
+    """Weight of LPIPS at the realism timestep; a thirtieth of it acts at the fidelity timestep."""
     adversarial: float = 0.0
     """Weight of the patch discriminator at the realism timestep; none at the fidelity timestep."""
+    mesh: float = 0.0
+    """Weight of the penalty on patterns that repeat with the low-resolution grid."""
 
 
 @dataclass(frozen=True)

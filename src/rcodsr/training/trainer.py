@@ -25,7 +25,7 @@ from rcodsr.images.resize import upsample
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import build_model
 from rcodsr.models.perceptual import LpipsSqueeze
-from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, realism_weight
+from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.run_state import load_state, read_facts, save_state
 
@@ -126,9 +126,13 @@ class Trainer:
         pixel = charbonnier(restored, x_h)
         loss = pixel * (1 - 0.5 * w) + low_frequency(restored, x_h) * w
         logged = {"pixel": pixel.mean()}
+        if phase.mesh:
+            repeated = mesh(restored, x_h, self.model.spec.scale)
+            loss = loss + phase.mesh * repeated
+            logged["mesh"] = repeated.mean()
         if phase.perceptual and self.lpips is not None:
             distance = self.lpips(restored, x_h)
-            loss = loss + phase.perceptual * (0.1 + 0.9 * w) * distance
+            loss = loss + phase.perceptual * (0.03 + 0.97 * w) * distance
             logged["lpips"] = distance.mean()
         if phase.adversarial:
             self.discriminator.requires_grad_(False)
