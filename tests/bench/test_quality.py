@@ -19,7 +19,7 @@ from rcodsr.models.perceptual import LpipsSqueeze
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
 def noisy(x: Tensor, sigma: float) -> Tensor:
@@ -74,7 +74,7 @@ def test_psnr_of_a_constant_offset(steps: int) -> None:
     b = a + steps / 255
     # an offset of d in all channels moves Y by (65.481 + 128.553 + 24.966) d = 219 d
     expected = 20 * math.log10(255 / (219 * steps / 255))
-    assert psnr_y(a, b) == pytest.approx(expected, abs=1e-3)
+    assert psnr_y(a, b) == pytest.approx(expected, abs=5e-3)  # the limit of 80 dB takes 0.004 dB at most
     assert psnr_y(b, a) == pytest.approx(psnr_y(a, b))
 
 
@@ -157,8 +157,8 @@ def test_lpips_scores_each_picture_of_a_batch(cat: Tensor, lpips: LpipsSqueeze) 
     assert scores[0].item() == pytest.approx(lpips(a[:1], b[:1]).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 31), (35, 16)])
-def test_lpips_takes_pictures_from_16_pixels_on(lpips: LpipsSqueeze, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(17, 17), (17, 31), (40, 17)])
+def test_lpips_takes_pictures_from_17_pixels_on(lpips: LpipsSqueeze, size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, 1, 3, *size, generator=generator) * 2 - 1
     assert lpips(a, b).item() > 0
@@ -235,24 +235,29 @@ def broken_parameters(tmp_path: Path, kind: str) -> Path:
     return path
 
 
-escapes = pytest.mark.xfail(strict=True, reason="Niqe: np.load also raises EOFError, BadZipFile, or returns a bare array")
+def complaint(parameters: Path) -> str:
+    try:
+        Scorer(niqe=parameters)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # numpy forgets to close a broken archive
 @pytest.mark.parametrize(
     "kind",
     [
         "missing",
         "text",
         "other keys",
-        pytest.param("empty", marks=escapes),
-        pytest.param("cut off", marks=escapes),
-        pytest.param("array", marks=escapes),
+        "empty",
+        "cut off",
+        "array",
     ],
 )
 def test_unreadable_niqe_parameters_are_named(tmp_path: Path, kind: str) -> None:
     path = broken_parameters(tmp_path, kind)
-    with pytest.raises(WeightsError, match=r"parameters\.npz: not NIQE's parameters"):
-        Scorer(niqe=path)
+    assert complaint(path).startswith(f"WeightsError: {path}: not NIQE's parameters")
 
 
 # ------------------------------------------------------------------------------------------------------------- Scorer
@@ -295,7 +300,6 @@ def test_unreadable_lpips_weights_are_named(tmp_path: Path, exists: bool) -> Non
         Scorer(lpips=path)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="Scorer: load_state_dict's RuntimeError escapes")
 def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     path = tmp_path / "lpips.safetensors"
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
@@ -380,6 +384,13 @@ def test_a_set_can_be_made_again(photos: Path, tmp_path: Path, preset: str) -> N
         assert path.read_bytes() != (other / path.relative_to(one)).read_bytes()
 
 
+def test_every_photo_of_a_set_has_its_own_randomness(photos: Path, tmp_path: Path) -> None:
+    (photos / "face2.png").write_bytes((photos / "face.png").read_bytes())
+    list(sets.synthesize(photos, tmp_path / "set", "full", seed=0))
+    one, two = (io.read(tmp_path / "set" / "lr" / name).rgb for name in ("face.png", "face2.png"))
+    assert not torch.equal(one, two)
+
+
 def test_a_sets_truth_is_the_photo_cut_to_whole_pixels(photos: Path, tmp_path: Path) -> None:
     list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
     original = io.read(photos / "cat.jpg")
@@ -395,15 +406,12 @@ def test_a_sets_truth_is_the_photo_cut_to_whole_pixels(photos: Path, tmp_path: P
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="synthesize names by stem alone, so the later photo overwrites the earlier")
 def test_photos_of_the_same_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
     (photos / "sub").mkdir()
     Image.fromarray(skimage.data.chelsea()[100:164, :64]).save(photos / "sub" / "cat.png")
-    try:
+    with pytest.raises(UsageError, match="several photos are called cat"):
         list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
-    except UsageError:
-        return  # refusing is fine as well
-    assert len(list((tmp_path / "set").rglob("hr/**/*.png"))) == 3
+    assert not (tmp_path / "set").exists()
 
 
 def test_an_unknown_preset_is_an_error(photos: Path, tmp_path: Path) -> None:

@@ -19,12 +19,7 @@ from rcodsr.images.picture import Picture
 ORIENTATION, MAKE, HISTORY = 0x0112, 0x010F, 0x9213
 EXIF_IFD, EXPOSURE, PIXEL_X, PIXEL_Y = 0x8769, 0x829A, 0xA002, 0xA003
 
-tiff_is_broken = pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="encode: get_ifd() leaves an EXIF sub-directory behind, which Pillow cannot write into a compressed TIFF",
-)
-FORMATS = ["PNG", "JPEG", "WEBP", pytest.param("TIFF", marks=tiff_is_broken), "AVIF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"]
 SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "AVIF": ".avif", "BMP": ".bmp"}
 
 
@@ -203,7 +198,6 @@ def with_broken_exif(image: Image.Image, path: Path, missing: int) -> Path:
     return save(image, path, exif=exif.tobytes()[:-missing])
 
 
-@pytest.mark.filterwarnings("ignore")  # see below
 @pytest.mark.parametrize(("suffix", "missing"), BROKEN_EXIF)
 def test_broken_exif_does_not_cost_the_picture(cat: Image.Image, tmp_path: Path, suffix: str, missing: int) -> None:
     path = with_broken_exif(cat, tmp_path / f"cat{suffix}", missing)
@@ -213,7 +207,6 @@ def test_broken_exif_does_not_cost_the_picture(cat: Image.Image, tmp_path: Path,
     io.encode(picture, "JPEG")
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow reads EXIF lazily, after the filter around Image.open has ended")
 @pytest.mark.parametrize(("suffix", "missing"), BROKEN_EXIF)
 def test_broken_exif_gives_no_warning(cat: Image.Image, tmp_path: Path, suffix: str, missing: int) -> None:
     path = with_broken_exif(cat, tmp_path / f"cat{suffix}", missing)
@@ -227,12 +220,12 @@ def test_broken_exif_gives_no_warning(cat: Image.Image, tmp_path: Path, suffix: 
 # ----------------------------------------------------------------------------------------------------------- metadata
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_metadata_is_carried(cat: Image.Image, tmp_path: Path, srgb: bytes, format: str) -> None:
     exif = Image.Exif()
     exif[MAKE] = "Camera"
     exif.get_ifd(EXIF_IFD)[EXPOSURE] = TiffImagePlugin.IFDRational(1, 250)
-    path = save(cat, tmp_path / f"in{SUFFIX[format]}", format=format, exif=exif, icc_profile=srgb, dpi=(300, 300))
+    path = save(cat, tmp_path / f"in{SUFFIX[format]}", format=format, exif=exif.tobytes(), icc_profile=srgb, dpi=(300, 300))
     output = tmp_path / f"out{SUFFIX[format]}"
     output.write_bytes(io.encode(io.read(path), format))
     with Image.open(output) as written:
@@ -240,7 +233,7 @@ def test_metadata_is_carried(cat: Image.Image, tmp_path: Path, srgb: bytes, form
         assert written.info["icc_profile"] == srgb
         assert written.getexif()[MAKE] == "Camera"
         assert float(written.getexif().get_ifd(EXIF_IFD)[EXPOSURE]) == pytest.approx(1 / 250)
-        if format != "WEBP":  # WebP has no field for it
+        if format not in {"WEBP", "AVIF"}:  # they have no field for it
             assert written.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
@@ -255,7 +248,7 @@ def test_exif_says_the_new_size(cat: Image.Image, tmp_path: Path) -> None:
         assert (details[PIXEL_X], details[PIXEL_Y]) == (384, 256)
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", pytest.param("TIFF", marks=tiff_is_broken)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
 def test_tags_of_a_tiffs_own_layout_are_not_carried(cat: Image.Image, tmp_path: Path, format: str) -> None:
     exif = Image.Exif()
     exif[MAKE] = "Camera"
@@ -287,7 +280,7 @@ def test_every_format_is_written_and_read_back(cat: Image.Image, tmp_path: Path,
     assert error <= (0 if format in {"PNG", "TIFF"} else 6)
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", pytest.param("TIFF", marks=tiff_is_broken)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF"])
 def test_grey_stays_mode_l(cat: Image.Image, tmp_path: Path, format: str) -> None:
     picture = io.read(save(cat.convert("L"), tmp_path / "cat.png"))
     with Image.open(memory.BytesIO(io.encode(picture, format))) as written:
@@ -356,7 +349,6 @@ def test_the_record_of_an_input_is_not_carried(cat: Image.Image, tmp_path: Path)
     assert io.read_record(second) is None
 
 
-@pytest.mark.xfail(strict=True, reason="encode writes the record into picture.metadata.exif itself")
 def test_encoding_leaves_the_picture_alone(cat: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[MAKE] = "Camera"
@@ -377,12 +369,14 @@ def test_there_is_no_record_in_foreign_files(cat: Image.Image, tmp_path: Path) -
     assert io.read_record(tmp_path / "text.png") is None
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="encode: JPEG holds 64 KiB of EXIF; Pillow's ValueError escapes")
 def test_exif_too_long_for_jpeg_does_not_cost_the_picture(cat: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "x" * 70_000
     picture = io.read(save(cat, tmp_path / "in.png", exif=exif))
-    assert io.encode(picture, "JPEG", record={"run": 1}).startswith(b"\xff\xd8")
+    path = tmp_path / "out.jpg"
+    path.write_bytes(io.encode(picture, "JPEG", record={"run": 1}))
+    assert io.read_record(path) == {"run": 1}
+    assert io.read(path).size == (96, 64)
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals
@@ -462,7 +456,6 @@ def test_animations_and_pages_are_refused(cat: Image.Image, tmp_path: Path, suff
     assert "an animation or several pages" in refusal(path)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="read: n_frames is asked outside the try block")
 def test_a_cut_off_animation_is_refused(tmp_path: Path) -> None:
     squares = np.arange(256, dtype=np.uint8).reshape(16, 16)
     frame = Image.fromarray(np.stack([squares, squares.T, squares], -1))
@@ -471,7 +464,6 @@ def test_a_cut_off_animation_is_refused(tmp_path: Path) -> None:
     refusal(path)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="read: n_frames is asked outside the try block")
 def test_a_tiff_whose_next_page_is_nonsense_is_refused(cat: Image.Image, tmp_path: Path) -> None:
     path = save(cat, tmp_path / "cat.tif")
     data = bytearray(path.read_bytes())

@@ -46,18 +46,14 @@ def test_segments_are_equal_aligned_and_cover_the_axis(axis: tuple[int, int, int
 def test_weights_sum_to_one_and_are_never_negative(axis: tuple[int, int, int, int]) -> None:
     blocks, tile, overlap, multiple = axis
     length = blocks * multiple
-    assume(multiple <= tile and 0 < overlap < tile)
+    assume(multiple <= tile and overlap < tile)
     parts = segments(length, tile, overlap, multiple)
-    assume(min(shared(parts), default=1) > 0)  # see test_tiles_that_only_touch_...
     assert torch.allclose(total_weight(length, parts), torch.ones(length), atol=1e-5)
     for part in parts:
         assert part.weight.min() >= -1e-6
         assert part.weight.max() <= 1 + 1e-6
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_ramp: a quarter of at least 1/4 pixel puts 0.5 on the first pixel after an empty overlap"
-)
 @pytest.mark.parametrize(
     ("length", "tile", "overlap", "multiple"), [(128, 64, 0, 16), (704, 16, 4, 16), (31, 2, 0, 1), (768, 126, 76, 64)]
 )

@@ -63,9 +63,9 @@ def _pair(inputs: list[Path], output: str | None, format: str, scale: float) -> 
     into = _output_directory(inputs, output)
     for source in inputs:
         if source.is_dir():
-            directory = into or source.with_name(f"{source.resolve().name}_x{scale:g}")
+            directory = into or _sibling(source, scale)
             for picture in _pictures(source):
-                yield Job(picture, directory / f"{picture.stem}{_suffix(picture, format)}")
+                yield Job(picture, None if output == "-" else directory / f"{picture.stem}{_suffix(picture, format)}")
         elif output == "-":
             yield Job(source, None)
         elif output is not None and into is None:
@@ -97,6 +97,11 @@ def _output_file(output: str, format: str) -> Path:
     if format != "auto" and FORMATS[OUTPUT_FORMATS[format]] != written:
         raise UsageError(output, f"its suffix contradicts --format {format}", "leave one of the two out")
     return path
+
+
+def _sibling(directory: Path, scale: float) -> Path:
+    named = directory if directory.name not in {"", ".."} else directory.resolve()
+    return named.with_name(f"{named.name}_x{scale:g}")
 
 
 def _pictures(directory: Path) -> list[Path]:

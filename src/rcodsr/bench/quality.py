@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcodsr.checkpoints.format import read_tensors
+from rcodsr.checkpoints.format import load_strictly
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.perceptual import LpipsSqueeze
@@ -71,7 +71,7 @@ class Niqe:
             with np.load(parameters) as values:
                 self.mean, self.covariance = values["mu_pris_param"], values["cov_pris_param"]
                 self.window = torch.from_numpy(values["gaussian_window"].astype(np.float64))[None, None]
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # numpy raises five unrelated types
             raise WeightsError(parameters, f"not NIQE's parameters ({error})", "give BasicSR's niqe_pris_params.npz") from error
         self._alphas = np.arange(0.2, 10.001, 0.001)
         log_ratio = 2 * _lgamma(2 / self._alphas) - _lgamma(1 / self._alphas) - _lgamma(3 / self._alphas)
@@ -155,14 +155,15 @@ class Scorer:
         self.lpips = None
         if lpips:
             self.lpips = LpipsSqueeze()
-            self.lpips.load_state_dict(read_tensors(lpips))
+            load_strictly(self.lpips, lpips)
 
     def __call__(self, result: Picture, truth: Picture) -> Scores:
-        """Scores of one result; both pictures must have the same size."""
+        """Scores of one result; both pictures must have the same size, sides of at least 17 pixels. No NIQE below 192."""
         a, b = _eight_bit(result.rgb), _eight_bit(truth.rgb)
+        side = min(result.size)
         with torch.no_grad():
             distance = self.lpips(2 * a[None] - 1, 2 * b[None] - 1).item() if self.lpips else None
-        return Scores(psnr_y(a, b), ssim_y(a, b), self.niqe(a) if self.niqe else None, distance)
+        return Scores(psnr_y(a, b), ssim_y(a, b), self.niqe(a) if self.niqe and side >= 2 * Niqe.block else None, distance)
 
 
 def mean_scores(rows: list[Scores]) -> Scores:

@@ -43,5 +43,7 @@ def _score(folder: Path, truth: Path, scorer: Scorer, make: Callable[[Picture, t
         result = make(io.read(path), wanted.size)
         if result.size != wanted.size:
             raise InputError(path, f"gives {result.size}, but {truth_path} is {wanted.size}", "compare pictures of one size")
+        if min(wanted.size) < 17:
+            raise InputError(truth_path, "too small to be scored", "score pictures of at least 17 pixels a side")
         rows.append(scorer(result, wanted))
     return mean_scores(rows)

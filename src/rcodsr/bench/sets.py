@@ -1,7 +1,7 @@
 """Test sets: seeded LR/HR pairs from any photos, and matching results to ground truth by name."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rcodsr.data.dataset import find_photos
@@ -27,12 +27,14 @@ def synthesize(photos: Path, output: Path, preset: str, seed: int, scale: int = 
         The low-resolution files.
 
     Raises:
-        UsageError: when the preset is unknown.
+        UsageError: when the preset is unknown or two photos share a name.
         InputError: when a photo cannot be read.
     """
     if preset not in PRESETS:
         raise UsageError("--preset", f"'{preset}' is unknown", f"use one of {', '.join(PRESETS)}")
-    for index, photo in enumerate(find_photos(photos)):
+    found = find_photos(photos)
+    _by_stem(found, lambda stem: stem)  # refuses two photos of one name
+    for index, photo in enumerate(found):
         picture = io.read(photo)
         width, height = (side // scale * scale for side in picture.size)
         if not (width and height):
@@ -50,9 +52,9 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
 
     Raises:
         NoInputError: when nothing matches.
-        UsageError: when a ground truth has no counterpart.
+        UsageError: when a ground truth has no counterpart, or two files share a name.
     """
-    index, wanted = _by_stem(folder), _by_stem(truth)
+    index, wanted = (_by_stem(find_photos(place), lambda stem: _TAIL.sub("", stem)) for place in (folder, truth))
     missing = sorted(set(wanted) - set(index))
     if not set(wanted) & set(index):
         raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
@@ -63,5 +65,10 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
     return [(index[stem], wanted[stem]) for stem in sorted(wanted)]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    return {_TAIL.sub("", path.stem): path for path in find_photos(folder)}
+def _by_stem(paths: list[Path], name: Callable[[str], str]) -> dict[str, Path]:
+    index: dict[str, Path] = {}
+    for path in paths:
+        first = index.setdefault(name(path.stem), path)
+        if first is not path:
+            raise UsageError(path, f"has the same name as {first}", "give each picture its own name")
+    return index

@@ -61,7 +61,7 @@ def load_model(directory: Path) -> OneStepSR:
     """
     model = build_model(read_spec(directory))
     for name, module in parts(model).items():
-        _load_strictly(module, directory / name)
+        load_strictly(module, directory / name)
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -102,7 +102,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {key: value.float() for key, value in tensors.items()}
 
 
-def _load_strictly(module: nn.Module, path: Path) -> None:
+def load_strictly(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a module: exactly its keys and shapes, finite values.
+
+    Raises:
+        WeightsError: naming the first thing that does not fit.
+    """
     tensors, expected = read_tensors(path), module.state_dict()
     missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:

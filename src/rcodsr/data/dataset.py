@@ -21,7 +21,7 @@ def find_photos(source: Path) -> list[Path]:
     Raises:
         NoInputError: when there is none.
     """
-    photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not photos:
         raise NoInputError(source, "no photos found", "point to a directory with PNG, JPEG or WebP files")
     return photos

@@ -46,7 +46,8 @@ MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "T
 _PART = ".rcodsr-part"
 _ORIENTATION = 0x0112
 _HISTORY = 0x9213  # EXIF ImageHistory: how the picture was made
-_EXIF_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0xA002, 0xA003
+_EXIF_IFD, _GPS_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0x8825, 0xA002, 0xA003
+_JPEG_EXIF_BYTES = 65_000  # one JPEG segment
 # tags that describe the old file's layout, not the picture
 _STRUCTURAL = {*range(254, 260), 262, 266, 273, _ORIENTATION, *range(277, 282), 284, 285, 297, 317, 318, 319, *range(320, 326)}
 _STRUCTURAL |= {330, 332, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675, 37724}
@@ -89,9 +90,9 @@ def read(path: Path, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) ->
 
     with _opened(path) as image:
         _check_size(path, image.size, max_pixels, scale)
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise InputError(path, "an animation or several pages", "extract the picture you want first")
         try:
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise InputError(path, "an animation or several pages", "extract the picture you want first")
             image.load()
             exif = _carried_exif(image)
             icc = image.info.get("icc_profile") if image.mode != "CMYK" else None
@@ -126,20 +127,15 @@ def encode(picture: Picture, format: str, quality: int = 95, record: dict[str, A
     image = to_pil(picture)
     if image.mode in {"LA", "RGBA"} and format in {"JPEG", "BMP"}:
         image = _flatten(image)
-    exif = picture.metadata.exif or Image.Exif()
-    if record is not None:
-        exif[_HISTORY] = json.dumps(record, sort_keys=True)
-    details = exif.get_ifd(_EXIF_IFD)
-    for tag, side in zip((_PIXEL_X, _PIXEL_Y), picture.size, strict=True):
-        if tag in details:
-            details[tag] = side
+    exif = _written_exif(picture, format, record)
     options: dict[str, Any] = {"exif": exif.tobytes(), "icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi}
     per_format: dict[str, dict[str, Any]] = {
         "PNG": {"compress_level": 1},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality},
-        "TIFF": {"compression": "tiff_adobe_deflate"},
+        # Pillow writes EXIF sub-directories into uncompressed TIFF only
+        "TIFF": {} if exif.keys() & {_EXIF_IFD, _GPS_IFD} else {"compression": "tiff_adobe_deflate"},
         "BMP": {},
     }
     options |= per_format[format]
@@ -219,6 +215,13 @@ def output_error(path: Path, error: OSError) -> OutputError:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture file without decoding it; every failure becomes an `InputError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes (we check them ourselves) and odd metadata
+        with _open_image(path) as image:
+            yield image
+
+
+def _open_image(path: Path) -> Image.Image:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -228,9 +231,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     if not stat.S_ISREG(mode):
         raise InputError(path, "not a regular file", "give a picture file or a directory")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of sizes (we check them ourselves) and odd metadata
-            image = Image.open(path, formats=READABLE)
+        return Image.open(path, formats=READABLE)
     except UnidentifiedImageError as error:
         raise InputError(
             path, f"not a picture{_looks_like(path)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF"
@@ -238,13 +239,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         found = re.search(r"(\d+) pixels", str(error))
         megapixels = f"{int(found[1]) / 1e6:.0f} megapixels" if found else "too many pixels"
-        raise InputError(path, f"{megapixels} are over the limit", "crop or shrink it first (see --max-pixels)") from error
+        raise InputError(path, f"{megapixels} are over the limit", "crop or shrink it first") from error
     except PermissionError as error:
         raise InputError(path, "cannot be read (permission denied)", "check its permissions") from error
     except Exception as error:
         raise InputError(path, f"not a readable picture ({_first_line(error)})", "get a whole copy of the file") from error
-    with image:
-        yield image
 
 
 def _check_size(path: Path, size: tuple[int, int], max_pixels: int, scale: float) -> None:
@@ -278,6 +277,23 @@ def _carried_exif(image: Image.Image) -> Image.Exif | None:
         return kept if len(kept) else None
     except Exception:  # broken EXIF is dropped, the picture stays
         return None
+
+
+def _written_exif(picture: Picture, format: str, record: dict[str, Any] | None) -> Image.Exif:
+    """A copy of the picture's EXIF data with its new size and the record; the record alone where it is too long for JPEG."""
+    exif = Image.Exif()
+    if picture.metadata.exif is not None:
+        exif.load(picture.metadata.exif.tobytes())
+    if _EXIF_IFD in exif:
+        details = exif.get_ifd(_EXIF_IFD)
+        for tag, side in zip((_PIXEL_X, _PIXEL_Y), picture.size, strict=True):
+            if tag in details:
+                details[tag] = side
+    if format == "JPEG" and len(exif.tobytes()) > _JPEG_EXIF_BYTES - 1000:
+        exif = Image.Exif()
+    if record is not None:
+        exif[_HISTORY] = json.dumps(record, sort_keys=True)
+    return exif
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -75,7 +75,9 @@ def segments(length: int, tile: int, overlap: int, multiple: int) -> list[Segmen
 
 
 def _ramp(length: int, first: int, last: int) -> Tensor:
-    """0 before, 1 after, a raised cosine over the inner half of [first, last)."""
-    quarter = max(1, last - first) / 4
+    """0 before, 1 after, a raised cosine over the inner half of [first, last); a step where that is empty."""
+    if first >= last:
+        return (torch.arange(length) >= first).float()
+    quarter = (last - first) / 4
     position = (torch.arange(length) + 0.5 - first - quarter) / (2 * quarter)
     return 0.5 - 0.5 * torch.cos(math.pi * position.clamp(0, 1))

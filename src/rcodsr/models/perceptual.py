@@ -50,7 +50,7 @@ class LpipsSqueeze(nn.Module):
         """Distance of two pictures.
 
         Args:
-            a: shape (B, 3, H, W) in [-1, 1], sides of at least 16.
+            a: shape (B, 3, H, W) in [-1, 1], sides of at least 17.
             b: same shape.
 
         Returns:

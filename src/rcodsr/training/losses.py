@@ -18,9 +18,9 @@ def low_frequency(a: Tensor, b: Tensor, side: int = 4) -> Tensor:
 def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
     """Error of local means per sub-pixel phase, per sample: sees a pattern that repeats every `period` pixels. → (B,).
 
-    A network that works on the low-resolution grid can only tell sub-pixel phases apart by its output channels, and a texture loss
-    tempts it to paint the same little pattern everywhere. Over `window`×`window` repetitions true texture averages out, a mesh
-    does not.
+    A network that works on the low-resolution grid can only tell sub-pixel phases apart by its output channels, and a texture
+    loss tempts it to paint the same little pattern everywhere. Over `window`×`window` repetitions true texture averages out, a
+    mesh does not.
     """
     return F.avg_pool2d(F.pixel_unshuffle(a - b, period), window).abs().mean((1, 2, 3))
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from rcodsr.checkpoints.format import read_tensors, save_model
+from rcodsr.checkpoints.format import load_strictly, save_model
 from rcodsr.config import VariantSpec
 from rcodsr.data.dataset import PhotoPairs, batches, find_photos
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
@@ -210,7 +210,7 @@ class Trainer:
         if self.recipe.perceptual_weights is None:
             return None
         lpips = LpipsSqueeze()
-        lpips.load_state_dict(read_tensors(self.recipe.perceptual_weights))
+        load_strictly(lpips, self.recipe.perceptual_weights)
         return lpips.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _modules(self) -> dict[str, nn.Module]:
