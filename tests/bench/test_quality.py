@@ -409,7 +409,7 @@ def test_a_sets_truth_is_the_photo_cut_to_whole_pixels(photos: Path, tmp_path: P
 def test_photos_of_the_same_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
     (photos / "sub").mkdir()
     Image.fromarray(skimage.data.chelsea()[100:164, :64]).save(photos / "sub" / "cat.png")
-    with pytest.raises(UsageError, match="several photos are called cat"):
+    with pytest.raises(UsageError, match="has the same name as"):
         list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
     assert not (tmp_path / "set").exists()
 
@@ -428,3 +428,17 @@ def test_bad_photos_are_named(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (3, 50)).save(photos / "thin.png")
     with pytest.raises(InputError, match=r"thin\.png: smaller than 4×4 pixels"):
         list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
+
+
+def test_two_results_for_one_truth_are_refused(cat: Tensor, tmp_path: Path) -> None:
+    for name in ("lr/cat.png", "lr/cat_x4.png", "hr/cat.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(UsageError, match="has the same name as"):
+        sets.pairs(tmp_path / "lr", tmp_path / "hr")
+
+
+def test_niqe_is_left_out_where_a_picture_is_too_small_for_it(cat: Tensor, niqe_file: Path) -> None:
+    small = Picture(cat[:, :64, :64])
+    assert Scorer(niqe=niqe_file)(small, small).niqe is None

@@ -10,7 +10,7 @@ from rcodsr.checkpoints.format import load_model
 from rcodsr.config import VariantSpec
 from rcodsr.errors import NoInputError, RcodsrError, UsageError, WeightsError
 from rcodsr.models.perceptual import LpipsSqueeze
-from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, realism_weight
+from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
 from rcodsr.training.recipe import Phase, Recipe, read_recipe
 from rcodsr.training.trainer import Trainer, learning_rate
 
@@ -33,7 +33,7 @@ def recipe(tmp_path: Path, photo: Image.Image, small_spec: VariantSpec) -> Recip
         perceptual_weights=lpips,
         phases=(
             Phase("pixel", 3, 2, 64, (1e-3, 1e-4)),
-            Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02),
+            Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02, mesh=1.0),
         ),
     )
 
@@ -122,6 +122,15 @@ def test_losses_by_hand() -> None:
     real, fake = torch.tensor([2.0, 0.5]).view(2, 1, 1, 1), torch.tensor([-2.0, 0.0]).view(2, 1, 1, 1)
     assert discriminator_hinge(real, fake).item() == pytest.approx(0.25 + 0.5)
     assert generator_hinge(fake).tolist() == [2, 0]
+
+
+def test_mesh_loss_sees_repetition_and_little_else() -> None:
+    truth = torch.zeros(1, 3, 64, 64)
+    pattern = torch.zeros(4, 4)
+    pattern[0, 0] = 0.16  # one pixel of sixteen, everywhere
+    assert mesh(pattern.repeat(16, 16).expand(1, 3, 64, 64), truth).item() == pytest.approx(0.01)
+    noise = 0.01 * torch.randn(1, 3, 64, 64).sign()  # the same mean amplitude, but no repetition
+    assert mesh(noise, truth).item() < 0.0015
 
 
 def test_the_shipped_recipe_reads_and_takes_overrides(tmp_path: Path) -> None:
