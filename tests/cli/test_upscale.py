@@ -145,6 +145,13 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     assert "0 stays with the evidence" in " ".join(first.stdout.split())
 
 
+def test_transparency_that_a_format_cannot_hold_is_laid_on_white_and_said(run_cli: RunCli, tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    done = run_cli("upscale", "clear.png", "-f", "jpg")
+    assert "transparency laid on white" in done.stderr
+    assert min(_load(tmp_path / "clear_x4.jpg").getpixel((16, 16))) >= 250  # type: ignore[type-var,arg-type]
+
+
 def test_odd_names_survive(run_cli: RunCli, picture: Path) -> None:
     for name in ("日本 語.png", "[bold red]x.png", ":smile:.png", "a\nb.png", "-r.png"):
         shutil.copy(picture, picture.with_name(name))

@@ -50,10 +50,12 @@ class Result:
     seconds: float | None = None
     weights: str | None = None
     error: str | None = None
+    note: str | None = None
+    """Something people should know; not a key of `--json`."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "note"}
 
 
 def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
@@ -123,6 +125,8 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
     result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
     result.device, result.dtype = str(upscaler.runtime.device), upscaler.runtime.dtype_name
     result.weights = upscaler.weights_id
+    if picture.alpha is not None and not io.has_room_for_alpha(format):
+        result.note = f"transparency laid on white, {format} has none"
     return result
 
 

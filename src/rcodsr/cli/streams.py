@@ -55,16 +55,24 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+            name = TextColumn("{task.description}", markup=False)
+            columns = (BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True), name)
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task("", total=total)
             self._bar.start()
 
-    def advance(self, line: str) -> None:
+    def result(self, text: str) -> None:
+        """One result on standard output, above the bar where both share the terminal."""
+        if self._bar is not None and sys.stdout.isatty():
+            self._bar.console.out(text, highlight=False)
+        else:
+            result_line(text)
+
+    def advance(self, name: str, line: str) -> None:
         """One picture is finished; `line` says what became of it."""
         self.done += 1
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=line)
+            self._bar.update(self._task, advance=1, description=name)
         elif not self.quiet:
             eta = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             note(f"[{self.done}/{self.total}] {line}" + (f"  eta {eta:.0f}s" if self.done < self.total else ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.streams import Progress, error_line, json_line, note, result_line
+from rcodsr.cli.streams import Progress, error_line, json_line, note
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, ColorFix, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import RcodsrError, UsageError
 
@@ -126,11 +126,11 @@ def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, ba
             if json:
                 json_line(result.to_dict())
             elif result.status != "failed" and result.output is not None and not stream:
-                result_line(result.output)
+                progress.result(result.output)
             if result.error is not None:
                 progress.failed(result.error)
             else:
-                progress.advance(_describe(result))
+                progress.advance(Path(result.input).name, _describe(result))
     except RcodsrError as error:
         progress.close()
         finished = counts["done"] + counts["skipped"]
@@ -149,4 +149,5 @@ def _describe(result: "Result") -> str:
     size = f"  {result.width}x{result.height}" if result.width else ""
     steered = f"  realism {result.realism:g} (timestep {result.timestep})" if result.realism is not None else ""
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
-    return f"{result.status} {result.input}{size}{steered}{seconds}"
+    remark = f"  ({result.note})" if result.note else ""
+    return f"{result.status} {result.input}{size}{steered}{seconds}{remark}"
