@@ -27,6 +27,7 @@ MAX_OUTPUT_PIXELS = 200_000_000
 
 MetricKind = Literal["cosine", "l1", "mse"]
 ColorFix = Literal["wavelet", "adain", "none"]
+COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -81,10 +82,10 @@ class GroupingSpec(Spec):
         """Reject impossible groupings.
 
         Raises:
-            UsageError: when n or k is not positive, the bounds do not enclose an interval, or (n - 1)·k passes 999.
+            UsageError: when n or k is not positive, n·k passes 1000, or the bounds enclose no interval.
         """
-        if self.n < 1 or self.k < 1 or (self.n - 1) * self.k >= LAST_TIMESTEP:
-            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep (n - 1)·k below 999")
+        if self.n < 1 or self.k < 1 or self.n * self.k > LAST_TIMESTEP + 1:
+            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep n·k at 1000 or below")
         if not self.metric_min < self.metric_max:
             raise UsageError(
                 "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
@@ -200,6 +201,17 @@ class VariantSpec(Spec):
     color_fix: ColorFix = "wavelet"
     """Colour correction applied unless the user chooses another."""
 
+    def __post_init__(self) -> None:
+        """Reject a spec that could not run.
+
+        Raises:
+            UsageError: when the colour fix or the noise head is unknown, or the widest level does not split into heads.
+        """
+        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual"}:
+            raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
+        if self.unet.channels[-1] % self.unet.heads:
+            raise UsageError(self.name, f"{self.unet.channels[-1]} channels do not split into {self.unet.heads} heads")
+
     @property
     def multiple(self) -> int:
         """Sides of the enlarged picture must be multiples of this many pixels."""
@@ -241,6 +253,8 @@ class UpscaleOptions:
             raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
         if not (math.isfinite(self.scale) and 1.0 <= self.scale <= 8.0):
             raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
+        if self.color_fix not in {None, *COLOR_FIXES}:
+            raise UsageError("--color-fix", f"'{self.color_fix}' is not known", f"use {', '.join(COLOR_FIXES)}")
         if self.tile_overlap < 0:
             raise UsageError("--tile-overlap", f"{self.tile_overlap} is negative", "use 0 or more input pixels")
         if self.tile is not None and self.tile != 0 and self.tile < 32:

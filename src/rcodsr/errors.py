@@ -29,6 +29,10 @@ class RcodsrError(Exception):
         self.remedy = remedy
         super().__init__(f"{subject}: {cause}; {remedy}" if remedy else f"{subject}: {cause}")
 
+    def __reduce__(self) -> tuple[type["RcodsrError"], tuple[str, str, str]]:
+        """Data workers send errors to the trainer as pickles; the default would rebuild one from its message alone."""
+        return type(self), (self.subject, self.cause, self.remedy)
+
 
 class InputError(RcodsrError):
     """One input cannot be read or is refused; other inputs go on."""

@@ -44,7 +44,7 @@ def names(jobs: list[Job]) -> list[str]:
         ("cat.avif", "cat_x4.avif"),
         ("cat.gif", "cat_x4.png"),
         ("cat.ppm", "cat_x4.png"),
-        ("cat.jfif", "cat_x4.png"),
+        ("cat.jfif", "cat_x4.jfif"),
         ("cat", "cat_x4.png"),
         ("cat.v2.final.webp", "cat.v2.final_x4.webp"),
         ("größe 1.png", "größe 1_x4.png"),
@@ -191,7 +191,7 @@ def test_a_directory_goes_into_the_output_directory(touch: Touch, tmp_path: Path
 @pytest.mark.parametrize("several", [True, False])
 def test_a_file_cannot_be_the_output_of_several_pictures(touch: Touch, tmp_path: Path, several: bool) -> None:
     inputs = [touch("a.png"), touch("b.png")] if several else [touch("photos", "a.png").parent]
-    with pytest.raises(UsageError, match=r"old\.png: is a file, but the inputs need a directory"):
+    with pytest.raises(UsageError, match=r"old\.png: names a file, but the inputs need a directory"):
         plan(inputs, str(touch("old.png")), "auto", 4.0)
 
 
@@ -241,10 +241,31 @@ def test_same_names_of_two_directories_clash_in_one_output(touch: Touch, tmp_pat
     assert len(plan(inputs, None, "auto", 4.0)) == 2
 
 
-def test_the_same_picture_twice_is_refused(touch: Touch) -> None:
+def test_the_same_picture_twice_is_done_once(touch: Touch) -> None:
     picture = touch("a.png")
-    with pytest.raises(UsageError, match="would be written for both"):
-        plan([picture, picture], None, "auto", 4.0)
+    assert len(plan([picture, picture], None, "auto", 4.0)) == 1
+
+
+def test_hidden_files_of_a_directory_are_not_pictures(touch: Touch, tmp_path: Path) -> None:
+    touch("photos", "a.png")
+    touch("photos", "._a.png")
+    assert names(plan([tmp_path / "photos"], None, "auto", 4.0)) == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.JPG"])
+def test_a_new_picture_name_is_no_directory_for_several_inputs(touch: Touch, tmp_path: Path, name: str) -> None:
+    files = [touch("a.png"), touch("b.png")]
+    with pytest.raises(UsageError, match="names a file"):
+        plan(files, str(tmp_path / name), "auto", 4.0)
+
+
+def test_the_root_directory_needs_an_output(tmp_path: Path) -> None:
+    with pytest.raises((UsageError, NoInputError)):
+        plan([Path("/")], None, "auto", 4.0)
+
+
+def test_a_name_too_long_for_the_system_is_left_to_the_reader(tmp_path: Path) -> None:
+    assert len(plan([tmp_path / ("x" * 5000 + ".png")], None, "auto", 4.0)) == 1
 
 
 def test_the_input_is_never_the_output(touch: Touch) -> None:

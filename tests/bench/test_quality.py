@@ -423,11 +423,25 @@ def test_an_unknown_preset_is_an_error(photos: Path, tmp_path: Path) -> None:
 def test_bad_photos_are_named(photos: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_text("hello")
     with pytest.raises(InputError, match=r"broken\.png: not a picture"):
-        list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
+        list(sets.synthesize(photos, tmp_path / "broken", "camera", seed=0))
     (photos / "broken.png").unlink()
     Image.new("RGB", (3, 50)).save(photos / "thin.png")
     with pytest.raises(InputError, match=r"thin\.png: smaller than 4×4 pixels"):
         list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
+
+
+def test_a_set_is_never_written_over_another(photos: Path, tmp_path: Path) -> None:
+    list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
+    with pytest.raises(UsageError, match="exists already"):
+        list(sets.synthesize(tmp_path / "set" / "hr", tmp_path / "set", "camera", seed=1))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
+
+
+def test_niqe_of_a_flat_picture_is_no_accident(niqe_file: Path) -> None:
+    flat = Picture(torch.full((3, 192, 192), 0.5))
+    score = Scorer(niqe=niqe_file)(flat, flat).niqe
+    assert score is None or score > 0
 
 
 def test_two_results_for_one_truth_are_refused(cat: Tensor, tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def _damage(directory: Path, how: str) -> None:
         config = json.loads((directory / "config.json").read_text())
         config["variant"]["surprise"] = 1
         (directory / "config.json").write_text(json.dumps(config))
+    elif how == "config describes nonsense":
+        config = json.loads((directory / "config.json").read_text())
+        config["variant"]["unet"]["channels"] = ["wide", 12]
+        (directory / "config.json").write_text(json.dumps(config))
     elif how == "no config":
         (directory / "config.json").unlink()
     if how in {"missing key", "extra key", "wrong shape", "nan"}:
@@ -89,6 +93,7 @@ def _damage(directory: Path, how: str) -> None:
         ("config is not JSON", "config.json: damaged"),
         ("config has another format", "format 99"),
         ("config has unknown keys", "surprise"),
+        ("config describes nonsense", "config.json: "),
         ("no config", "not a checkpoint directory"),
     ],
 )

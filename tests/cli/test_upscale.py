@@ -116,6 +116,43 @@ def test_done_work_is_skipped_and_other_work_never_overwritten(run_cli: RunCli, 
     assert output.stat().st_mtime_ns != before
 
 
+def test_a_damaged_output_of_ours_is_made_again(run_cli: RunCli, picture: Path) -> None:
+    run_cli("upscale", "photo.png")
+    output = picture.with_name("photo_x4.png")
+    whole = output.read_bytes()
+    output.write_bytes(whole[: len(whole) // 2])
+    done = run_cli("upscale", "photo.png", "--json")
+    assert json.loads(done.stdout.splitlines()[0])["status"] == "done"
+    assert output.read_bytes() == whole
+
+
+def test_quality_is_part_of_how_a_lossy_output_was_made(run_cli: RunCli, picture: Path) -> None:
+    run_cli("upscale", "photo.png", "-o", "x.jpg", "--quality", "30")
+    assert run_cli("upscale", "photo.png", "-o", "x.jpg", "--quality", "30").returncode == 0
+    _one_error_line(run_cli("upscale", "photo.png", "-o", "x.jpg", "--quality", "95"), 1, "made differently")
+
+
+def test_an_input_is_done_again_when_it_changed(run_cli: RunCli, picture: Path, photo: Image.Image) -> None:
+    run_cli("upscale", "photo.png")
+    photo.resize((16, 20)).save(picture)
+    _one_error_line(run_cli("upscale", "photo.png"), 1, "made differently")
+
+
+def test_a_bitmap_holds_no_record_and_is_skipped_by_its_size(run_cli: RunCli, picture: Path) -> None:
+    run_cli("upscale", "photo.png", "-f", "bmp")
+    done = run_cli("upscale", "photo.png", "-f", "bmp", "--json")
+    assert json.loads(done.stdout.splitlines()[0])["status"] == "skipped"
+
+
+def test_a_dry_run_says_what_the_run_would_do(run_cli: RunCli, picture: Path, photo: Image.Image) -> None:
+    run_cli("upscale", "photo.png")
+    done = run_cli("upscale", "photo.png", "-n", "--json")
+    assert json.loads(done.stdout.splitlines()[0])["status"] == "skipped"
+    assert run_cli("upscale", "photo.png", "-n", "--max-pixels", "1000").returncode == 1
+    photo.resize((4200, 4)).save(picture.with_name("wide.png"))
+    _one_error_line(run_cli("upscale", "wide.png", "-f", "webp", "-n"), 1, "wide.png", "16383")
+
+
 def test_standard_output_carries_the_picture(picture: Path) -> None:
     command = [sys.executable, "-m", "rcodsr", "upscale", str(picture), "-o", "-", "-q"]
     done = subprocess.run(command, capture_output=True, timeout=120)
@@ -241,8 +278,41 @@ def test_a_full_disk_stops_the_batch(run_cli: RunCli, folder: Path) -> None:
         "sys.exit(app.run(['upscale', 'album', '-o', 'out']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True, timeout=120)
-    _one_error_line(done, 7, "No space left", "0 done, 3 not started")
+    _one_error_line(done, 7, "No space left", "0 done, 2 not started")
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["", "-o -"])
+def test_standard_output_on_a_full_disk(picture: Path, arguments: str) -> None:
+    command = f"{sys.executable} -m rcodsr upscale photo.png {arguments} -q > /dev/full"
+    done = subprocess.run(command, shell=True, cwd=picture.parent, capture_output=True, text=True, timeout=60)
+    _one_error_line(done, 7, "standard output")
+
+
+def test_a_reader_that_leaves_does_not_stop_the_work(folder: Path) -> None:
+    command = f"{sys.executable} -m rcodsr upscale album -q | head -c 1"
+    done = subprocess.run(command, shell=True, cwd=folder.parent, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert len(list((folder.parent / "album_x4").iterdir())) == 3
+
+
+def test_closed_standard_output(picture: Path) -> None:
+    command = f"{sys.executable} -m rcodsr upscale photo.png -q >&-"
+    done = subprocess.run(command, shell=True, cwd=picture.parent, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert picture.with_name("photo_x4.png").exists()
+
+
+def test_memory_that_never_suffices_has_its_own_code(picture: Path) -> None:
+    code = (
+        "import sys, torch; from rcodsr.engine.upscaler import Upscaler; from rcodsr.cli import app\n"
+        "def fail(*_): raise torch.OutOfMemoryError('CUDA out of memory')\n"
+        "Upscaler._over_tiles = fail\n"
+        "sys.exit(app.run(['upscale', 'photo.png']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60)
+    _one_error_line(done, 5, "photo.png", "memory")
 
 
 @pytest.mark.parametrize(
@@ -256,11 +326,21 @@ def test_a_full_disk_stops_the_batch(run_cli: RunCli, folder: Path) -> None:
         (["-s", "0"], ["--scale"]),
         (["-o", "x.xyz"], ["x.xyz", ".png"]),
         (["-o", "-", "--json"], ["-o -"]),
+        (["-t", "²"], ["--tile"]),
+        (["-o", ""], ["empty name"]),
+        ([""], ["empty name"]),
         (["--color-fix", "sepia"], ["--color-fix", "wavelet"]),
     ],
 )
 def test_usage_errors(run_cli: RunCli, picture: Path, arguments: list[str], words: list[str]) -> None:
     _one_error_line(run_cli("upscale", "photo.png", *arguments), 2, *words)
+
+
+def test_no_arguments_show_the_help(run_cli: RunCli) -> None:
+    for arguments in ([], ["bench"]):
+        done = run_cli(*arguments)
+        assert "Usage:" in done.stdout
+        assert done.stderr == ""
 
 
 def test_unknown_option_and_command(run_cli: RunCli, picture: Path) -> None:
@@ -285,9 +365,12 @@ def test_damaged_weights(run_cli: RunCli, picture: Path, tmp_path: Path) -> None
     assert not picture.with_name("photo_x4.png").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--device", "cuda:7"), ("--device", "abacus"), ("--dtype", "fp8")])
-def test_missing_device_or_dtype(run_cli: RunCli, picture: Path, option: str, value: str) -> None:
-    _one_error_line(run_cli("upscale", "photo.png", option, value), 4, option)
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [("--device", "cuda:7", 4), ("--dtype", "fp16", 4), ("--device", "abacus", 2), ("--dtype", "fp8", 2)],
+)
+def test_missing_device_or_dtype(run_cli: RunCli, picture: Path, option: str, value: str, code: int) -> None:
+    _one_error_line(run_cli("upscale", "photo.png", "--device", "cpu", option, value), code, option)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -304,6 +387,7 @@ def test_a_stopped_batch_leaves_whole_files_only(folder: Path, photo: Image.Imag
     process.send_signal(sent)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
+    assert "stopped; finished pictures are complete" in stderr
     assert "Traceback" not in stderr
     assert _leftovers(out) == []
     for path in out.iterdir():

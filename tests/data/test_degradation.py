@@ -1,5 +1,6 @@
 import io
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rcodsr.data.dataset import PhotoPairs, batches, find_photos
+from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
 from rcodsr.data.degradation import PRESETS, _filter, degrade
 from rcodsr.data.jpeg import _CHROMA, _LUMA, _table, jpeg
 from rcodsr.data.kernels import SIDES, gaussian_kernel, random_kernel, sinc_kernel
@@ -348,7 +349,7 @@ def test_the_mix_decides_the_presets(photos: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
-        (lambda path: path.write_text("not a picture"), "not a readable photo"),
+        (lambda path: path.write_text("not a picture"), "not a picture"),
         (lambda path: Image.new("RGB", (100, 63)).save(path), "smaller than the 64-pixel crop"),
     ],
     ids=["text", "small"],
@@ -356,7 +357,12 @@ def test_the_mix_decides_the_presets(photos: list[Path]) -> None:
 def test_a_bad_photo_is_named(tmp_path: Path, make: Callable[[Path], object], cause: str) -> None:
     make(tmp_path / "bad.png")
     with pytest.raises(InputError, match=rf"bad\.png: {cause}"):
-        pairs_of(find_photos(tmp_path))[0]
+        check_sizes(find_photos(tmp_path), 64)
+
+
+def test_errors_survive_the_way_from_a_data_worker() -> None:
+    error = pickle.loads(pickle.dumps(InputError("a.png", "cut short", "get a whole copy")))
+    assert (type(error), str(error)) == (InputError, "a.png: cut short; get a whole copy")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
@@ -375,6 +381,7 @@ def test_photos_are_found_at_any_depth_in_a_stable_order(tmp_path: Path) -> None
     assert [str(path.relative_to(tmp_path)) for path in find_photos(tmp_path)] == [
         "a.JPG",
         "b.png",
+        "e.gif",
         "sub/c.webp",
         "sub/deep/d.tiff",
     ]

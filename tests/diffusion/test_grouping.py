@@ -21,8 +21,8 @@ def test_eq_5(metric: float, timestep: int) -> None:
     assert group_timestep(torch.tensor([metric]), PAPER).tolist() == [timestep]
 
 
-def test_eq_5_sends_nan_to_the_neutral_group() -> None:
-    assert group_timestep(torch.tensor([math.nan, 0.3]), PAPER).tolist() == [500, 750]
+def test_eq_5_takes_nan_for_the_lower_bound() -> None:
+    assert group_timestep(torch.tensor([math.nan, 0.9]), PAPER).tolist() == [750, 250]
 
 
 def test_eq_5_never_leaves_the_training_schedule() -> None:

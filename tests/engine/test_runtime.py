@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rcodsr.engine.runtime import choose_runtime, is_out_of_memory, plan_tile
-from rcodsr.errors import DeviceError
+from rcodsr.errors import DeviceError, UsageError
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")
 
@@ -24,12 +24,12 @@ def test_missing_cuda_is_an_error_and_no_silent_cpu(device: str) -> None:
     ("device", "dtype"), [("gpu", "auto"), ("cpu:1", "auto"), ("cuda:x", "auto"), ("cpu", "fp8"), ("cpu", "fp16")]
 )
 def test_nonsense_is_refused(device: str, dtype: str) -> None:
-    with pytest.raises(DeviceError):
+    with pytest.raises((DeviceError, UsageError)):
         choose_runtime(device, dtype)  # type: ignore[arg-type]
 
 
-def test_planned_tiles_stay_in_their_limits() -> None:
-    assert 64 <= plan_tile(choose_runtime("cpu", "fp32"), 4) <= 256
+def test_tiles_on_a_cpu_do_not_depend_on_free_memory() -> None:
+    assert plan_tile(choose_runtime("cpu", "fp32"), 4) == 256
 
 
 def test_cpu_allocation_failure_is_recognised() -> None:

@@ -44,6 +44,15 @@ def test_grey_stays_grey_and_alpha_is_enlarged_beside_the_colour(small_upscaler:
     assert done.alpha[..., 20:].max() < 0.1
 
 
+def test_no_dark_fringe_around_transparency(default_upscaler: Upscaler) -> None:
+    """A light square on transparent black, laid on white afterwards."""
+    rgb, alpha = torch.zeros(3, 24, 24), torch.zeros(1, 24, 24)
+    rgb[:, 8:16, 8:16], alpha[:, 8:16, 8:16] = 0.98, 1.0
+    done = default_upscaler.run(Picture(rgb, alpha), UpscaleOptions(realism=1)).picture
+    assert done.alpha is not None
+    assert (done.rgb * done.alpha + (1 - done.alpha)).min() > 0.9
+
+
 def test_the_effective_timestep_is_reported(small_upscaler: Upscaler) -> None:
     done = small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(realism=0.3))
     assert (done.timestep, done.level, done.tiles, done.unet_passes) == (400, "neutral", 1, 1)
@@ -146,6 +155,17 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
     assert from_image.tobytes() == from_path.tobytes()
     assert upscaler.upscale(small, scale=2).size == (64, 48)
     assert upscaler.upscale(small.convert("RGBA")).mode == "RGBA"
+    turned = photo.resize((32, 24))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    turned.save(tmp_path / "turned.jpg", exif=exif, dpi=(300, 300))
+    with Image.open(tmp_path / "turned.jpg") as opened:
+        upright = upscaler.upscale(opened)
+    assert upright.size == (96, 128)
+    assert upright.info["dpi"] == (300, 300)
+    assert b"Camera" in upright.info["exif"]
+    with pytest.raises(UsageError, match="adian"):
+        upscaler.upscale(small, color_fix="adian")
     with pytest.raises(UsageError, match="did you mean"):
         upscaler.upscale(small, realism=50)
     with pytest.raises(UsageError, match="options are"):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rcodsr.config import ColorFix
-from rcodsr.images.color import low_pass, match
+from rcodsr.images.color import bleed, low_pass, match
 
 KINDS: list[ColorFix] = ["wavelet", "adain", "none"]
 
@@ -116,3 +116,21 @@ def test_one_pixel_works_without_colour_fix() -> None:
 def test_a_constant_picture_takes_a_constant_references_colour(kind: ColorFix) -> None:
     result = match(torch.full((3, 33, 17), 0.8), torch.full((3, 33, 17), 0.3), kind)
     assert torch.allclose(result, torch.tensor(0.3), atol=1e-5)
+
+
+def test_bleed_spreads_visible_colour_under_transparent_pixels() -> None:
+    rgb = torch.zeros(3, 9, 13)
+    alpha = torch.zeros(1, 9, 13)
+    rgb[:, 2:5, 3:6] = torch.tensor([0.8, 0.4, 0.2]).view(3, 1, 1)
+    alpha[:, 2:5, 3:6] = 0.5
+    filled = bleed(rgb, alpha)
+    torch.testing.assert_close(filled, torch.tensor([0.8, 0.4, 0.2]).view(3, 1, 1).expand_as(rgb), atol=1e-5, rtol=0)
+
+
+def test_bleed_leaves_visible_pixels_and_opaque_or_empty_pictures_alone() -> None:
+    rgb = torch.rand(3, 8, 8)
+    some = (torch.rand(1, 8, 8) > 0.5).float()
+    filled = bleed(rgb, some)
+    torch.testing.assert_close(filled * some, rgb * some)
+    torch.testing.assert_close(bleed(rgb, torch.ones(1, 8, 8)), rgb)
+    assert torch.isfinite(bleed(rgb, torch.zeros(1, 8, 8))).all()

@@ -133,7 +133,7 @@ def test_16_bit_grey_is_scaled_by_its_range_and_not_clipped(tmp_path: Path, suff
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.full((4, 4), 0.5, np.float32)), tmp_path / "float.tif")
-    assert "32-bit float pixels have no defined range" in refusal(path)
+    assert "32-bit pixels have no defined range" in refusal(path)
 
 
 def test_a_wrong_suffix_does_not_matter(cat: Image.Image, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from rcodsr.checkpoints.format import load_model
 from rcodsr.config import VariantSpec
-from rcodsr.errors import NoInputError, RcodsrError, UsageError, WeightsError
+from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError, WeightsError
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
 from rcodsr.training.recipe import Phase, Recipe, read_recipe
@@ -98,6 +98,19 @@ def test_a_damaged_state_is_named(recipe: Recipe) -> None:
         Trainer(recipe, _silent)
 
 
+def test_a_run_is_not_resumed_with_other_settings(recipe: Recipe) -> None:
+    Trainer(replace(recipe, phases=recipe.phases[:1]), _silent).run()
+    with pytest.raises(UsageError, match="other settings"):
+        Trainer(replace(recipe, phases=recipe.phases[:1], seed=5), _silent)
+    assert Trainer(replace(recipe, phases=recipe.phases[:1], seed=5), _silent, resume=False).step == 0
+
+
+def test_an_output_that_cannot_be_written_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        Trainer(replace(recipe, output=tmp_path / "file" / "run"), _silent).run()
+
+
 def test_no_photos_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoInputError, match="no photos found"):
@@ -138,9 +151,29 @@ def test_the_shipped_recipe_reads_and_takes_overrides(tmp_path: Path) -> None:
     assert (recipe.phases[0].steps, recipe.seed, recipe.photos) == (7, 3, tmp_path)
 
 
+GIVEN = ["photos=x", "perceptual_weights=x"]
+
+
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["photos=x"], ["photos=x", "phases.9.steps=1"], ["photos=x", "nonsense=1"], ["photos=x", "stage=prior"], ["photos"]],
+    [
+        [],
+        ["photos"],
+        ["photos=x"],
+        [*GIVEN, "phases.9.steps=1"],
+        [*GIVEN, "nonsense=1"],
+        [*GIVEN, "stage=prior"],
+        [*GIVEN, "seed=-1"],
+        [*GIVEN, "seed=a"],
+        [*GIVEN, "mix.foo=1"],
+        [*GIVEN, "mix={}"],
+        [*GIVEN, "ema=2"],
+        [*GIVEN, "threads=-1"],
+        [*GIVEN, "phases.0.steps=0"],
+        [*GIVEN, "phases.0.crop=66"],
+        [*GIVEN, "phases.0.learning_rate=[1]"],
+        [*GIVEN, "phases.0.perceptual=much"],
+    ],
 )
 def test_bad_recipes_are_usage_errors(overrides: list[str]) -> None:
     with pytest.raises(UsageError):

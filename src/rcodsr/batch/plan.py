@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rcodsr.config import OUTPUT_FORMATS
 from rcodsr.errors import NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, SUFFIXES, output_error, remove_stale_parts
+from rcodsr.images.io import FORMATS, SUFFIXES, make_directory, remove_stale_parts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> l
         UsageError: when outputs would collide with each other or with an input, or `-o` does not fit the inputs.
         NoInputError: when there is no picture at all.
     """
-    jobs = list(_pair(inputs, output, format, scale))
+    if output == "":
+        raise UsageError("-o ''", "an empty name", "check the shell variable it came from")
+    jobs = list(dict.fromkeys(_pair(inputs, output, format, scale)))  # an input given twice is done once
     if not jobs:
         raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
     if output == "-" and len(jobs) != 1:
@@ -50,10 +52,7 @@ def prepare_outputs(jobs: list[Job]) -> None:
         OutputError: when a directory cannot be created or written.
     """
     for directory in {job.target.parent for job in jobs if job.target}:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(directory, error) from error
+        make_directory(directory)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
         remove_stale_parts(directory)
@@ -62,7 +61,7 @@ def prepare_outputs(jobs: list[Job]) -> None:
 def _pair(inputs: list[Path], output: str | None, format: str, scale: float) -> Iterator[Job]:
     into = _output_directory(inputs, output)
     for source in inputs:
-        if source.is_dir():
+        if _is_directory(source):
             directory = into or _sibling(source, scale)
             for picture in _pictures(source):
                 yield Job(picture, None if output == "-" else directory / f"{picture.stem}{_suffix(picture, format)}")
@@ -79,10 +78,11 @@ def _output_directory(inputs: list[Path], output: str | None) -> Path | None:
     if output is None or output == "-":
         return None
     path = Path(output)
-    many = len(inputs) > 1 or inputs[0].is_dir()
+    many = len(inputs) > 1 or _is_directory(inputs[0])
     if many or path.is_dir() or output.endswith(("/", os.sep)):
-        if path.is_file():
-            raise UsageError(output, "is a file, but the inputs need a directory", "give -o DIRECTORY")
+        names_file = path.suffix.lower() in FORMATS and not path.is_dir() and not output.endswith(("/", os.sep))
+        if path.is_file() or names_file:
+            raise UsageError(output, "names a file, but the inputs need a directory", "give -o DIRECTORY")
         return path
     return None
 
@@ -101,11 +101,25 @@ def _output_file(output: str, format: str) -> Path:
 
 def _sibling(directory: Path, scale: float) -> Path:
     named = directory if directory.name not in {"", ".."} else directory.resolve()
+    if not named.name:
+        raise UsageError(directory, "has no name to derive an output from", "give -o DIRECTORY")
     return named.with_name(f"{named.name}_x{scale:g}")
 
 
 def _pictures(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    """Pictures of a directory by suffix; hidden files (macOS leaves `._photo.jpg`) are not pictures."""
+    try:
+        found = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    except OSError as error:
+        raise NoInputError(directory, f"cannot be listed ({error.strerror})", "check its permissions") from error
+    return [path for path in found if not _is_directory(path)]
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # unreadable, or a name too long: reading it will say so
+        return False
 
 
 def _suffix(source: Path, format: str) -> str:

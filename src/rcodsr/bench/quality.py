@@ -77,8 +77,8 @@ class Niqe:
         log_ratio = 2 * _lgamma(2 / self._alphas) - _lgamma(1 / self._alphas) - _lgamma(3 / self._alphas)
         self._ratios = np.exp(log_ratio)
 
-    def __call__(self, rgb: Tensor) -> float:
-        """Score of a picture (3, H, W) in [0, 1], sides of at least 192."""
+    def __call__(self, rgb: Tensor) -> float | None:
+        """Score of a picture (3, H, W) in [0, 1], sides of at least 192; None where nothing varies."""
         x = (torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64), rgb.double()) * 255).round()
         rows, columns = x.shape[0] // self.block, x.shape[1] // self.block
         x = x[: rows * self.block, : columns * self.block]
@@ -90,8 +90,13 @@ class Niqe:
             x = F.interpolate(x[None, None], scale_factor=0.5, mode="bicubic", antialias=True)[0, 0]
         table = np.concatenate(features, 1)
         whole = table[~np.isnan(table).any(1)]
+        if len(whole) < 2:  # a flat picture has no statistics
+            return None
         delta = self.mean.ravel() - np.nanmean(table, 0)
-        pooled = np.linalg.pinv((self.covariance + np.cov(whole, rowvar=False)) / 2)
+        try:
+            pooled = np.linalg.pinv((self.covariance + np.cov(whole, rowvar=False)) / 2)
+        except np.linalg.LinAlgError:
+            return None
         return float(np.sqrt(delta @ pooled @ delta))
 
     def _normalise(self, x: Tensor) -> Tensor:

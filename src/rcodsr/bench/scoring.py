@@ -31,7 +31,7 @@ def score_bicubic(lr: Path, truth: Path, scorer: Scorer) -> Scores:
     return _score(lr, truth, scorer, enlarge)
 
 
-def score_levels(lr: Path, truth: Path, scorer: Scorer, upscaler: Upscaler, options: UpscaleOptions) -> Scores:
+def score_level(lr: Path, truth: Path, scorer: Scorer, upscaler: Upscaler, options: UpscaleOptions) -> Scores:
     """Mean scores of the engine at one realism level."""
     return _score(lr, truth, scorer, lambda picture, size: upscaler.run(picture, options).picture)
 

@@ -27,13 +27,18 @@ def synthesize(photos: Path, output: Path, preset: str, seed: int, scale: int = 
         The low-resolution files.
 
     Raises:
-        UsageError: when the preset is unknown or two photos share a name.
+        UsageError: when the preset is unknown, two photos share a name, or `output` holds a set already.
+        OutputError: when the set cannot be written.
         InputError: when a photo cannot be read.
     """
     if preset not in PRESETS:
         raise UsageError("--preset", f"'{preset}' is unknown", f"use one of {', '.join(PRESETS)}")
     found = find_photos(photos)
     _by_stem(found, lambda stem: stem)  # refuses two photos of one name
+    for folder in ("hr", "lr"):
+        if (output / folder).exists():
+            raise UsageError(output / folder, "exists already", "choose a new directory with -o")
+        io.make_directory(output / folder)
     for index, photo in enumerate(found):
         picture = io.read(photo)
         width, height = (side // scale * scale for side in picture.size)
@@ -42,7 +47,6 @@ def synthesize(photos: Path, output: Path, preset: str, seed: int, scale: int = 
         hr = picture.rgb[:, :height, :width]
         for folder, pixels in (("hr", hr), ("lr", degrade(hr, PRESETS[preset], (seed, index), scale))):
             path = output / folder / f"{photo.stem}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
             io.write_atomic(path, io.encode(Picture(pixels), "PNG"))
         yield path
 

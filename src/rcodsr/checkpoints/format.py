@@ -11,6 +11,7 @@ Safetensors only, strict keys, shapes and finiteness. Weights are stored as floa
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,26 @@ def parts(model: OneStepSR) -> dict[str, nn.Module]:
 
 
 def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None) -> None:
-    """Write a checkpoint directory.
+    """Write a checkpoint directory; an old one of the same name is replaced as a whole.
 
     Args:
-        directory: created if missing; files of the same name are replaced.
+        directory: where it goes; parents are created.
         model: what to store.
         training: summary kept in `config.json` for the reader of the checkpoint.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    staged, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
+    for leftover in (staged, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir(parents=True)
     for name, module in parts(model).items():
         tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()}
-        save_file(tensors, directory / name, metadata={"format": "pt"})
+        save_file(tensors, staged / name, metadata={"format": "pt"})
     config = {"format_version": FORMAT_VERSION, "variant": model.spec.to_dict(), "training": training or {}}
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (staged / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if directory.exists():
+        directory.rename(old)
+    staged.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_model(directory: Path) -> OneStepSR:
@@ -59,7 +67,11 @@ def load_model(directory: Path) -> OneStepSR:
     Raises:
         WeightsError: when a file is missing or damaged, a key or shape does not fit, or a value is not finite.
     """
-    model = build_model(read_spec(directory))
+    spec = read_spec(directory)
+    try:
+        model = build_model(spec)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise WeightsError(directory / "config.json", f"describes no network ({error})", _REMEDY) from error
     for name, module in parts(model).items():
         load_strictly(module, directory / name)
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -58,19 +58,23 @@ def _local(weights: str, known: list[str]) -> ResolvedWeights:
 
 def _verify(entry: ManifestEntry, file: ManifestFile) -> str:
     path = entry.directory / file.name
-    try:
-        found = sha256(path)
-    except FileNotFoundError:
-        raise WeightsError(path, "missing", "install rcodsr again") from None
+    found = sha256(path)
     if found != file.sha256:
         raise WeightsError(path, "damaged (its sha256 is not the published one)", "install rcodsr again")
     return found
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, 64 hex digits."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hash of a file, 64 hex digits.
+
+    Raises:
+        WeightsError: when it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "install or export the checkpoint again") from error
 
 
 def _digest(hashes: list[str]) -> str:

@@ -1,5 +1,6 @@
 """The Typer application and its exit codes. Commands import what they need when they run, so that `--help` is instant."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -21,8 +22,15 @@ app = typer.Typer(
 )
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived.
+
+    Not a KeyboardInterrupt, which Typer would swallow.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__()
 
 
 def _version(shown: bool) -> None:
@@ -49,31 +57,36 @@ app.add_typer(bench.app, name="bench")
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RcodsrError as error:
         error_line(error)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        error_line("interrupted; finished pictures are complete")
-        return 130
-    except Terminated:
-        error_line("terminated; finished pictures are complete")
-        return 143
-    except BrokenPipeError:
-        # the reader of our output has gone; keep the interpreter from complaining about it at exit
-        sys.stderr.close()
-        return 0
+    except Stopped as stopped:
+        error_line("stopped; finished pictures are complete")
+        return stopped.exit_code
     except Exception as error:
-        # Typer carries its own copy of Click, whose usage errors share these two attributes
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Typer's usage errors, and what nobody foresaw, as one line too."""
+    # Typer carries its own copy of Click; its errors are told by these two attributes
+    message = getattr(error, "format_message", None)
+    if message is None:
+        if os.environ.get("RCODSR_DEBUG"):
+            raise error
+        error_line(f"unexpected {type(error).__name__}: {error}; set RCODSR_DEBUG=1 for details and report it")
+        return 1
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(f"{message()}\n")
+    else:
         error_line(f"{message()} (see rcodsr --help)")
-        return int(getattr(error, "exit_code", 2))
+    return int(getattr(error, "exit_code", 2))
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

@@ -48,7 +48,7 @@ def quality(
         raise UsageError("bench quality", "nothing to score", "give --lr DIRECTORY or --results DIRECTORY")
     levels = [parse_realism(level) for level in realism.split(",")]
     from rcodsr.bench.quality import Scorer
-    from rcodsr.bench.scoring import score_bicubic, score_folder, score_levels
+    from rcodsr.bench.scoring import score_bicubic, score_folder, score_level
     from rcodsr.engine.upscaler import Upscaler
 
     scorer = Scorer(niqe, lpips)
@@ -59,7 +59,7 @@ def quality(
         upscaler = Upscaler.load(weights, device, number)
         _row("bicubic", score_bicubic(lr, truth, scorer), json)
         for level in levels:
-            _row(f"realism {level:g}", score_levels(lr, truth, scorer, upscaler, UpscaleOptions(realism=level)), json)
+            _row(f"realism {level:g}", score_level(lr, truth, scorer, upscaler, UpscaleOptions(realism=level)), json)
     return 0
 
 

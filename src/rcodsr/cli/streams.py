@@ -5,9 +5,12 @@ and nothing is interpreted as markup.
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
+
+from rcodsr.errors import OutputError
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {0x202E: "\\u202e", 0x202D: "\\u202d"}
 
@@ -27,9 +30,23 @@ def note(text: str) -> None:
 
 
 def result_line(text: str) -> None:
-    """One result on standard output; a path keeps its bytes."""
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
-    sys.stdout.buffer.flush()
+    """One result on standard output; a path keeps its bytes.
+
+    When the reader has gone (`| head -1`), or nobody listens (`>&-`), the work goes on in silence.
+
+    Raises:
+        OutputError: when standard output is a file on a full disk.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again at exit
+        raise OutputError("standard output", f"cannot be written ({error.strerror})", "free some space") from error
 
 
 def json_line(values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from rcodsr.cli.streams import Progress, error_line, json_line, note
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, ColorFix, Dtype, UpscaleOptions, parse_realism
-from rcodsr.errors import RcodsrError, UsageError
+from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(help="Picture files and directories.", show_default=False)],
+    inputs: Annotated[list[str], typer.Argument(help="Picture files and directories.", show_default=False)],
     output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
     realism: Annotated[
         str | None,
@@ -77,15 +77,17 @@ def upscale(
     from rcodsr.batch.plan import plan, prepare_outputs
     from rcodsr.images.io import FORMATS
 
-    jobs = plan(inputs, output, format, scale)
-    settings = Output(quality, overwrite, max_pixels, FORMATS[OUTPUT_FORMATS["png" if format == "auto" else format]])
+    if not all(inputs):
+        raise UsageError("''", "an empty name among the inputs", "check the shell variable it came from")
+    jobs = plan([Path(name) for name in inputs], output, format, scale)
+    settings = Output(quality, overwrite, max_pixels, None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]])
     if dry_run:
         return _report((planned(job, options, settings) for job in jobs), len(jobs), json, quiet, bar=False, stream=False)
     if json and output == "-":
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
     prepare_outputs(jobs)
-    upscaler = _load(weights, device, dtype, adaptive, verbose, quiet)
-    results = run(jobs, upscaler, options, settings, sys.stdout.buffer)
+    upscaler = _load(weights, device, dtype, verbose, quiet)
+    results = run(jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
     return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-")
 
 
@@ -94,23 +96,21 @@ def _options(
 ) -> UpscaleOptions:
     if adaptive and realism is not None:
         raise UsageError("-a", "contradicts -r", "leave one of the two out")
-    if tile not in {"auto", "off"} and not tile.isdigit():
+    if adaptive:
+        raise UsageError("-a", "these weights have no degradation estimator", "choose a level with -r, for example -r 0.5")
+    if tile not in {"auto", "off"} and not tile.isdecimal():
         raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
-    if color_fix not in {None, "wavelet", "adain", "none"}:
-        raise UsageError("--color-fix", f"'{color_fix}' is not known", "use wavelet, adain or none")
     fix: ColorFix | None = color_fix  # type: ignore[assignment]
     side = None if tile == "auto" else 0 if tile == "off" else int(tile)
     chosen = 0.5 if realism is None else parse_realism(realism)
     return UpscaleOptions(realism=chosen, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
 
 
-def _load(weights: str, device: str, dtype: str, adaptive: bool, verbose: bool, quiet: bool) -> "Upscaler":
+def _load(weights: str, device: str, dtype: str, verbose: bool, quiet: bool) -> "Upscaler":
     from rcodsr.engine.upscaler import Upscaler
 
     number: Dtype = dtype  # type: ignore[assignment]
     upscaler = Upscaler.load(weights, device, number)
-    if adaptive:
-        raise UsageError("-a", f"{weights} has no degradation estimator", "choose a level with -r, for example -r 0.5")
     if verbose and not quiet:
         note(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     return upscaler
@@ -119,6 +119,7 @@ def _load(weights: str, device: str, dtype: str, adaptive: bool, verbose: bool, 
 def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, bar: bool, stream: bool) -> int:
     """Show results as they come; the exit code says whether any failed."""
     counts = {"planned": 0, "done": 0, "skipped": 0, "failed": 0}
+    codes: set[int] = set()  # of the failures
     progress = Progress(total, quiet, bar)
     try:
         for result in results:
@@ -128,13 +129,15 @@ def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, ba
             elif result.status != "failed" and result.output is not None and not stream:
                 progress.result(result.output)
             if result.error is not None:
-                progress.failed(result.error)
+                codes.add(result.exit_code)
+                if result.exit_code != OutputError.exit_code:  # that one ends the batch and is shown then
+                    progress.failed(result.error)
             else:
                 progress.advance(Path(result.input).name, _describe(result))
     except RcodsrError as error:
         progress.close()
-        finished = counts["done"] + counts["skipped"]
-        error_line(f"{error} ({finished} done, {total - finished - counts['failed']} not started)")
+        not_started = total - sum(counts.values())
+        error_line(f"{error} ({counts['done'] + counts['skipped']} done, {not_started} not started)")
         return error.exit_code
     finally:
         progress.close()
@@ -142,7 +145,9 @@ def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, ba
             json_line({"summary": {name: count for name, count in counts.items() if name != "planned" or count}})
     if total > 1 and not quiet:
         note(", ".join(f"{count} {name}" for name, count in counts.items() if count))
-    return 1 if counts["failed"] else 0
+    if codes == {TileMemoryError.exit_code}:
+        return TileMemoryError.exit_code
+    return 1 if codes else 0
 
 
 def _describe(result: "Result") -> str:

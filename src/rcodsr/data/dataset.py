@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from rcodsr.data.degradation import PRESETS, degrade
 from rcodsr.errors import InputError, NoInputError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+from rcodsr.images import io
+from rcodsr.images.picture import to_pil
 
 
 def find_photos(source: Path) -> list[Path]:
@@ -21,14 +21,26 @@ def find_photos(source: Path) -> list[Path]:
     Raises:
         NoInputError: when there is none.
     """
-    photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = (p for p in source.rglob("*") if p.suffix.lower() in io.SUFFIXES and not p.name.startswith("."))
+    photos = sorted(p for p in found if p.is_file())
     if not photos:
         raise NoInputError(source, "no photos found", "point to a directory with PNG, JPEG or WebP files")
     return photos
 
 
+def check_sizes(photos: list[Path], crop: int) -> None:
+    """Find unreadable and too small photos by their headers, before hours of training.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for path in photos:
+        if min(io.read_header(path).size) < crop:
+            raise InputError(path, f"smaller than the {crop}-pixel crop", "remove it or train with a smaller crop")
+
+
 class PhotoPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless training pairs; pair i depends on (seed, i) alone.
+    """Endless training pairs; pair i depends on (seed, i) alone. Decoded photos are kept in memory, by each worker.
 
     Args:
         photos: picture files, each at least as large as the crop.
@@ -77,14 +89,7 @@ class PhotoPairs(Dataset[tuple[Tensor, Tensor]]):
 
     def _load(self, path: Path) -> np.ndarray:
         if path not in self._decoded:
-            try:
-                with Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"]) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except Exception as error:
-                raise InputError(path, f"not a readable photo ({error})", "remove it from the training set") from error
-            if min(pixels.shape[:2]) < self.crop:
-                raise InputError(path, f"smaller than the {self.crop}-pixel crop", "remove it or train with a smaller crop")
-            self._decoded[path] = pixels
+            self._decoded[path] = np.asarray(to_pil(io.read(path)).convert("RGB"))
         return self._decoded[path]
 
 

@@ -48,57 +48,94 @@ class DegradationSpec:
 
 # Real-ESRGAN's x4plus options, which OSEDiff trains on
 _FULL = DegradationSpec(
-    StageSpec(
-        1.0,
-        (0.2, 3.0),
-        (0.5, 4.0),
-        (1.0, 2.0),
-        0.1,
-        (0.2, 0.7, 0.1),
-        (0.15, 1.5),
-        1.0,
-        (1, 30),
-        (0.05, 3.0),
-        0.4,
-        1.0,
-        (30, 95),
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.2, 3.0),
+        beta_gaussian=(0.5, 4.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.1,
+        resize_probabilities=(0.2, 0.7, 0.1),
+        resize_range=(0.15, 1.5),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 30),
+        poisson_scale=(0.05, 3.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(30, 95),
     ),
-    StageSpec(
-        0.8, (0.2, 1.5), (0.5, 4.0), (1.0, 2.0), 0.1, (0.3, 0.4, 0.3), (0.3, 1.2), 1.0, (1, 25), (0.05, 2.5), 0.4, 1.0, (30, 95)
+    second=StageSpec(
+        blur_probability=0.8,
+        blur_sigma=(0.2, 1.5),
+        beta_gaussian=(0.5, 4.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.1,
+        resize_probabilities=(0.3, 0.4, 0.3),
+        resize_range=(0.3, 1.2),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 25),
+        poisson_scale=(0.05, 2.5),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(30, 95),
     ),
-    0.8,
+    final_sinc_probability=0.8,
 )
 # the milder setting shared by S3Diff, StableSR's published test data and AdcSR
 _LIGHT = DegradationSpec(
-    StageSpec(
-        1.0, (0.2, 1.5), (0.5, 2.0), (1.0, 1.5), 0.1, (0.2, 0.7, 0.1), (0.3, 1.5), 1.0, (1, 15), (0.05, 2.0), 0.4, 1.0, (60, 95)
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.2, 1.5),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 1.5),
+        sinc_probability=0.1,
+        resize_probabilities=(0.2, 0.7, 0.1),
+        resize_range=(0.3, 1.5),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 15),
+        poisson_scale=(0.05, 2.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(60, 95),
     ),
-    StageSpec(
-        0.5,
-        (0.2, 1.0),
-        (0.5, 2.0),
-        (1.0, 1.5),
-        0.1,
-        (0.3, 0.4, 0.3),
-        (0.6, 1.2),
-        1.0,
-        (1, 12),
-        (0.05, 1.0),
-        0.4,
-        1.0,
-        (60, 100),
+    second=StageSpec(
+        blur_probability=0.5,
+        blur_sigma=(0.2, 1.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 1.5),
+        sinc_probability=0.1,
+        resize_probabilities=(0.3, 0.4, 0.3),
+        resize_range=(0.6, 1.2),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 12),
+        poisson_scale=(0.05, 1.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(60, 100),
     ),
-    0.8,
+    final_sinc_probability=0.8,
 )
 # ours: what a camera does at its worst: lens blur, then little noise and light JPEG, each on half of the pictures
 _CAMERA = DegradationSpec(
-    StageSpec(
-        1.0, (0.6, 3.0), (0.5, 2.0), (1.0, 2.0), 0.0, (0.0, 0.0, 1.0), (1.0, 1.0), 0.5, (1, 8), (0.05, 0.8), 0.4, 0.5, (60, 98)
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.6, 3.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.5,
+        gaussian_sigma=(1, 8),
+        poisson_scale=(0.05, 0.8),
+        gray_probability=0.4,
+        jpeg_probability=0.5,
+        jpeg_quality=(60, 98),
     ),
-    None,
-    0.0,
+    second=None,
+    final_sinc_probability=0.0,
 )
 PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA}
+_LUMA = (0.299, 0.587, 0.114)
 _MODES = ("area", "bilinear", "bicubic")
 
 
@@ -186,7 +223,7 @@ def _noise(x: Tensor, stage: StageSpec, rng: np.random.Generator, generator: tor
         return (x + sigma * torch.randn(shape, generator=generator).to(x)).clamp(0, 1)
     clean = (x.clamp(0, 1) * 255).round() / 255
     if gray:
-        clean = clean.mean(1, keepdim=True)
+        clean = torch.einsum("c,bchw->bhw", x.new_tensor(_LUMA), clean)[:, None]
     # photon counts: as many per unit of light as the picture has distinct values, rounded up to a power of two
     photons = 2.0 ** np.ceil(np.log2(max(2, len(torch.unique(clean)))))
     counts = torch.poisson((clean * photons).cpu(), generator=generator).to(x)

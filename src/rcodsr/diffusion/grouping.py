@@ -4,8 +4,6 @@ The realism scale that users turn is the inverse view of Eq. (5) and lives with 
 `config.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -37,8 +35,8 @@ def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tens
 def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
     """Timestep of each picture's degradation group, Eq. (5): t = k · (n − ⌊n (M − M_min) / (M_max − M_min)⌋).
 
-    The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A
-    picture whose metric is NaN (a latent without length: nothing to compare) goes to the neutral group k·⌈n/2⌉.
+    The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A metric
+    that is NaN (a latent without length: nothing to compare) counts as M_min.
 
     Example: n = 3, k = 250, bounds (0.25, 1): M = 0.621 → 500 (the paper's Fig. S6).
 
@@ -49,9 +47,9 @@ def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
     Returns:
         Timesteps, shape (B,), int64, in {k, 2k, …, n·k}, at most 999. Larger means more generation.
     """
-    share = (metric.double() - spec.metric_min) / (spec.metric_max - spec.metric_min)
+    metric = metric.double().nan_to_num(spec.metric_min)
+    share = (metric - spec.metric_min) / (spec.metric_max - spec.metric_min)
     group = torch.floor(spec.n * share).clamp(0, spec.n - 1)
-    group = torch.where(metric.isnan(), torch.full_like(group, spec.n - math.ceil(spec.n / 2)), group)
     return (spec.k * (spec.n - group)).long().clamp(max=LAST_TIMESTEP)
 
 

@@ -21,7 +21,7 @@ from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
 from rcodsr.images import color, io
-from rcodsr.images.picture import Picture, from_pil, to_pil
+from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
@@ -77,7 +77,7 @@ class Upscaler:
             options: other fields of `UpscaleOptions`, for example `scale=2` or `tile=256`.
 
         Returns:
-            A Pillow image of mode L, LA, RGB or RGBA.
+            A Pillow image of mode L, LA, RGB or RGBA, upright, with the input's EXIF, ICC profile and DPI in `info`.
 
         Raises:
             RcodsrError: as `run`; `InputError` when the file cannot be read.
@@ -90,24 +90,30 @@ class Upscaler:
             raise UsageError(
                 "upscale", str(error), f"options are {', '.join(f.name for f in dataclasses.fields(UpscaleOptions))}"
             ) from None
-        picture = from_pil(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=chosen.scale)
-        return to_pil(self.run(picture, chosen).picture)
+        picture = io.from_image(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=chosen.scale)
+        return io.to_image(self.run(picture, chosen).picture)
 
     def run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         """Enlarge one picture, keeping its alpha, greyness and metadata.
 
         Raises:
-            TileMemoryError: when even the smallest tile does not fit into memory.
+            TileMemoryError: when the picture, or even the smallest tile, does not fit into memory.
             ModelOutputError: when the model returns NaN, also in float32.
         """
         started = time.perf_counter()
         grouping = self.model.spec.grouping
         timestep = grouping.realism_timestep(options.realism)
-        with torch.no_grad():
-            rgb, tiles = self._restore(picture.rgb, timestep, options)
-            width, height = (max(1, round(side * options.scale)) for side in picture.size)
-            rgb = resize(rgb[None], height, width)[0]
-            alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
+        width, height = io.output_size(picture.size, options.scale)
+        try:
+            with torch.no_grad():
+                source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
+                rgb, tiles = self._restore(source, timestep, options)
+                rgb = resize(rgb[None], height, width)[0]
+                alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
         return Upscaled(
             picture=picture.with_pixels(rgb, alpha),
             realism=options.realism,
@@ -143,9 +149,7 @@ class Upscaler:
             # outside the except block, whose traceback would keep the failed tile's tensors alive
             tile = min(tile or max(padded.shape) // scale, max(padded.shape) // scale) // 2
             if tile < SMALLEST_TILE:
-                raise TileMemoryError(
-                    f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs or use --device cpu"
-                )
+                raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
 
     def _over_tiles(self, padded: Tensor, condition: Condition, grid: TileGrid) -> Tensor:
         """Encode, restore and decode each tile; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # planning needs headers and records, not torch
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 FORMATS = {
     ".png": "PNG",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".webp": "WEBP",
@@ -39,8 +41,9 @@ FORMATS = {
     ".avif": "AVIF",
 }
 """Formats we write, by file name suffix."""
-SUFFIXES = {*FORMATS, ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jfif", ".jpe", ".dib"}
+SUFFIXES = {*FORMATS, ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".dib"}
 """Suffixes that make a file of a directory an input."""
+LOSSY = {"JPEG", "WEBP", "AVIF"}
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
 
 _PART = ".rcodsr-part"
@@ -61,6 +64,16 @@ class Header:
     width: int
     """Upright, in pixels."""
     height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+
+def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def read_header(path: Path) -> Header:
@@ -86,24 +99,41 @@ def read(path: Path, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) ->
     Raises:
         InputError: when the file is missing, not a picture, damaged, animated, or too large.
     """
-    from rcodsr.images.picture import Metadata, from_pil
-
     with _opened(path) as image:
-        _check_size(path, image.size, max_pixels, scale)
+        check_size(path, image.size, max_pixels, scale)
         try:
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise InputError(path, "an animation or several pages", "extract the picture you want first")
             image.load()
-            exif = _carried_exif(image)
-            icc = image.info.get("icc_profile") if image.mode != "CMYK" else None
-            dpi = image.info.get("dpi")
-            upright = _upright(image)
-            picture = from_pil(upright, path)
+            return from_image(image, path)
         except InputError:
             raise
         except Exception as error:  # Pillow's decoders raise at least six unrelated types
             raise InputError(path, f"cut short or damaged ({_first_line(error)})", "get a whole copy of the file") from error
-        return picture.with_metadata(Metadata(icc, exif, dpi))
+
+
+def from_image(image: Image.Image, name: object = "image") -> Picture:
+    """A picture from a decoded Pillow image: upright, every mode brought to [0, 1], metadata kept.
+
+    Raises:
+        InputError: for modes without a defined range.
+    """
+    from rcodsr.images.picture import Metadata, from_pil
+
+    icc = image.info.get("icc_profile") if image.mode != "CMYK" else None
+    metadata = Metadata(icc, _carried_exif(image), _sane_dpi(image.info.get("dpi")))
+    return from_pil(_upright(image), name).with_metadata(metadata)
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """The 8-bit Pillow image of a picture, its metadata in `info`."""
+    from rcodsr.images.picture import to_pil
+
+    image = to_pil(picture)
+    exif = _written_exif(picture, "PNG", None)
+    info = {"icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi, "exif": exif.tobytes() if len(exif) else None}
+    image.info |= {key: value for key, value in info.items() if value is not None}
+    return image
 
 
 def encode(picture: Picture, format: str, quality: int = 95, record: dict[str, Any] | None = None) -> bytes:
@@ -157,6 +187,29 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a picture file decodes to its end."""
+    with suppress(Exception), _opened(path) as image:
+        image.load()
+        return True
+    return False
+
+
+def write_stream(stream: BinaryIO | None, data: bytes) -> None:
+    """Write a whole picture to standard output.
+
+    Raises:
+        OutputError: when the stream is full or closed.
+    """
+    if stream is None:
+        raise OutputError("standard output", "is closed", "use -o FILE")
+    try:
+        stream.write(data)
+        stream.flush()
+    except OSError as error:
+        raise output_error(Path("standard output"), error) from error
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: temporary name in the same folder, fsync, rename.
 
@@ -183,8 +236,9 @@ def remove_stale_parts(directory: Path) -> None:
     """Remove temporary files that processes killed in the middle of a write have left behind."""
     for part in directory.glob(f".*{_PART}"):
         pid = part.name.removesuffix(_PART).rpartition(".")[2]
-        if pid.isdigit() and not _is_running(int(pid)):
-            part.unlink(missing_ok=True)
+        with suppress(OSError, OverflowError, ValueError):  # another user's part, a folder of that name, a nonsense number
+            if not _is_running(int(pid)):
+                part.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:
@@ -192,9 +246,21 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's process
-        pass
+    except PermissionError:  # another user's process
+        return True
     return True
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and its parents.
+
+    Raises:
+        OutputError: when that is not possible.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(directory, error) from error
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -246,14 +312,28 @@ def _open_image(path: Path) -> Image.Image:
         raise InputError(path, f"not a readable picture ({_first_line(error)})", "get a whole copy of the file") from error
 
 
-def _check_size(path: Path, size: tuple[int, int], max_pixels: int, scale: float) -> None:
-    width, height = (round(side * scale) for side in size)
+def check_size(path: Path, size: tuple[int, int], max_pixels: int, scale: float) -> None:
+    """Refuse a picture whose enlargement passes `max_pixels`.
+
+    Raises:
+        InputError: naming the size and the option that raises the limit.
+    """
+    width, height = output_size(size, scale)
     if width * height > max_pixels:
         raise InputError(
             path,
             f"would become {width}×{height} = {width * height / 1e6:.0f} megapixels, over the limit of {max_pixels / 1e6:.0f}",
             "raise it with --max-pixels or crop the picture",
         )
+
+
+def _sane_dpi(dpi: Any) -> tuple[float, float] | None:
+    """Resolution as two positive finite numbers; files also hold 0/0 and nonsense."""
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        across, down = (float(value) for value in dpi)
+        if 0 < across < 1e6 and 0 < down < 1e6:
+            return across, down
+    return None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -52,17 +52,16 @@ def from_pil(image: Image.Image, name: object = "image") -> Picture:
     16-bit grey is scaled by its range (Pillow's own conversion clips it to white).
 
     Args:
-        image: any mode but 32-bit float.
+        image: any mode but 32-bit integer and float.
         name: for the error message.
 
     Raises:
         InputError: for modes without a defined range.
     """
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.float32) / 65535
-        return Picture(torch.from_numpy(levels).clamp(0, 1).expand(3, -1, -1), gray=True)
-    if image.mode == "F":
-        raise InputError(name, "32-bit float pixels have no defined range", "save it as 8-bit or 16-bit")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return _from_16_bit(image)
+    if image.mode in {"I", "F"}:
+        raise InputError(name, "32-bit pixels have no defined range", "save it as 8-bit or 16-bit")
     transparent = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     gray = image.mode in {"1", "L", "LA", "La"}
     # premultiplied modes convert only to their straight counterpart
@@ -70,6 +69,14 @@ def from_pil(image: Image.Image, name: object = "image") -> Picture:
     planes = _planes(image.convert("RGBA" if transparent else "L" if gray else "RGB"))
     rgb = planes[:3] if len(planes) >= 3 else planes.expand(3, -1, -1)
     return Picture(rgb, planes[3:] if transparent else None, gray)
+
+
+def _from_16_bit(image: Image.Image) -> Picture:
+    values = np.asarray(image).astype(np.int32)
+    gray = torch.from_numpy(values.astype(np.float32) / 65535).clamp(0, 1).expand(3, -1, -1)
+    transparent = image.info.get("transparency")  # PNG: one grey value that stands for transparent
+    alpha = torch.from_numpy(values != transparent)[None].float() if isinstance(transparent, int) else None
+    return Picture(gray, alpha, gray=True)
 
 
 def to_pil(picture: Picture) -> Image.Image:

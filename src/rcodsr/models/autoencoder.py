@@ -45,7 +45,7 @@ def _previous(x: Tensor, dim: int) -> Tensor:
 
 
 def wavelet(x: Tensor) -> Tensor:
-    """One level in two dimensions: (B, C, H, W) → (B, 4C, H/2, W/2), sub-bands LL, HL, LH, HH in turn."""
+    """One level in two dimensions: (B, C, H, W) → (B, 4C, H/2, W/2), sub-bands LL, LH, HL, HH (first letter: across)."""
     low, high = lift(x, 3)
     return torch.cat((*lift(low, 2), *lift(high, 2)), 1)
 

@@ -1,11 +1,13 @@
 """Training recipes: a TOML file, overridden by `key=value` arguments, as frozen dataclasses."""
 
+import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rcodsr.config import RCOD_TINY, VariantSpec
+from rcodsr.data.degradation import PRESETS
 from rcodsr.errors import UsageError
 
 VARIANTS = {"rcod-tiny": RCOD_TINY}
@@ -26,6 +28,19 @@ class Phase:
     """Weight of the patch discriminator at the realism timestep; none at the fidelity timestep."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
+
+    def __post_init__(self) -> None:
+        """Reject settings that could not run."""
+        _require(
+            _whole(self.steps, 1) and _whole(self.batch, 1), f"phase {self.name}", "steps and batch are whole numbers from 1 on"
+        )
+        _require(_whole(self.crop, 32) and self.crop % 16 == 0, f"phase {self.name}", "crop is a multiple of 16 from 32 on")
+        rates = self.learning_rate
+        _require(
+            len(rates) == 2 and all(_number(rate) for rate in rates), f"phase {self.name}", "learning_rate is [first, last]"
+        )
+        weights = (self.perceptual, self.adversarial, self.mesh)
+        _require(all(_number(weight) for weight in weights), f"phase {self.name}", "weights of losses are numbers from 0 on")
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,13 @@ class Recipe:
         """Reject recipes that cannot run."""
         if self.stage != "generator":
             raise UsageError("stage", f"'{self.stage}' is not a stage of this version", 'use stage = "generator"')
+        counts = (self.seed, self.workers, self.threads)
+        _require(all(_whole(count, 0) for count in counts), "recipe", "seed, workers and threads are whole numbers from 0 on")
+        shares = (self.zoom_probability, self.grouped_share, self.ema)
+        _require(all(_number(x) and x <= 1 for x in shares), "recipe", "zoom_probability, grouped_share and ema lie in [0, 1]")
+        _require(_number(self.save_minutes), "recipe", "save_minutes is a number from 0 on")
+        known = self.mix.keys() <= PRESETS.keys() and all(_number(share) for share in self.mix.values())
+        _require(known and sum(self.mix.values()) > 0, "mix", f"shares of {', '.join(PRESETS)}, not all of them 0")
         if not self.phases:
             raise UsageError("phases", "the recipe has none", "add at least one [[phases]] table")
         if self.perceptual_weights is None and any(phase.perceptual for phase in self.phases):
@@ -61,10 +83,28 @@ class Recipe:
                 "perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors"
             )
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the result of a run, JSON-ready: a run is resumed with the same settings or not at all."""
+        names = ("seed", "mix", "zoom_probability", "grouped_share", "ema")
+        return {name: getattr(self, name) for name in names} | {"phases": [asdict(phase) for phase in self.phases]}
+
     @property
     def steps(self) -> int:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
+
+
+def _require(holds: bool, subject: str, rule: str) -> None:
+    if not holds:
+        raise UsageError(subject, "a value is out of range", rule)
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
@@ -77,7 +117,7 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(path, f"not a TOML file ({error})") from error
     for override in overrides:
         _override(values, override)

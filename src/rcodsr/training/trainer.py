@@ -6,6 +6,7 @@ the pixel error holds colour and structure.
 """
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +14,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rcodsr.checkpoints.format import load_strictly, save_model
 from rcodsr.config import VariantSpec
-from rcodsr.data.dataset import PhotoPairs, batches, find_photos
+from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
-from rcodsr.errors import RcodsrError
+from rcodsr.errors import OutputError, RcodsrError, UsageError
+from rcodsr.images import io
 from rcodsr.images.resize import upsample
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import build_model
@@ -49,8 +52,13 @@ class Trainer:
             torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
         self.photos = find_photos(recipe.photos)
+        check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
         self.state_path = recipe.output / "state.safetensors"
         facts = read_facts(self.state_path) if resume and self.state_path.exists() else None
+        if facts and facts["settings"] != json.loads(json.dumps(recipe.settings())):
+            raise UsageError(
+                self.state_path, "was made with other settings", "restore them, or use --resume never or another --output"
+            )
         spec = VariantSpec.from_dict(facts["spec"]) if facts else recipe.variant
         self.model = build_model(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +78,7 @@ class Trainer:
         Raises:
             RcodsrError: when the loss is no longer finite; the last saved state is kept.
         """
-        self.recipe.output.mkdir(parents=True, exist_ok=True)
+        io.make_directory(self.recipe.output)
         first, saved = 0, time.monotonic()
         for number, phase in enumerate(self.recipe.phases):
             for lr, hr in self._batches(number, phase, max(0, self.step - first)):
@@ -96,10 +104,19 @@ class Trainer:
             self.log(f"{phase.name}: {phase.steps} steps of about {time.monotonic() - started:.1f}s  {shown}")
 
     def save(self) -> None:
-        """Write the resumable state and the averaged weights as a checkpoint."""
-        facts = {"step": self.step, "spec": self.model.spec.to_dict()}
-        save_state(self.state_path, self._modules(), self._optimizers(), facts)
-        save_model(self.recipe.output / "checkpoint", self.ema, self._summary())
+        """Write the resumable state and the averaged weights as a checkpoint.
+
+        Raises:
+            OutputError: when they cannot be written; an older state stays.
+        """
+        facts = {"step": self.step, "spec": self.model.spec.to_dict(), "settings": self.recipe.settings()}
+        try:
+            save_state(self.state_path, self._modules(), self._optimizers(), facts)
+            save_model(self.recipe.output / "checkpoint", self.ema, self._summary())
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                self.recipe.output, f"cannot be written ({error})", "free some space or choose --output"
+            ) from error
         self.log(f"saved step {self.step} to {self.recipe.output}")
 
     def train_step(self, lr: Tensor, hr: Tensor, phase: Phase, progress: float) -> dict[str, float]:
@@ -166,7 +183,8 @@ class Trainer:
         """Eq. (5) for the grouped share of the batch, a uniform draw from [k, n·k] for the rest."""
         grouping = self.model.spec.grouping
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        anywhere = torch.randint(grouping.k, grouping.n * grouping.k + 1, metric.shape, generator=generator)
+        first, last = (grouping.realism_timestep(realism) for realism in (0.0, 1.0))
+        anywhere = torch.randint(first, last + 1, metric.shape, generator=generator)
         grouped = torch.rand(metric.shape, generator=generator) < self.recipe.grouped_share
         return torch.where(grouped, group_timestep(metric, grouping), anywhere)
 
