@@ -1,8 +1,10 @@
 """Training recipes: a TOML file, overridden by `key=value` arguments, as frozen dataclasses."""
 
+import json
 import math
 import tomllib
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ class Phase:
     crop: int
     learning_rate: tuple[float, float]
     perceptual: float = 0.0
-    """Weight of LPIPS at the realism timestep; a thirtieth of it acts at the fidelity timestep."""
+    """Weight of LPIPS at the realism timestep; it grows with w², and a fiftieth of it acts at the fidelity timestep."""
     adversarial: float = 0.0
     """Weight of the patch discriminator at the realism timestep; none at the fidelity timestep."""
+    fidelity_share: float = 0.0
+    """Share of the batch at the fidelity timestep, whatever its degradation."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
 
@@ -39,7 +43,7 @@ class Phase:
         _require(
             len(rates) == 2 and all(_number(rate) for rate in rates), f"phase {self.name}", "learning_rate is [first, last]"
         )
-        weights = (self.perceptual, self.adversarial, self.mesh)
+        weights = (self.perceptual, self.adversarial, self.mesh, self.fidelity_share)
         _require(all(_number(weight) for weight in weights), f"phase {self.name}", "weights of losses are numbers from 0 on")
 
 
@@ -83,10 +87,13 @@ class Recipe:
                 "perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors"
             )
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the result of a run, JSON-ready: a run is resumed with the same settings or not at all."""
+    def settings(self, step: int) -> dict[str, Any]:
+        """What has decided a run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
         names = ("seed", "mix", "zoom_probability", "grouped_share", "ema")
-        return {name: getattr(self, name) for name in names} | {"phases": [asdict(phase) for phase in self.phases]}
+        ends = list(accumulate(phase.steps for phase in self.phases))
+        begun = [asdict(phase) for phase, first in zip(self.phases, [0, *ends], strict=False) if first < step]
+        settings: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in names} | {"phases": begun}))
+        return settings
 
     @property
     def steps(self) -> int:

@@ -6,7 +6,6 @@ the pixel error holds colour and structure.
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ class Trainer:
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
         self.state_path = recipe.output / "state.safetensors"
         facts = read_facts(self.state_path) if resume and self.state_path.exists() else None
-        if facts and facts["settings"] != json.loads(json.dumps(recipe.settings())):
+        if facts and facts["settings"] != recipe.settings(facts["step"]):
             raise UsageError(
                 self.state_path, "was made with other settings", "restore them, or use --resume never or another --output"
             )
@@ -109,7 +108,7 @@ class Trainer:
         Raises:
             OutputError: when they cannot be written; an older state stays.
         """
-        facts = {"step": self.step, "spec": self.model.spec.to_dict(), "settings": self.recipe.settings()}
+        facts = {"step": self.step, "spec": self.model.spec.to_dict(), "settings": self.recipe.settings(self.step)}
         try:
             save_state(self.state_path, self._modules(), self._optimizers(), facts)
             save_model(self.recipe.output / "checkpoint", self.ema, self._summary())
@@ -135,7 +134,7 @@ class Trainer:
             group["lr"] = learning_rate(phase, progress, self.step)
         x_l, x_h = upsample(lr, self.model.spec.scale), 2 * hr - 1
         z_l, z_h = self.model.encode(2 * x_l - 1), self.model.encode(x_h)
-        t = self._timesteps(latent_metric(z_l, z_h, self.model.spec.grouping.metric))
+        t = self._timesteps(latent_metric(z_l, z_h, self.model.spec.grouping.metric), phase.fidelity_share)
         restored = self.model.decode(self.model.restore(z_l, self.model.condition(x_l, t)))
 
         grouping = self.model.spec.grouping
@@ -149,11 +148,11 @@ class Trainer:
             logged["mesh"] = repeated.mean()
         if phase.perceptual and self.lpips is not None:
             distance = self.lpips(restored, x_h)
-            loss = loss + phase.perceptual * (0.03 + 0.97 * w) * distance
+            loss = loss + phase.perceptual * (0.02 + 0.98 * w.square()) * distance
             logged["lpips"] = distance.mean()
         if phase.adversarial:
             self.discriminator.requires_grad_(False)
-            loss = loss + phase.adversarial * w * generator_hinge(self.discriminator(restored))
+            loss = loss + phase.adversarial * w.square() * generator_hinge(self.discriminator(restored))
         if not torch.isfinite(loss).all():
             raise RcodsrError(
                 self.recipe.output, f"the loss is not finite at step {self.step}", "resume with a lower learning rate"
@@ -179,14 +178,15 @@ class Trainer:
         self.d_optimizer.step()
         return loss.detach()
 
-    def _timesteps(self, metric: Tensor) -> Tensor:
-        """Eq. (5) for the grouped share of the batch, a uniform draw from [k, n·k] for the rest."""
+    def _timesteps(self, metric: Tensor, fidelity_share: float) -> Tensor:
+        """Eq. (5) for the grouped share of the batch, a uniform draw from [k, n·k] for the rest, k for the fidelity share."""
         grouping = self.model.spec.grouping
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         first, last = (grouping.realism_timestep(realism) for realism in (0.0, 1.0))
         anywhere = torch.randint(first, last + 1, metric.shape, generator=generator)
         grouped = torch.rand(metric.shape, generator=generator) < self.recipe.grouped_share
-        return torch.where(grouped, group_timestep(metric, grouping), anywhere)
+        t = torch.where(grouped, group_timestep(metric, grouping), anywhere)
+        return torch.where(torch.rand(metric.shape, generator=generator) < fidelity_share, first, t)
 
     def _average(self) -> None:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
