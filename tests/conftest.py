@@ -1,6 +1,10 @@
 """Fixtures: seeded randomness, real photos, tiny real models, and the command line as a subprocess."""
 
 import os
+
+# one thread, here and in subprocesses: the models of the tests are small, and a busy machine punishes idle threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable
