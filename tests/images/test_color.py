@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rcodsr.config import ColorFix
-from rcodsr.images.color import bleed, low_pass, match
+from rcodsr.images.color import bleed, limit_overshoot, low_pass, match
 
 KINDS: list[ColorFix] = ["wavelet", "adain", "none"]
 
@@ -134,3 +134,17 @@ def test_bleed_leaves_visible_pixels_and_opaque_or_empty_pictures_alone() -> Non
     torch.testing.assert_close(filled * some, rgb * some)
     torch.testing.assert_close(bleed(rgb, torch.ones(1, 8, 8)), rgb)
     assert torch.isfinite(bleed(rgb, torch.zeros(1, 8, 8))).all()
+
+
+def test_overshoot_is_cut_to_the_range_nearby_and_edges_stay_steep() -> None:
+    soft = torch.linspace(0, 1, 16).clamp(0.4, 0.6).expand(3, 16, 16).contiguous()
+    sharp = (torch.arange(16) >= 8).float().mul(0.2).add(0.4).expand(3, 16, 16).clone()
+    sharp[:, :, 6], sharp[:, :, 9] = 0.3, 0.7  # a halo on both sides
+    limited = limit_overshoot(sharp.clone(), soft)
+    assert limited.min() >= 0.4
+    assert limited.max() <= 0.6
+    assert (limited[:, :, 8] - limited[:, :, 7]).min().item() == pytest.approx(0.2)
+
+
+def test_overshoot_on_one_pixel_pictures() -> None:
+    assert limit_overshoot(torch.ones(3, 1, 1), torch.zeros(3, 1, 1)).max() == 0

@@ -134,7 +134,8 @@ class Upscaler:
         tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec.scale)
         restored, tiles = self._with_smaller_tiles(padded, condition, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
-        return color.match(restored, enlarged[0], options.color_fix or spec.color_fix), tiles
+        color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
+        return color.limit_overshoot(restored, enlarged[0]), tiles
 
     def _with_smaller_tiles(self, padded: Tensor, condition: Condition, tile: int, overlap: int) -> tuple[Tensor, int]:
         """Run over tiles, halving them when memory runs out."""
