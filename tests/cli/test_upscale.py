@@ -121,6 +121,8 @@ def test_a_damaged_output_of_ours_is_made_again(run_cli: RunCli, picture: Path) 
     output = picture.with_name("photo_x4.png")
     whole = output.read_bytes()
     output.write_bytes(whole[: len(whole) // 2])
+    promised = run_cli("upscale", "photo.png", "-n", "--json")
+    assert json.loads(promised.stdout.splitlines()[0])["status"] == "planned"
     done = run_cli("upscale", "photo.png", "--json")
     assert json.loads(done.stdout.splitlines()[0])["status"] == "done"
     assert output.read_bytes() == whole

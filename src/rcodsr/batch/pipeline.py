@@ -66,8 +66,8 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
         header = io.read_header(job.source)
         _check(job, header, options, output)
         result.width, result.height = io.output_size(header.size, options.scale)
-        if job.target is not None and job.target.exists() and not output.overwrite:
-            _refuse_or_skip(job, {"scale": options.scale, "input_sha256": _hash(job.source)})
+        exists = job.target is not None and job.target.exists() and not output.overwrite
+        if exists and _refuse_or_skip(job, {"scale": options.scale, "input_sha256": _hash(job.source)}):
             result.status = "skipped"
     except RcodsrError as error:
         result.status, result.error = "failed", str(_about(error, job))

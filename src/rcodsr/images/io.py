@@ -155,7 +155,7 @@ def encode(picture: Picture, format: str, quality: int = 95, record: dict[str, A
             f"{picture.size[0]}×{picture.size[1]}", f"{format} holds at most {MAX_SIDE[format]} pixels a side", "use -f png"
         )
     image = to_pil(picture)
-    if image.mode in {"LA", "RGBA"} and format in {"JPEG", "BMP"}:
+    if image.mode in {"LA", "RGBA"} and not has_room_for_alpha(format):
         image = _flatten(image)
     exif = _written_exif(picture, format, record)
     options: dict[str, Any] = {"exif": exif.tobytes(), "icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi}
@@ -247,7 +247,7 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's process
-        return True
+        pass
     return True
 
 
