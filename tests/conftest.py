@@ -18,10 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.checkpoints.format import save_model
-from rcodsr.config import PromptSpec, UNetSpec, VariantSpec, WaveletSpec
+from rcodsr.config import TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
-from rcodsr.models.one_step import OneStepSR, build_model
+from rcodsr.models.build import build_model
+from rcodsr.models.one_step import OneStepSR
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,9 +48,9 @@ def photo_tensor(photo: Image.Image) -> Tensor:
 def small_spec() -> VariantSpec:
     return VariantSpec(
         name="small",
-        wavelet=WaveletSpec(refine_channels=4),
-        unet=UNetSpec(channels=(8, 12), blocks=(1, 2), embedding=16, heads=2),
-        prompt=PromptSpec(image_side=16, tower_channels=(4, 8), context=12),
+        autoencoder=WaveletSpec(refine_channels=4),
+        unet=TinyUNetSpec(channels=(8, 12), blocks=(1, 2), embedding=16, heads=2),
+        prompt=TowerSpec(image_side=16, tower_channels=(4, 8), context=12),
     )
 
 

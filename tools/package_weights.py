@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.hub import sha256
 from rcodsr.checkpoints.manifest import PACKAGE, project_file
+from rcodsr.checkpoints.resolve import sha256
 
 
 def main(checkpoint: Path, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from rcodsr.errors import UsageError
 
@@ -34,29 +34,38 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 class Spec:
     """Reading and writing of the nested spec dataclasses as plain dictionaries."""
 
+    kind: ClassVar[str] = ""
+    """Tells the alternatives of a field apart, where it has any."""
+
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON-ready dictionaries and lists."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"kind": self.kind, **values} if self.kind else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build the spec from a dictionary; lists become tuples, nested dictionaries nested specs.
 
         Raises:
-            KeyError: on a key the spec does not have.
+            KeyError: on a key or a kind the spec does not have.
         """
-        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
         if unknown:
             raise KeyError(f"unknown {cls.__name__} keys: {', '.join(unknown)}")
-        built: dict[str, Any] = {}
-        for name, value in values.items():
-            nested = _NESTED.get((cls.__name__, name))
-            if nested is not None:
-                built[name] = nested.from_dict(value)
-            else:
-                built[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**built)
+        return cls(**{name: _rich(value, _NESTED.get((cls.__name__, name))) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _rich(value: Any, alternatives: dict[str, type[Spec]] | None) -> Any:
+    if alternatives is None or value is None:
+        return tuple(value) if isinstance(value, list) else value
+    values = dict(value)
+    return alternatives[values.pop("kind", "")].from_dict(values)
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,7 @@ def parse_realism(text: str) -> float:
 class WaveletSpec(Spec):
     """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
 
+    kind: ClassVar[str] = "wavelet"
     levels: int = 2
     refine_channels: int = 24
     """Width of the residual refinement after decoding; 0 leaves it out."""
@@ -160,9 +170,31 @@ class WaveletSpec(Spec):
 
 
 @dataclass(frozen=True)
-class UNetSpec(Spec):
+class KlSpec(Spec):
+    """Stable Diffusion's autoencoder; the defaults are those of SD 2.1-base and SD-Turbo."""
+
+    kind: ClassVar[str] = "kl"
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    """Width of each level, finest first."""
+    blocks: int = 2
+    """Residual blocks of each encoder level; the decoder has one more."""
+    channels: int = 4
+    """Latent channels."""
+    norm_groups: int = 32
+    scaling: float = 0.18215
+    """Latents are multiplied by this, which gives them about unit variance."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True)
+class TinyUNetSpec(Spec):
     """The small U-Net of `rcod-tiny`."""
 
+    kind: ClassVar[str] = "tiny"
     channels: tuple[int, ...] = (64, 96, 160)
     """Width of each level, finest first."""
     blocks: tuple[int, ...] = (2, 2, 4)
@@ -172,11 +204,35 @@ class UNetSpec(Spec):
     heads: int = 4
     """Heads of the cross-attention to the visual tokens."""
 
+    def __post_init__(self) -> None:
+        """Reject what cannot be built.
+
+        Raises:
+            UsageError: when the widest level does not split into heads.
+        """
+        if self.channels[-1] % self.heads:
+            raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
+
 
 @dataclass(frozen=True)
-class PromptSpec(Spec):
-    """Visual prompt injection (VPIM): a vision tower and one linear layer."""
+class SdUNetSpec(Spec):
+    """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
 
+    kind: ClassVar[str] = "sd"
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Width of each level, finest first; all but the last have attention."""
+    blocks: int = 2
+    """Residual blocks of each level on the way down; one more on the way up."""
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    """Attention heads of each level."""
+    norm_groups: int = 32
+
+
+@dataclass(frozen=True)
+class TowerSpec(Spec):
+    """Visual prompt injection (VPIM) of `rcod-tiny`: a small vision tower of its own and one linear layer."""
+
+    kind: ClassVar[str] = "tower"
     image_side: int = 64
     """The whole picture is squashed to this side before the tower sees it."""
     tower_channels: tuple[int, ...] = (32, 64, 96, 96)
@@ -186,47 +242,125 @@ class PromptSpec(Spec):
 
 
 @dataclass(frozen=True)
+class ClipSpec(Spec):
+    """Visual prompt injection (VPIM) of the paper: CLIP ViT-L/14, all 257 tokens, and one linear layer 1024 → 1024."""
+
+    kind: ClassVar[str] = "clip"
+    image_side: int = 224
+    """The whole picture is squashed to this side before the tower sees it."""
+    patch: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    context: int = 1024
+    """Width of the visual tokens the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class TextSpec(Spec):
+    """A fixed text prompt, its embedding stored in the checkpoint; for models without VPIM. No text encoder runs."""
+
+    kind: ClassVar[str] = "text"
+    tokens: int = 77
+    context: int = 1024
+    """Width of the embedding the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class LoraSpec(Spec):
+    """Low-rank adaptation of a base, OSEDiff's placement (see `models.lora`)."""
+
+    unet_rank: int = 4
+    vae_rank: int = 4
+    alpha: float = 8.0
+    """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
+
+    def __post_init__(self) -> None:
+        """Reject ranks that are not positive.
+
+        Raises:
+            UsageError: naming them.
+        """
+        if self.unet_rank < 1 or self.vae_rank < 1:
+            raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
+
+
+@dataclass(frozen=True)
 class VariantSpec(Spec):
     """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
 
     name: str
-    wavelet: WaveletSpec = field(default_factory=WaveletSpec)
-    unet: UNetSpec = field(default_factory=UNetSpec)
-    prompt: PromptSpec = field(default_factory=PromptSpec)
+    autoencoder: WaveletSpec | KlSpec = field(default_factory=WaveletSpec)
+    unet: TinyUNetSpec | SdUNetSpec = field(default_factory=TinyUNetSpec)
+    prompt: TowerSpec | ClipSpec | TextSpec = field(default_factory=TowerSpec)
     grouping: GroupingSpec = field(default_factory=GroupingSpec)
+    lora: LoraSpec | None = None
+    """What is trained on top of a base; None for a model trained as a whole."""
+    base: str | None = None
+    """Name of the diffusion base in the manifest, for variants that have one."""
+    vision: str | None = None
+    """Name of the frozen vision tower in the manifest, for variants that borrow one."""
     noise_head: Literal["plain", "residual"] = "residual"
     """How the U-Net's output becomes eps in Eq. (3)."""
     scale: int = 4
     """Enlargement the variant was trained for."""
     color_fix: ColorFix = "wavelet"
     """Colour correction applied unless the user chooses another."""
+    limit_overshoot: bool = True
+    """Keep pixels within the range of the enlarged input nearby: no halos, but no texture beyond it either."""
+    least_side: int = 1
+    """Enlarged pictures are padded to at least this many pixels a side: a prior knows little about tiny crops."""
+    tile: int = 256
+    """Largest side of a planned tile, in input pixels."""
 
     def __post_init__(self) -> None:
         """Reject a spec that could not run.
 
         Raises:
-            UsageError: when the colour fix or the noise head is unknown, or the widest level does not split into heads.
+            UsageError: when the colour fix or the noise head is unknown.
         """
         if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual"}:
             raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
-        if self.unet.channels[-1] % self.unet.heads:
-            raise UsageError(self.name, f"{self.unet.channels[-1]} channels do not split into {self.unet.heads} heads")
 
     @property
     def multiple(self) -> int:
         """Sides of the enlarged picture must be multiples of this many pixels."""
-        return int(self.wavelet.factor * 2 ** (len(self.unet.channels) - 1))
+        return int(self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1))
 
 
-_NESTED: dict[tuple[str, str], type[Spec]] = {
-    ("VariantSpec", "wavelet"): WaveletSpec,
-    ("VariantSpec", "unet"): UNetSpec,
-    ("VariantSpec", "prompt"): PromptSpec,
-    ("VariantSpec", "grouping"): GroupingSpec,
+def _kinds(*alternatives: type[Spec]) -> dict[str, type[Spec]]:
+    return {alternative.kind: alternative for alternative in alternatives}
+
+
+_NESTED: dict[tuple[str, str], dict[str, type[Spec]]] = {
+    ("VariantSpec", "autoencoder"): _kinds(WaveletSpec, KlSpec),
+    ("VariantSpec", "unet"): _kinds(TinyUNetSpec, SdUNetSpec),
+    ("VariantSpec", "prompt"): _kinds(TowerSpec, ClipSpec, TextSpec),
+    ("VariantSpec", "grouping"): _kinds(GroupingSpec),
+    ("VariantSpec", "lora"): _kinds(LoraSpec),
 }
 
 RCOD_TINY = VariantSpec(name="rcod-tiny")
 """The embedded default. Its grouping bounds are fitted to its own latents before training."""
+
+RCOD_O = VariantSpec(
+    name="rcod-o",
+    autoencoder=KlSpec(),
+    unet=SdUNetSpec(),
+    prompt=ClipSpec(),
+    lora=LoraSpec(),
+    base="sd21-base",
+    vision="clip-vit-l14",
+    noise_head="plain",
+    color_fix="adain",
+    limit_overshoot=False,
+    least_side=512,
+    tile=192,
+)
+"""RCOD on OSEDiff's ground: SD 2.1-base, LoRA of rank 4, and CLIP's view of the picture instead of a text prompt."""
+
+VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O)}
+"""The variants side by side, by name."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ RcodsrError                1   something failed; the message names the file and 
 ├── ModelOutputError       1   the model produced NaN or a blank picture
 ├── UsageError             2   the request contradicts itself or the checkpoint
 ├── WeightsError           3   weights are unknown, unavailable or damaged
+│   └── HubError           3   the Hub itself cannot be reached or does not answer
 ├── DeviceError            4   the requested device or dtype is not there
 ├── TileMemoryError        5   out of memory at the smallest tile
 ├── NoInputError           6   nothing to do: no input pictures
@@ -52,6 +53,10 @@ class WeightsError(RcodsrError):
     """Weights are unknown, unavailable, or do not pass verification."""
 
     exit_code = 3
+
+
+class HubError(WeightsError):
+    """The Hub itself cannot be reached or does not answer; another repository on it would fail the same way."""
 
 
 class DeviceError(RcodsrError):

@@ -126,7 +126,7 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
     result.width, result.height = upscaled.picture.size
     result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
     result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
-    result.device, result.dtype = str(upscaler.runtime.device), upscaler.runtime.dtype_name
+    result.device, result.dtype = str(upscaler.runtime.device), upscaled.dtype
     result.weights = upscaler.weights_id
     if picture.alpha is not None and not io.has_room_for_alpha(format):
         result.note = f"transparency laid on white, {format} has none"

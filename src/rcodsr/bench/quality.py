@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcodsr.checkpoints.format import load_strictly
+from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.perceptual import LpipsSqueeze

@@ -1,87 +1,166 @@
 """Our checkpoint directory: reader and writer side by side.
 
-    config.json               format version, variant spec, training summary
-    unet.safetensors          the U-Net
-    vae.safetensors           the autoencoder
-    vision.safetensors        the vision tower
-    vpim.safetensors          VPIM's linear layer
+    config.json               format version, layout, variant spec, base, training summary
+
+    merged layout             everything that is needed, float16
+      unet.safetensors        the U-Net
+      vae.safetensors         the autoencoder
+      vision.safetensors      the vision tower
+      vpim.safetensors        VPIM's linear layer  (or prompt.safetensors: a fixed text prompt's embedding)
+
+    adapter layout            what training changed, float32; the rest comes from the bases that config.json names
+      unet_lora.safetensors   LoRA of the U-Net, and its conv_in
+      vae_lora.safetensors    LoRA of the autoencoder's encoder
+      vpim.safetensors
+
     README.md                 model card (not read)
 
-Safetensors only, strict keys, shapes and finiteness. Weights are stored as float16 and computed as float32.
+Safetensors only, strict keys, shapes and finiteness. Weights are computed as float32 unless the runtime says otherwise.
 """
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.resolve import ResolvedWeights
+from rcodsr.checkpoints.tensors import REMEDY, check_fit, load_strictly, read_tensors
 from rcodsr.config import VariantSpec
 from rcodsr.errors import UsageError, WeightsError
-from rcodsr.models.one_step import OneStepSR, build_model
+from rcodsr.models.build import build_model
+from rcodsr.models.one_step import OneStepSR
 
-FORMAT_VERSION = 1
-_REMEDY = "delete it and fetch or export the checkpoint again"
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """The contents of `config.json`."""
+
+    spec: VariantSpec
+    layout: str = "merged"
+    """merged, or adapter."""
+    bases: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of an adapter: for each base by name, sha256 of each of its files."""
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def parts(model: OneStepSR) -> dict[str, nn.Module]:
-    """The model's modules by the file each is stored in."""
-    return {
-        "unet.safetensors": model.unet,
-        "vae.safetensors": model.autoencoder,
-        "vision.safetensors": model.prompt.tower,
-        "vpim.safetensors": model.prompt.linear,
-    }
+    """The model's modules by the name of the file that stores each."""
+    return {"unet": model.unet, "vae": model.autoencoder, **model.prompt.parts()}
 
 
 def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None) -> None:
-    """Write a checkpoint directory; an old one of the same name is replaced as a whole.
+    """Write a merged checkpoint; an old directory of the same name is replaced as a whole.
 
     Args:
         directory: where it goes; parents are created.
-        model: what to store.
+        model: what to store, without LoRA layers.
         training: summary kept in `config.json` for the reader of the checkpoint.
-    """
-    staged, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
-    for leftover in (staged, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged.mkdir(parents=True)
-    for name, module in parts(model).items():
-        tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()}
-        save_file(tensors, staged / name, metadata={"format": "pt"})
-    config = {"format_version": FORMAT_VERSION, "variant": model.spec.to_dict(), "training": training or {}}
-    (staged / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if directory.exists():
-        directory.rename(old)
-    staged.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_model(directory: Path) -> OneStepSR:
-    """Read a checkpoint directory into a model on the CPU, float32, in evaluation mode.
 
     Raises:
-        WeightsError: when a file is missing or damaged, a key or shape does not fit, or a value is not finite.
+        WeightsError: when a value is not finite or does not fit into float16.
     """
-    spec = read_spec(directory)
+    tensors = {name: _for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
+    _write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}))
+
+
+def save_adapter(
+    directory: Path, model: OneStepSR, bases: Mapping[str, ResolvedWeights], training: dict[str, Any] | None = None
+) -> None:
+    """Write an adapter checkpoint: what training changed, over the bases it was trained on.
+
+    Args:
+        directory: where it goes; an old one of the same name is replaced as a whole.
+        model: with the LoRA layers of `models.lora.add_lora`.
+        bases: the bases by name, for their hashes.
+        training: summary kept in `config.json`.
+
+    Raises:
+        WeightsError: when a value is not finite.
+    """
+    tensors = {name: _for_disk(state, torch.float32) for name, state in _trained(model).items()}
+    hashes = {name: base.hashes for name, base in bases.items()}
+    _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}))
+
+
+def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool = True) -> OneStepSR:
+    """Read a checkpoint into a model on the CPU, float32, in evaluation mode.
+
+    Args:
+        directory: the checkpoint.
+        bases: of an adapter, what `read_config(directory).bases` names.
+        merge: fold the LoRA into the weights; False keeps the layers, for training.
+
+    Raises:
+        WeightsError: when a file is missing or damaged, a key or shape does not fit, a value is not finite, or a base is not
+            the one the adapter was trained on.
+    """
+    config = read_config(directory)
     try:
-        model = build_model(spec)
+        model = build_model(config.spec, weightless=True)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise WeightsError(directory / "config.json", f"describes no network ({error})", _REMEDY) from error
-    for name, module in parts(model).items():
-        load_strictly(module, directory / name)
+        raise WeightsError(directory / "config.json", f"describes no network ({error})", REMEDY) from error
+    if config.layout == "adapter":
+        _load_adapter(model, directory, config, bases or {}, merge)
+    else:
+        for name, module in parts(model).items():
+            load_strictly(module, directory / f"{name}.safetensors")
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def read_spec(directory: Path) -> VariantSpec:
-    """The variant spec of a checkpoint directory.
+def _load_adapter(
+    model: OneStepSR, directory: Path, config: CheckpointConfig, bases: Mapping[str, ResolvedWeights], merge: bool
+) -> None:
+    from rcodsr.models.lora import add_lora, merge_lora
+
+    if config.spec.lora is None:
+        raise WeightsError(directory / "config.json", "an adapter without a LoRA specification", REMEDY)
+    for name, expected in config.bases.items():
+        base = bases[name]
+        for file, sha256 in expected.items():
+            if base.hashes.get(file) != sha256:
+                found = base.hashes.get(file, "none")
+                cause = f"trained on another {name}: {file} should have sha256 {sha256[:12]}…, has {found[:12]}…"
+                raise WeightsError(directory, cause, "point --base-model to the base it was trained on")
+    load_bases(model, bases)
+    add_lora(model, config.spec.lora)
+    for name, state in _trained(model).items():
+        path = directory / f"{name}.safetensors"
+        tensors = read_tensors(path)
+        check_fit(path, tensors, state)
+        with torch.no_grad():
+            for key, value in tensors.items():
+                state[key].copy_(value)
+    if merge:
+        merge_lora(model.unet)
+        merge_lora(model.autoencoder)
+
+
+def _trained(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
+    """What training changes, by the name of the file that stores it; the tensors are the model's own."""
+    from rcodsr.models.lora import TRAINED_IN_FULL, trained_state
+
+    prompt = {name: dict(module.state_dict()) for name, module in model.prompt.parts().items() if name != "vision"}
+    return {
+        "unet_lora": trained_state(model.unet, TRAINED_IN_FULL),
+        "vae_lora": trained_state(model.autoencoder),
+        **prompt,
+    }
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """The configuration of a checkpoint directory.
 
     Raises:
-        WeightsError: when `config.json` is missing, damaged, or of a newer format.
+        WeightsError: when `config.json` is missing, damaged, or of another format.
     """
     path = directory / "config.json"
     try:
@@ -89,43 +168,42 @@ def read_spec(directory: Path) -> VariantSpec:
         version = config["format_version"]
         if version != FORMAT_VERSION:
             raise WeightsError(path, f"checkpoint format {version}, this version reads {FORMAT_VERSION}", "update rcodsr")
-        return VariantSpec.from_dict(config["variant"])
+        spec, layout = VariantSpec.from_dict(config["variant"]), config["layout"]
+        if layout not in {"merged", "adapter"}:
+            raise ValueError(f"unknown layout {layout}")
+        bases = {str(name): dict(files) for name, files in config.get("bases", {}).items()}
+        return CheckpointConfig(spec, layout, bases, config.get("training", {}))
     except FileNotFoundError:
         raise WeightsError(directory, "not a checkpoint directory (no config.json)", "point --weights to one") from None
-    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
-        raise WeightsError(path, f"damaged ({error})", _REMEDY) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise WeightsError(path, f"damaged ({error})", REMEDY) from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, as float32.
-
-    Raises:
-        WeightsError: when the file is missing, damaged, or holds values that are not finite.
-    """
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(path, "missing", _REMEDY) from None
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(path, f"damaged ({error})", _REMEDY) from error
-    for key, value in tensors.items():
+def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
+    for key, value in stored.items():
         if not torch.isfinite(value).all():
-            raise WeightsError(path, f"{key} holds NaN or infinity", _REMEDY)
-    return {key: value.float() for key, value in tensors.items()}
+            raise WeightsError(key, f"not finite as {dtype}", "the training has diverged; go back to an earlier state")
+    return stored
 
 
-def load_strictly(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a module: exactly its keys and shapes, finite values.
-
-    Raises:
-        WeightsError: naming the first thing that does not fit.
-    """
-    tensors, expected = read_tensors(path), module.state_dict()
-    missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
-    if missing or extra:
-        raise WeightsError(path, f"keys do not fit: missing {missing}, unexpected {extra}", _REMEDY)
-    for key, value in tensors.items():
-        if value.shape != expected[key].shape:
-            shapes = f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
-            raise WeightsError(path, f"{key} has shape {shapes}", _REMEDY)
-    module.load_state_dict(tensors)
+def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig) -> None:
+    """Stage a whole directory beside the target, then swap."""
+    staged, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
+    for leftover in (staged, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir(parents=True)
+    for name, tensors in files.items():
+        save_file(tensors, staged / f"{name}.safetensors", metadata={"format": "pt"})
+    values = {
+        "format_version": FORMAT_VERSION,
+        "layout": config.layout,
+        "variant": config.spec.to_dict(),
+        "bases": config.bases,
+        "training": config.training,
+    }
+    (staged / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if directory.exists():
+        directory.rename(old)
+    staged.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)

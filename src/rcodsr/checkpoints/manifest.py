@@ -12,19 +12,31 @@ class ManifestFile:
     """One file of a checkpoint."""
 
     name: str
-    bytes: int
-    sha256: str
+    bytes: int | None = None
+    sha256: str | None = None
+    """None: nobody has computed it yet; the resolver records what it finds at the first download."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository on the Hub."""
+
+    repo: str
+    revision: str | None = None
+    """40 hex digits, or None: the resolver pins the commit at the first download."""
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One named checkpoint."""
+    """One named checkpoint or base."""
 
     name: str
     status: str
-    """packaged, or unpublished."""
+    """packaged, hub, or unpublished."""
     about: str
     licence: str
+    sources: tuple[Source, ...]
+    """Where it can be had, in the order they are tried."""
     files: tuple[ManifestFile, ...]
 
     @property
@@ -42,6 +54,7 @@ def read_manifest() -> dict[str, ManifestEntry]:
             status=entry["status"],
             about=entry["about"],
             licence=entry.get("licence", ""),
+            sources=tuple(Source(**source) for source in entry.get("sources", ())),
             files=tuple(ManifestFile(**file) for file in entry.get("files", ())),
         )
         for name, entry in values.items()

@@ -29,6 +29,10 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def silent(text: str) -> None:
+    """In the place of `note` when people asked for quiet."""
+
+
 def result_line(text: str) -> None:
     """One result on standard output; a path keeps its bytes.
 

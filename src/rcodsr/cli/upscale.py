@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.streams import Progress, error_line, json_line, note
+from rcodsr.cli.streams import Progress, error_line, json_line, note, silent
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, ColorFix, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rcodsr.batch.pipeline import Result
-    from rcodsr.engine.upscaler import Upscaler
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
     "or fidelity, neutral, realism. Default 0.5."
 )
+_WEIGHTS_HELP = "Name, checkpoint directory, org/repo on the Hugging Face Hub, or random:VARIANT[:SEED]."
 
 
 class Format(StrEnum):
@@ -55,7 +55,12 @@ def upscale(
     color_fix: Annotated[
         str | None, typer.Option("--color-fix", help="wavelet, adain or none; default as the weights say.")
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", help="Name or checkpoint directory.")] = "rcod-tiny",
+    weights: Annotated[str, typer.Option("--weights", help=_WEIGHTS_HELP)] = "rcod-tiny",
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of --weights org/repo.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
@@ -65,7 +70,7 @@ def upscale(
         bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say which device, dtype and weights are used.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more about each picture.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines instead of a bar.")] = False,
 ) -> int:
     """Enlarge pictures.
@@ -86,9 +91,14 @@ def upscale(
     if json and output == "-":
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
     prepare_outputs(jobs)
-    upscaler = _load(weights, device, dtype, verbose, quiet)
+    from rcodsr.engine.upscaler import Upscaler
+
+    log = silent if quiet else note
+    number: Dtype = dtype  # type: ignore[assignment]
+    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)
+    log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     results = run(jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
-    return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-")
+    return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-", verbose=verbose)
 
 
 def _options(
@@ -106,17 +116,9 @@ def _options(
     return UpscaleOptions(realism=chosen, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
 
 
-def _load(weights: str, device: str, dtype: str, verbose: bool, quiet: bool) -> "Upscaler":
-    from rcodsr.engine.upscaler import Upscaler
-
-    number: Dtype = dtype  # type: ignore[assignment]
-    upscaler = Upscaler.load(weights, device, number)
-    if verbose and not quiet:
-        note(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-    return upscaler
-
-
-def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, bar: bool, stream: bool) -> int:
+def _report(
+    results: "Iterator[Result]", total: int, json: bool, quiet: bool, bar: bool, stream: bool, verbose: bool = False
+) -> int:
     """Show results as they come; the exit code says whether any failed."""
     counts = {"planned": 0, "done": 0, "skipped": 0, "failed": 0}
     codes: set[int] = set()  # of the failures
@@ -133,7 +135,7 @@ def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, ba
                 if result.exit_code != OutputError.exit_code:  # that one ends the batch and is shown then
                     progress.failed(result.error)
             else:
-                progress.advance(Path(result.input).name, _describe(result))
+                progress.advance(Path(result.input).name, _describe(result, verbose))
     except RcodsrError as error:
         progress.close()
         not_started = total - sum(counts.values())
@@ -150,9 +152,10 @@ def _report(results: "Iterator[Result]", total: int, json: bool, quiet: bool, ba
     return 1 if codes else 0
 
 
-def _describe(result: "Result") -> str:
+def _describe(result: "Result", verbose: bool) -> str:
     size = f"  {result.width}x{result.height}" if result.width else ""
     steered = f"  realism {result.realism:g} (timestep {result.timestep})" if result.realism is not None else ""
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
+    computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
     remark = f"  ({result.note})" if result.note else ""
-    return f"{result.status} {result.input}{size}{steered}{seconds}{remark}"
+    return f"{result.status} {result.input}{size}{steered}{seconds}{computed}{remark}"

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from rcodsr.config import Dtype
+from rcodsr.config import Dtype, VariantSpec
 from rcodsr.errors import DeviceError, UsageError
 
 SMALLEST_TILE = 64
 """Input pixels; below this an out-of-memory error is final."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# measured on rcod-tiny: activations that are alive at once, per pixel of the enlarged tile, in values
-_VALUES_PER_PIXEL = 120
+_VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
+"""Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,18 @@ def choose_runtime(device: str = "auto", dtype: Dtype = "auto") -> Runtime:
     return Runtime(chosen, number, f"{chosen} ({why_device}), {why_dtype}")
 
 
-def plan_tile(runtime: Runtime, scale: int) -> int:
-    """Tile side in input pixels: on a GPU as free memory allows, at most 256; elsewhere 256.
+def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
+    """Tile side in input pixels: the variant's own, on a GPU less where free memory does not allow it.
 
-    A CPU's tiles do not depend on the memory that happens to be free, because the last bit of a picture depends on its tiles.
-    They need about 0.6 GB, and halve only when an allocation fails.
+    A CPU's tiles do not depend on the memory that happens to be free, because the last bit of a picture depends on its tiles;
+    they halve only when an allocation fails.
     """
     if runtime.device.type != "cuda":
-        return 256
+        return spec.tile
     budget = float(torch.cuda.mem_get_info(runtime.device)[0]) / 4
-    side = int((budget / (_VALUES_PER_PIXEL * runtime.dtype.itemsize)) ** 0.5) // scale
-    return max(SMALLEST_TILE, min(256, side // 32 * 32))
+    values = _VALUES_PER_PIXEL[spec.autoencoder.kind]
+    side = int((budget / (values * runtime.dtype.itemsize)) ** 0.5) // spec.scale
+    return max(SMALLEST_TILE, min(spec.tile, side // 32 * 32))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.hub import DEFAULT, resolve
+from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
@@ -25,6 +27,9 @@ from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
+
+_FLAT, _LIVELY = 1e-4, 1e-2
+"""Standard deviations in [-1, 1]: an output below the first for an input above the second is blank."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Upscaled:
     level: str
     tiles: int
     unet_passes: int
+    dtype: str
+    """What it was computed in: float32 where the asked dtype gave no picture."""
     seconds: float
 
 
@@ -47,26 +54,47 @@ class Upscaler:
         model: on the runtime's device, in its dtype.
         runtime: where the model is.
         weights_id: name and digest of the weights, for records.
+        reload: gives the weights again in float32, for pictures that a smaller dtype fails on.
     """
 
-    def __init__(self, model: OneStepSR, runtime: Runtime, weights_id: str) -> None:
+    def __init__(
+        self, model: OneStepSR, runtime: Runtime, weights_id: str, reload: Callable[[], OneStepSR] | None = None
+    ) -> None:
         self.model = model
         self.runtime = runtime
         self.weights_id = weights_id
+        self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
+        self._exact: Upscaler | None = None
+        self._exact_lock = threading.Lock()
 
     @classmethod
-    def load(cls, weights: str = DEFAULT, device: str = "auto", dtype: Dtype = "auto") -> Upscaler:
-        """Load weights by name or path.
+    def load(
+        cls,
+        weights: str = DEFAULT,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        base_model: str | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+        log: Log = silent,
+    ) -> Upscaler:
+        """Load weights by name, path, organisation/repository on the Hub, or `random:VARIANT[:SEED]`; see `load`.
 
         Raises:
+            UsageError: when the request contradicts itself.
             WeightsError: when they are unknown, unavailable or damaged.
             DeviceError: when the device or dtype is not available.
         """
         runtime = choose_runtime(device, dtype)
-        resolved = resolve(weights)
-        model = load_model(resolved.directory).to(runtime.device)
-        model.unet.to(runtime.dtype)
-        return cls(model, runtime, resolved.id)
+        request = LoadRequest(weights, base_model, revision, offline)
+
+        def reload() -> OneStepSR:
+            return load_weights(request, log).model.to(runtime.device)
+
+        loaded = load_weights(request, log)
+        # the dtype first: half the bytes travel
+        model = loaded.model.to_dtype(runtime.dtype).to(runtime.device)
+        return cls(model, runtime, loaded.id, reload)
 
     def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: object) -> Image.Image:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
@@ -96,10 +124,28 @@ class Upscaler:
     def run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         """Enlarge one picture, keeping its alpha, greyness and metadata.
 
+        A picture that comes out as NaN or blank in a smaller dtype is computed again in float32.
+
         Raises:
             TileMemoryError: when the picture, or even the smallest tile, does not fit into memory.
-            ModelOutputError: when the model returns NaN, also in float32.
+            ModelOutputError: when the model returns no picture, also in float32.
         """
+        try:
+            return self._run(picture, options)
+        except ModelOutputError:
+            if self.runtime.dtype == torch.float32:
+                raise
+        return self._in_float32()._run(picture, options)
+
+    def _in_float32(self) -> Upscaler:
+        """The same weights in float32, loaded when they are first needed."""
+        with self._exact_lock:
+            if self._exact is None:
+                runtime = Runtime(self.runtime.device, torch.float32, f"fp32 (no picture in {self.runtime.dtype_name})")
+                self._exact = Upscaler(self._reload(), runtime, self.weights_id)
+            return self._exact
+
+    def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         started = time.perf_counter()
         grouping = self.model.spec.grouping
         timestep = grouping.realism_timestep(options.realism)
@@ -121,6 +167,7 @@ class Upscaler:
             level=grouping.level(timestep),
             tiles=tiles,
             unet_passes=1,
+            dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
 
@@ -128,14 +175,16 @@ class Upscaler:
         """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, and the number of tiles."""
         spec = self.model.spec
         enlarged = upsample(rgb[None], spec.scale)
-        padded = pad_to_multiple(enlarged, spec.multiple)
+        padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         t = torch.tensor([timestep], device=self.runtime.device)
         condition = self.model.condition(enlarged.to(self.runtime.device), t)
-        tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec.scale)
+        tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
         restored, tiles = self._with_smaller_tiles(padded, condition, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
-        return color.limit_overshoot(restored, enlarged[0]), tiles
+        if spec.limit_overshoot:
+            color.limit_overshoot(restored, enlarged[0])
+        return restored, tiles
 
     def _with_smaller_tiles(self, padded: Tensor, condition: Condition, tile: int, overlap: int) -> tuple[Tensor, int]:
         """Run over tiles, halving them when memory runs out."""
@@ -157,32 +206,47 @@ class Upscaler:
         blended = torch.zeros_like(padded[0])
         for rows, columns, weight in grid:
             tile = padded[:, :, rows, columns].to(self.runtime.device)
-            restored = self._finite(2 * tile - 1, condition).add_(1).mul_(0.5)
+            restored = self._sound(2 * tile - 1, condition).add_(1).mul_(0.5)
             blended[:, rows, columns] += restored[0].to(padded.device) * weight
         return blended
 
-    def _finite(self, tile: Tensor, condition: Condition) -> Tensor:
-        """The model's output for a tile, computed again in float32 if it is not finite."""
+    def _sound(self, tile: Tensor, condition: Condition) -> Tensor:
+        """The model's output for a tile in [-1, 1], if it is a picture.
+
+        Raises:
+            ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
+        """
         restored = self.model(tile, condition)
-        if torch.isfinite(restored).all():
-            return restored
-        if self.runtime.dtype != torch.float32:
-            restored = copy.deepcopy(self.model).float()(tile, condition)
-            if torch.isfinite(restored).all():
-                return restored
-        raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
+        if not torch.isfinite(restored).all():
+            raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
+        if restored.std() < _FLAT and tile.std() > _LIVELY:
+            raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
+        return restored
 
 
-def load(weights: str = DEFAULT, device: str = "auto", dtype: Dtype = "auto") -> Upscaler:
+def load(
+    weights: str = DEFAULT,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    base_model: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    log: Log = silent,
+) -> Upscaler:
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
 
     Args:
-        weights: a name of the manifest or a checkpoint directory.
+        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, fp32, bf16 or fp16.
+        base_model: directory or repository that stands in for the base of an adapter checkpoint.
+        revision: commit, branch or tag of a repository.
+        offline: ask no server; what is cached still works.
+        log: receives a line when something is fetched.
 
     Raises:
+        UsageError: when the request contradicts itself.
         WeightsError: when the weights are unknown, unavailable or damaged.
         DeviceError: when the device or dtype is not available.
     """
-    return Upscaler.load(weights, device, dtype)
+    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log)

@@ -28,22 +28,23 @@ def upsample(x: Tensor, scale: int) -> Tensor:
     return resize(x, x.shape[-2] * scale, x.shape[-1] * scale)
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad right and bottom so that both sides are multiples of `multiple`.
+def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Pad right and bottom so that both sides are multiples of `multiple` and not below `least`.
 
     Reflects as far as the picture reaches, then repeats the edge, so every size from 1×1 works.
 
     Args:
         x: shape (B, C, H, W).
         multiple: in pixels.
+        least: smallest side of the result, in pixels.
 
     Returns:
         Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
     """
     height, width = x.shape[-2:]
-    if height % multiple == 0 and width % multiple == 0:
+    down, right = (-side % multiple if side >= least else -least % multiple + least - side for side in (height, width))
+    if not (down or right):
         return x
-    down, right = -height % multiple, -width % multiple
     mirrored = (0, min(right, width - 1), 0, min(down, height - 1))
     x = F.pad(x, mirrored, mode="reflect")
     return F.pad(x, (0, right - mirrored[1], 0, down - mirrored[3]), mode="replicate")

@@ -66,6 +66,7 @@ class WaveletAutoencoder(nn.Module):
         spec: levels and width of the refinement.
     """
 
+    keeps_float32 = True  # the transform subtracts nearly equal numbers
     mean: Tensor
     std: Tensor
 

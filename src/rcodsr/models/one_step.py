@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from rcodsr.config import VariantSpec
 from rcodsr.diffusion.schedule import NoiseSchedule
-from rcodsr.models.autoencoder import WaveletAutoencoder
-from rcodsr.models.modulation import Modulation, Modulator, NoModulation
-from rcodsr.models.prompts import VisualPrompt
-from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.models.modulation import Modulation, Modulator
+
+if TYPE_CHECKING:
+    from rcodsr.models.autoencoder import WaveletAutoencoder
+    from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+    from rcodsr.models.stable_diffusion import KlAutoencoder, SdUNet
+    from rcodsr.models.tiny_unet import TinyUNet
+
+    Autoencoder: TypeAlias = WaveletAutoencoder | KlAutoencoder
+    Denoiser: TypeAlias = TinyUNet | SdUNet
+    Prompt: TypeAlias = VisualPrompt | FixedPrompt
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Condition:
     timestep: Tensor
     """Shape (B,), int64 in [0, 999]."""
     tokens: Tensor
-    """Visual tokens, shape (B, N, D)."""
+    """Visual tokens or a text's embedding, shape (B, N, D)."""
     modulation: Modulation = field(default_factory=Modulation)
 
     def __len__(self) -> int:
@@ -83,7 +90,7 @@ class OneStepSR(nn.Module):
         spec: what the variant is; kept for those who need its scale, padding and grouping.
         autoencoder: pixels ↔ latents.
         unet: the denoising network.
-        prompt: visual tokens of a picture.
+        prompt: context of the U-Net's cross-attention.
         schedule: α_t and σ_t.
         noise_head: the U-Net's output → eps.
         modulator: degradation modulation, or the null object.
@@ -92,9 +99,9 @@ class OneStepSR(nn.Module):
     def __init__(
         self,
         spec: VariantSpec,
-        autoencoder: WaveletAutoencoder,
-        unet: TinyUNet,
-        prompt: VisualPrompt,
+        autoencoder: Autoencoder,
+        unet: Denoiser,
+        prompt: Prompt,
         schedule: NoiseSchedule,
         noise_head: NoiseHead,
         modulator: Modulator,
@@ -112,6 +119,14 @@ class OneStepSR(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.unet.parameters()).device
+
+    def to_dtype(self, dtype: torch.dtype) -> OneStepSR:
+        """Cast the networks, in place. Eq. (3) and the wavelet transform stay float32, whatever the dtype."""
+        networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt)
+        for module in networks:
+            if not getattr(module, "keeps_float32", False):
+                module.to(dtype)
+        return self
 
     def condition(self, x_l: Tensor, timestep: Tensor) -> Condition:
         """Everything the U-Net is told about pictures, measured once before tiling.
@@ -150,17 +165,3 @@ class OneStepSR(nn.Module):
         """Encode, restore, decode: (B, 3, H, W) in [-1, 1] → the same shape, not clamped."""
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))
-
-
-def build_model(spec: VariantSpec) -> OneStepSR:
-    """The networks of a variant with fresh weights; the one place that turns the spec's choices into objects."""
-    schedule = NoiseSchedule()
-    return OneStepSR(
-        spec=spec,
-        autoencoder=WaveletAutoencoder(spec.wavelet),
-        unet=TinyUNet(spec.wavelet.channels, spec.prompt.context, spec.unet),
-        prompt=VisualPrompt(spec.prompt),
-        schedule=schedule,
-        noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
-        modulator=NoModulation(),
-    )

@@ -1,10 +1,10 @@
-"""Visual prompt injection (VPIM): the picture itself is the prompt of the U-Net's cross-attention."""
+"""What the U-Net's cross-attention is told: the picture itself (VPIM), or a fixed text."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.config import PromptSpec
+from rcodsr.config import TextSpec
 
 
 class TinyVisionTower(nn.Module):
@@ -12,6 +12,9 @@ class TinyVisionTower(nn.Module):
 
     The first token is the mean of the others, the counterpart of a class token.
     """
+
+    resample = "bilinear"
+    keeps_float32 = True  # too small to gain from less
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -30,22 +33,30 @@ class TinyVisionTower(nn.Module):
 
 
 class VisualPrompt(nn.Module):
-    """VPIM: vision tower and one trainable linear layer, c_y = MLP(Y(x_L)).
+    """VPIM: frozen vision tower and one trainable linear layer, c_y = MLP(Y(x_L)).
 
     The paper's Algorithm 1 writes Y(MLP(z_L)); its text and parameter counts mean this order.
 
     Args:
-        spec: side the picture is squashed to, tower, width of the tokens.
+        tower: (B, 3, side, side) in [0, 1] → tokens (B, 1 + N, width).
+        side: the whole picture is squashed to this side.
+        width: of the tower's tokens.
+        context: width of the tokens the U-Net attends to.
     """
 
-    def __init__(self, spec: PromptSpec) -> None:
+    def __init__(self, tower: nn.Module, side: int, width: int, context: int) -> None:
         super().__init__()
-        self.side = spec.image_side
-        self.tower = TinyVisionTower(spec.tower_channels)
-        self.linear = nn.Linear(spec.tower_channels[-1], spec.context)
+        self.side = side
+        self.tower = tower
+        self.linear = nn.Linear(width, context)
+
+    @property
+    def keeps_float32(self) -> bool:
+        """As the tower."""
+        return bool(self.tower.keeps_float32)
 
     def forward(self, x_l: Tensor) -> Tensor:
-        """Visual tokens of the whole picture.
+        """Visual tokens of whole pictures.
 
         Args:
             x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1], any size.
@@ -53,6 +64,34 @@ class VisualPrompt(nn.Module):
         Returns:
             Shape (B, 1 + N, D).
         """
-        squashed = F.interpolate(x_l, (self.side, self.side), mode="bilinear", antialias=True)
+        mode = str(self.tower.resample)
+        squashed = F.interpolate(x_l, (self.side, self.side), mode=mode, antialias=True).clamp(0, 1)
         out: Tensor = self.linear(self.tower(squashed))
         return out
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Modules by the name of the file that stores them."""
+        return {"vision": self.tower, "vpim": self.linear}
+
+
+class FixedPrompt(nn.Module):
+    """One text embedding for every picture, computed once by the base's text encoder (`checkpoints.text`) and stored.
+
+    Args:
+        spec: number of tokens and their width.
+    """
+
+    keeps_float32 = False
+    embedding: Tensor
+
+    def __init__(self, spec: TextSpec) -> None:
+        super().__init__()
+        self.register_buffer("embedding", torch.zeros(1, spec.tokens, spec.context))
+
+    def forward(self, x_l: Tensor) -> Tensor:
+        """The embedding, once per picture of `x_l` (B, 3, H, W): shape (B, N, D)."""
+        return self.embedding.expand(len(x_l), -1, -1)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Modules by the name of the file that stores them."""
+        return {"prompt": self}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.config import UNetSpec
+from rcodsr.config import TinyUNetSpec
 
 
 class TimestepEmbedding(nn.Module):
@@ -94,7 +94,7 @@ class TinyUNet(nn.Module):
         spec: widths, depths, embedding, heads.
     """
 
-    def __init__(self, latent_channels: int, context: int, spec: UNetSpec) -> None:
+    def __init__(self, latent_channels: int, context: int, spec: TinyUNetSpec) -> None:
         super().__init__()
         widths, *_, middle = spec.channels, spec.blocks[-1]
         pairs = list(itertools.pairwise(widths))

@@ -8,11 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rcodsr.config import RCOD_TINY, VariantSpec
+from rcodsr.config import RCOD_TINY, VARIANTS, VariantSpec
 from rcodsr.data.degradation import PRESETS
 from rcodsr.errors import UsageError
-
-VARIANTS = {"rcod-tiny": RCOD_TINY}
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from rcodsr.checkpoints.format import load_strictly, save_model
+from rcodsr.checkpoints.format import save_model
+from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.config import VariantSpec
 from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import OutputError, RcodsrError, UsageError
 from rcodsr.images import io
 from rcodsr.images.resize import upsample
+from rcodsr.models.build import build_model
 from rcodsr.models.discriminator import PatchDiscriminator
-from rcodsr.models.one_step import build_model
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
 from rcodsr.training.recipe import Phase, Recipe

@@ -1,0 +1,74 @@
+"""The frozen parts of a variant from the files others published: Stable Diffusion's U-Net and autoencoder, CLIP's tower."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from rcodsr.checkpoints.resolve import ResolvedWeights
+from rcodsr.checkpoints.tensors import REMEDY, check_fit, read_tensors
+from rcodsr.errors import WeightsError
+from rcodsr.models.one_step import OneStepSR
+
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Names of the autoencoder's attention before diffusers renamed them; published files hold either."""
+
+
+def load_bases(model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> None:
+    """Load the published weights of a variant's bases, every key of every file accounted for.
+
+    Args:
+        model: without LoRA; may have been built weightless.
+        bases: verified base directories by name: `spec.base` and `spec.vision`.
+
+    Raises:
+        WeightsError: when a file does not fit, or the base predicts something other than noise.
+    """
+    if model.spec.base is not None:
+        diffusion = bases[model.spec.base].directory
+        _check_prediction(diffusion / "scheduler" / "scheduler_config.json")
+        _load(model.unet, diffusion / "unet" / "diffusion_pytorch_model.safetensors", str)
+        _load(model.autoencoder, diffusion / "vae" / "diffusion_pytorch_model.safetensors", _new_attention_name)
+    if model.spec.vision is not None:
+        tower = model.prompt.get_submodule("tower.vision")
+        _load(tower, bases[model.spec.vision].directory / "model.safetensors", _vision_name)
+
+
+def _load(module: nn.Module, path: Path, rename: Callable[[str], str | None]) -> None:
+    expected = module.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for key, value in read_tensors(path).items():
+        name = rename(key)
+        if name is None:
+            continue
+        # attention as 1×1 convolution became a linear layer
+        tensors[name] = value.flatten(1) if name in expected and value.dim() == 4 and expected[name].dim() == 2 else value
+    check_fit(path, tensors, expected)
+    module.load_state_dict(tensors, assign=True)
+
+
+def _new_attention_name(key: str) -> str:
+    for old, new in _OLD_ATTENTION.items():
+        key = key.replace(f".attentions.0{old}", f".attentions.0{new}")
+    return key
+
+
+def _vision_name(key: str) -> str | None:
+    """The name within the vision tower; None for the text side, the projections, and position numbers older files carry."""
+    name = key.removeprefix("vision_model.")
+    return None if name == key or name == "embeddings.position_ids" else name
+
+
+def _check_prediction(path: Path) -> None:
+    """SD 2.1 and SD 2.1-base have the same shapes, but only the latter predicts noise, as Eq. (3) needs.
+
+    Raises:
+        WeightsError: for any other.
+    """
+    try:
+        prediction = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(path, f"damaged ({error})", REMEDY) from error
+    if prediction != "epsilon":
+        raise WeightsError(path, f"this base predicts {prediction}, not noise", "use SD 2.1-base, not SD 2.1")

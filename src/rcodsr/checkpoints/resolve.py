@@ -1,0 +1,287 @@
+"""From what a user calls weights to a verified local directory: packaged, a path, or a commit on the Hub.
+
+Every file is hashed each time it is used. Once downloaded and pinned, nothing is asked of any server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rcodsr.checkpoints.hub import COMMIT, Repository, endpoint
+from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, Source, read_manifest
+from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
+from rcodsr.errors import HubError, UsageError, WeightsError
+
+DEFAULT = "rcod-tiny"
+Log = Callable[[str], None]
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OURS = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json)")
+"""Files of our checkpoint format: at the top of a repository, plain names."""
+
+
+def silent(line: str) -> None:
+    """A log that says nothing."""
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """A checkpoint or base that is on this machine, its files verified."""
+
+    name: str
+    directory: Path
+    hashes: dict[str, str]
+    """sha256 of each file, by its name in the directory."""
+    source: str = "local"
+    """packaged, local, or repository@commit."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the hashes of its files: two checkpoints with the same digest give the same pixels."""
+        return hashlib.sha256("".join(self.hashes[name] for name in sorted(self.hashes)).encode()).hexdigest()
+
+
+def resolve(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
+    """Find weights and verify their files.
+
+    Args:
+        weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub.
+        revision: commit, branch or tag, for a repository; a commit of 40 hex digits pins it.
+        offline: ask no server.
+        log: receives a line when something is fetched.
+
+    Raises:
+        UsageError: when a revision is given for what has none.
+        WeightsError: when they are unknown, not published, not to be had, or do not match their hashes.
+    """
+    manifest = read_manifest()
+    entry = manifest.get(weights)
+    is_repo = entry is None and not Path(weights).is_dir() and _REPO.fullmatch(weights) is not None
+    if revision is not None and not is_repo:
+        raise UsageError("--revision", f"{weights} is not a repository on the Hub", "leave it out, or use --weights org/repo")
+    if is_repo:
+        return _Fetcher(f"{weights}@{revision or 'main'}", (Source(weights, revision),), (), offline, log).resolve()
+    if entry is None:
+        return _local(weights, sorted(manifest))
+    if entry.status == "packaged":
+        return _packaged(entry)
+    if entry.status == "unpublished":
+        raise WeightsError(
+            weights,
+            f"no weights are published ({entry.about})",
+            f"train them (rcodsr train recipes/{weights}.toml), or point --weights to a checkpoint directory or org/repo",
+        )
+    return _Fetcher(weights, entry.sources, entry.files, offline, log).resolve()
+
+
+def resolve_base(name: str, override: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
+    """Find what a checkpoint is an adapter of.
+
+    Args:
+        name: a base of the manifest.
+        override: a directory laid out like the base's repository, or organisation/name of another repository.
+        offline: ask no server.
+        log: receives a line when something is fetched.
+
+    Raises:
+        WeightsError: as `resolve`.
+    """
+    entry = read_manifest().get(name)
+    if entry is None:
+        raise WeightsError(name, "unknown base", "update rcodsr, or export the checkpoint merged")
+    if override is None:
+        return _Fetcher(name, entry.sources, entry.files, offline, log).resolve()
+    if Path(override).is_dir():
+        names = [file.name for file in entry.files]
+        return ResolvedWeights(name, Path(override), sha256_all(Path(override), names))
+    if not _REPO.fullmatch(override):
+        raise WeightsError(override, "no such directory", "give --base-model a directory, or organisation/name")
+    return _Fetcher(f"{name}@{override}", (Source(override),), entry.files, offline, log).resolve()
+
+
+def _packaged(entry: ManifestEntry) -> ResolvedWeights:
+    hashes = sha256_all(entry.directory, [file.name for file in entry.files])
+    for file in entry.files:
+        if hashes[file.name] != file.sha256:
+            path = entry.directory / file.name
+            raise WeightsError(path, "damaged (its sha256 is not the published one)", "install rcodsr again")
+    return ResolvedWeights(entry.name, entry.directory, hashes, "packaged")
+
+
+def _local(weights: str, known: list[str]) -> ResolvedWeights:
+    directory = Path(weights)
+    if not directory.is_dir():
+        remedy = f"use one of {', '.join(known)}, random:rcod-o, a checkpoint directory, or org/repo"
+        raise WeightsError(weights, "unknown weights", remedy)
+    if not (directory / "config.json").exists():
+        raise WeightsError(weights, "not a checkpoint directory (no config.json)", "point --weights to one")
+    names = [path.name for path in directory.iterdir() if _OURS.fullmatch(path.name)]
+    return ResolvedWeights(directory.resolve().name, directory, sha256_all(directory, names))
+
+
+class _Fetcher:
+    """Brings the files of one name into the cache: pinned commit first, then the sources in order.
+
+    Args:
+        key: what the pin is recorded under.
+        sources: repositories to try.
+        files: wanted files; empty for all of our checkpoint format.
+        offline: ask no server.
+        log: receives a line when something is fetched.
+    """
+
+    def __init__(self, key: str, sources: Sequence[Source], files: Sequence[ManifestFile], offline: bool, log: Log) -> None:
+        from huggingface_hub import constants
+
+        self.key, self.sources, self.files, self.log = key, sources, files, log
+        self.offline = offline or constants.is_offline_mode()
+
+    def resolve(self) -> ResolvedWeights:
+        """Verified files; no request when they are cached and pinned."""
+        for pin in self._known_pins():
+            paths = self._cached(pin)
+            if paths is not None and (hashes := self._verified(pin, paths)) is not None:
+                return self._done(pin, paths, hashes)
+        if self.offline:
+            repo = self.sources[0].repo
+            raise WeightsError(self.key, "not in the cache, and offline", f"run once online, or `hf download {repo}`")
+        _warn_of_plain_http(self.log)
+        problems: list[WeightsError] = []
+        for source in self.sources:
+            try:
+                return self._download(source)
+            except HubError as error:
+                raise (problems or [error])[0] from error
+            except WeightsError as error:
+                problems.append(error)
+        first, *others = problems
+        also = f" (and {', '.join(error.subject for error in others)}: {others[-1].cause})" if others else ""
+        raise WeightsError(first.subject, first.cause + also, first.remedy) from first
+
+    def _known_pins(self) -> Iterable[Pin]:
+        """The recorded pin, else what the cache holds of the sources, fetched by another program perhaps."""
+        recorded = read_pin(self.key)
+        if recorded is not None:
+            yield recorded
+            return
+        for source in self.sources:
+            revision = source.revision or "main"
+            names = [file.name for file in self.files] or ["config.json"]
+            paths = [Repository(source.repo, self.log).cached(name, revision) for name in names]
+            first = paths[0]
+            if first is None or None in paths:
+                continue
+            snapshot = _root(first, names[0])
+            files = self.files or [ManifestFile(p.name) for p in snapshot.iterdir() if _OURS.fullmatch(p.name)]
+            yield Pin(source.repo, snapshot.name, tuple(_with_cache_hash(snapshot, file) for file in files))
+
+    def _cached(self, pin: Pin) -> list[Path] | None:
+        repository = Repository(pin.repo, self.log)
+        paths = [repository.cached(file.name, pin.revision) for file in pin.files]
+        found = [path for path in paths if path is not None]
+        return found if len(found) == len(paths) and found else None
+
+    def _verified(self, pin: Pin, paths: list[Path]) -> dict[str, str] | None:
+        """Hashes of the files if all are as pinned; damaged ones leave the cache, to be fetched again.
+
+        Raises:
+            WeightsError: naming the damaged file when nothing may be fetched.
+        """
+        hashes = sha256_all(_root(paths[0], pin.files[0].name), [file.name for file in pin.files])
+        pairs = zip(pin.files, paths, strict=True)
+        damaged = [path for file, path in pairs if file.sha256 not in {None, hashes[file.name]}]
+        for path in damaged:
+            if self.offline:
+                raise WeightsError(path, "damaged (its sha256 has changed)", "run once online, it is then fetched again")
+            self.log(f"{path}: damaged (its sha256 has changed), fetching it again")
+            Repository(pin.repo, self.log).discard(path)
+        return None if damaged else hashes
+
+    def _download(self, source: Source) -> ResolvedWeights:
+        repository, known = Repository(source.repo, self.log), read_pin(self.key)
+        revision = known.revision if known is not None and known.repo == source.repo else source.revision
+        commit, remote = repository.commit(revision)
+        described = {file.name: file for file in remote}
+        wanted = list(self.files) or [ManifestFile(name) for name in described if _OURS.fullmatch(name)]
+        if not self.files and "config.json" not in described:
+            raise WeightsError(source.repo, "no checkpoint of rcodsr (no config.json)", "choose another repository")
+        fixed = {file.name: file.sha256 for file in known.files} if known is not None else {}
+        paths, files = [], []
+        for file in wanted:
+            about = described.get(file.name)
+            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes else ""
+            if repository.cached(file.name, commit) is None:
+                self.log(f"fetching {source.repo}@{commit[:12]} {file.name}{size}")
+            expected = file.sha256 or fixed.get(file.name) or (about.sha256 if about is not None else None)
+            path, found = _fetch(repository, file.name, commit, expected)
+            paths.append(path)
+            files.append(ManifestFile(file.name, path.stat().st_size, found))
+        pin = Pin(source.repo, commit, tuple(files))
+        if source.revision is None or not COMMIT.fullmatch(source.revision):
+            self.log(f"{self.key}: pinned to {source.repo} at commit {commit}")
+        return self._done(pin, paths, {file.name: str(file.sha256) for file in files})
+
+    def _done(self, pin: Pin, paths: list[Path], hashes: dict[str, str]) -> ResolvedWeights:
+        files = tuple(ManifestFile(f.name, p.stat().st_size, hashes[f.name]) for f, p in zip(pin.files, paths, strict=True))
+        whole = Pin(pin.repo, pin.revision, files)
+        if read_pin(self.key) != whole:
+            write_pin(self.key, whole)
+        directory = _root(paths[0], pin.files[0].name)
+        return ResolvedWeights(self.key.partition("@")[0], directory, hashes, f"{pin.repo}@{pin.revision}")
+
+
+def _fetch(repository: Repository, name: str, commit: str, expected: str | None) -> tuple[Path, str]:
+    """A file that hashes as expected; a wrong one is thrown away and fetched once more.
+
+    Raises:
+        WeightsError: when it is wrong again, and as `Repository.download`.
+    """
+    for _ in range(2):
+        path = repository.download(name, commit)
+        found = sha256(path)
+        if expected in {None, found}:
+            return path, found
+        repository.discard(path)
+    cause = f"{name} is not what was published (its sha256 is {found[:12]}…, expected {str(expected)[:12]}…)"
+    raise WeightsError(f"{repository.repo}@{commit[:12]}", cause, "do not use this source; report it")
+
+
+def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
+    """The file with the hash the Hub gave it: large ones are stored under it as name."""
+    blob = (snapshot / file.name).resolve().name
+    known = file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+    return ManifestFile(file.name, file.bytes, known)
+
+
+def _root(path: Path, name: str) -> Path:
+    """The directory that `name` is relative to."""
+    return path.parents[len(Path(name).parts) - 1]
+
+
+def _warn_of_plain_http(log: Log) -> None:
+    address = endpoint()
+    if not address.startswith("https://") and not re.match(r"http://(localhost|127\.|\[::1\])", address):
+        log(f"HF_ENDPOINT {address} is not encrypted")
+
+
+def sha256_all(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """Hashes of several files, side by side."""
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256(directory / name), names), strict=True))
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, 64 hex digits.
+
+    Raises:
+        WeightsError: when it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "install or export the checkpoint again") from error

@@ -1,0 +1,76 @@
+"""From a spec to networks: the one place where a variant's choices become objects."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from rcodsr.config import ClipSpec, KlSpec, SdUNetSpec, TextSpec, VariantSpec
+from rcodsr.diffusion.schedule import NoiseSchedule
+from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.modulation import NoModulation
+from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
+from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
+from rcodsr.models.tiny_unet import TinyUNet
+
+if TYPE_CHECKING:
+    from rcodsr.models.one_step import Autoencoder, Denoiser, Prompt
+
+
+def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
+    """The networks of a variant.
+
+    Args:
+        spec: what to build.
+        weightless: allocate no parameters (torch's meta device), for counting or because a file will supply them;
+            otherwise they are initialised at random.
+    """
+    schedule = NoiseSchedule()
+    with torch.device("meta") if weightless else nullcontext():
+        return OneStepSR(
+            spec=spec,
+            autoencoder=_autoencoder(spec),
+            unet=_unet(spec),
+            prompt=_prompt(spec),
+            schedule=schedule,
+            noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
+            modulator=NoModulation(),
+        )
+
+
+def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
+    """A variant with random weights that depend on the seed alone: real shapes for tests and benchmarks, no download."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(spec)
+
+
+def _autoencoder(spec: VariantSpec) -> Autoencoder:
+    if isinstance(spec.autoencoder, KlSpec):
+        from rcodsr.models.stable_diffusion import KlAutoencoder
+
+        return KlAutoencoder(spec.autoencoder)
+    return WaveletAutoencoder(spec.autoencoder)
+
+
+def _unet(spec: VariantSpec) -> Denoiser:
+    channels, context = spec.autoencoder.channels, spec.prompt.context
+    if isinstance(spec.unet, SdUNetSpec):
+        from rcodsr.models.stable_diffusion import sd_unet
+
+        return sd_unet(spec.unet, channels, context)
+    return TinyUNet(channels, context, spec.unet)
+
+
+def _prompt(spec: VariantSpec) -> Prompt:
+    prompt = spec.prompt
+    if isinstance(prompt, TextSpec):
+        return FixedPrompt(prompt)
+    if isinstance(prompt, ClipSpec):
+        from rcodsr.models.stable_diffusion import ClipVisionTower
+
+        return VisualPrompt(ClipVisionTower(prompt), prompt.image_side, prompt.width, prompt.context)
+    tower = TinyVisionTower(prompt.tower_channels)
+    return VisualPrompt(tower, prompt.image_side, prompt.tower_channels[-1], prompt.context)

@@ -1,0 +1,100 @@
+"""Low-rank adaptation (LoRA) of a base: where it goes, and how it is folded into the weights. Through peft.
+
+Placement is OSEDiff's, which RCOD_O inherits: 258 modules of the U-Net in three adapters, 32 modules of the autoencoder's
+encoder in one, and the U-Net's `conv_in` trained in full besides. The timestep embedding stays frozen.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from rcodsr.config import LoraSpec
+from rcodsr.models.one_step import OneStepSR
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_RESNET = ("conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out")
+_TRANSFORMER = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+_SIDE = {"down_blocks": "encoder", "conv_in": "encoder", "up_blocks": "decoder", "conv_out": "decoder"}
+TRAINED_IN_FULL = ("conv_in",)
+"""Modules of the U-Net whose own weight and bias are trained, besides their LoRA."""
+
+
+def unet_adapters(unet: nn.Module, state: str = "default") -> dict[str, list[str]]:
+    """Modules of Stable Diffusion's U-Net by adapter: `<state>_encoder` (94), `<state>_decoder` (148), `<state>_others` (16).
+
+    Args:
+        unet: a diffusers U-Net without LoRA, or with other adapters.
+        state: what the LoRA belongs to; "default" is the generator's.
+    """
+    adapters: dict[str, list[str]] = {f"{state}_{part}": [] for part in ("encoder", "decoder", "others")}
+    for name in _targets(unet, (*_ATTENTION, *_RESNET, *_TRANSFORMER)):
+        adapters[f"{state}_{_SIDE.get(name.split('.')[0], 'others')}"].append(name)
+    return adapters
+
+
+def vae_adapters(autoencoder: nn.Module, state: str = "default") -> dict[str, list[str]]:
+    """Modules of Stable Diffusion's autoencoder by adapter: `<state>_encoder`, the encoder and `quant_conv` (32)."""
+    names = _targets(autoencoder, (*_ATTENTION, *_RESNET, "quant_conv"))
+    return {f"{state}_encoder": [name for name in names if name.split(".")[0] in {"encoder", "quant_conv"}]}
+
+
+def _targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
+    """Names of convolutions and linear layers that are, or end in a dot and, one of `endings`."""
+    layers = (nn.Linear, nn.Conv2d, BaseTunerLayer)
+    names = (name for name, layer in module.named_modules() if isinstance(layer, layers) and ".base_layer" not in name)
+    return [name for name in names if f".{name}".endswith(tuple(f".{ending}" for ending in endings))]
+
+
+def add_lora(model: OneStepSR, spec: LoraSpec) -> None:
+    """Give a base its generator LoRA, at first without effect (B = 0), and let only what RCOD_O trains require gradients."""
+    model.requires_grad_(False)
+    inject(model.unet, unet_adapters(model.unet), spec.unet_rank, spec.alpha)
+    inject(model.autoencoder, vae_adapters(model.autoencoder), spec.vae_rank, spec.alpha)
+    for name in TRAINED_IN_FULL:
+        model.unet.get_submodule(name).get_submodule("base_layer").requires_grad_(True)
+    model.prompt.get_submodule("linear").requires_grad_(True)
+
+
+def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: float) -> None:
+    """Wrap modules in LoRA layers: A ~ N(0, 1/rank), B = 0, scaled by alpha / rank; only the LoRA requires gradients."""
+    for adapter, names in adapters.items():
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=names)  # type: ignore[arg-type]
+        inject_adapter_in_model(config, module, adapter)
+        vars(module).pop("peft_config", None)  # peft would warn of several adapters, which is what is meant
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Fold every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. In float32, please."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, layer.get_base_layer())
+
+
+def trained_state(module: nn.Module, in_full: Iterable[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a module that training changes: LoRA, and the base weights of the modules named `in_full`."""
+    full = tuple(f"{name}.base_layer." for name in in_full)
+    return {key: value for key, value in module.state_dict().items() if ".lora_" in key or key.startswith(full or ("\0",))}
+
+
+def parameter_counts(model: OneStepSR) -> dict[str, int]:
+    """Trainable parameters by kind, for a model with LoRA: unet_lora, vae_lora, conv_in, vpim.
+
+    Training adds a regulariser's LoRA, as large as `unet_lora`; inference needs the four alone.
+    """
+
+    def count(tensors: Iterable[Tensor]) -> int:
+        return sum(tensor.numel() for tensor in tensors)
+
+    unet = trained_state(model.unet, TRAINED_IN_FULL)
+    full = {key for key in unet if ".lora_" not in key}
+    return {
+        "unet_lora": count(unet[key] for key in unet.keys() - full),
+        "vae_lora": count(trained_state(model.autoencoder).values()),
+        "conv_in": count(unet[key] for key in full),
+        "vpim": count(torch.as_tensor(p) for p in model.prompt.get_submodule("linear").parameters()),
+    }

@@ -1,0 +1,125 @@
+"""What the paper's variants borrow: Stable Diffusion's U-Net and autoencoder (diffusers) and CLIP's eye (transformers).
+
+Parameter names are those of the published files. Importing this module takes seconds; `models.build` does it only where needed.
+"""
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from rcodsr.config import ClipSpec, KlSpec, SdUNetSpec
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class SdUNet(UNet2DConditionModel):
+    """Stable Diffusion's U-Net, called as `OneStepSR` calls any U-Net: (z, t, tokens) → output."""
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """One pass.
+
+        Args:
+            z: latents, shape (B, C, h, w), in the network's dtype.
+            t: timesteps, shape (B,), int64.
+            tokens: context of the cross-attention, shape (B, N, D).
+
+        Returns:
+            Predicted noise, same shape as `z`.
+        """
+        out: Tensor = super().forward(z, t, tokens, return_dict=False)[0]
+        return out
+
+
+def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
+    """The U-Net of a spec; at the defaults, SD 2.1-base's and SD-Turbo's with 865,910,724 parameters."""
+    levels = len(spec.channels)
+    return SdUNet(
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        block_out_channels=spec.channels,
+        layers_per_block=spec.blocks,
+        attention_head_dim=spec.heads,  # diffusers' old name; for SD 2 it holds the number of heads
+        cross_attention_dim=context,
+        norm_num_groups=spec.norm_groups,
+        use_linear_projection=True,
+    )
+
+
+class KlAutoencoder(nn.Module):
+    """Stable Diffusion's autoencoder in posterior mode: the mean of the posterior, never a sample of it.
+
+    Args:
+        spec: widths and the scaling factor of the latents.
+    """
+
+    keeps_float32 = False
+
+    def __init__(self, spec: KlSpec) -> None:
+        super().__init__()
+        levels = len(spec.widths)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=spec.widths,
+            layers_per_block=spec.blocks,
+            latent_channels=spec.channels,
+            norm_num_groups=spec.norm_groups,
+        )
+        self.scaling = spec.scaling
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] → latents (B, 4, H/8, W/8) of about unit variance, float32."""
+        mean = self.quant_conv(self.encoder(self._cast(x))).chunk(2, 1)[0]
+        return mean.float() * self.scaling
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1] but not clamped."""
+        out: Tensor = self.decoder(self.post_quant_conv(self._cast(z / self.scaling)))
+        return out.float()
+
+    def _cast(self, x: Tensor) -> Tensor:
+        dtype = next(self.post_quant_conv.parameters()).dtype
+        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+class ClipVisionTower(nn.Module):
+    """CLIP's vision tower: (B, 3, s, s) in [0, 1] → all tokens (B, 1 + N, width), the class token first.
+
+    The frozen final LayerNorm is applied to every token; transformers applies it to the class token alone, and the raw states
+    have a few enormous channels.
+    """
+
+    resample = "bicubic"
+    keeps_float32 = False
+
+    def __init__(self, spec: ClipSpec) -> None:
+        super().__init__()
+        model = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=spec.width,
+                intermediate_size=4 * spec.width,
+                num_hidden_layers=spec.layers,
+                num_attention_heads=spec.heads,
+                image_size=spec.image_side,
+                patch_size=spec.patch,
+            )
+        )
+        self.vision = getattr(model, "vision_model", model)  # transformers moved it between versions
+        positions = 1 + (spec.image_side // spec.patch) ** 2
+        # not part of the state dict, so a model that was built without memory must be given it
+        self.vision.embeddings.position_ids = torch.arange(positions, device="cpu").expand(1, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens of pictures that are already squashed to the tower's side."""
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        pixels = ((x - mean) / std).to(self.vision.post_layernorm.weight.dtype)
+        states = self.vision(pixel_values=pixels).last_hidden_state
+        out: Tensor = self.vision.post_layernorm(states)
+        return out
