@@ -15,13 +15,17 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from rcodsr.checkpoints.format import save_model
-from rcodsr.config import TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
+from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.format import save_adapter, save_model
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
+from rcodsr.config import ClipSpec, KlSpec, LoraSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.models.build import build_model
+from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,6 +67,88 @@ def small_model(small_spec: VariantSpec) -> OneStepSR:
             if not parameter.any():
                 parameter.normal_(0, 0.02)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small_sd_spec() -> VariantSpec:
+    """Every kind of layer of the paper's variant, at a thousandth of its size."""
+    return VariantSpec(
+        name="small-sd",
+        autoencoder=KlSpec(widths=(16, 32), blocks=1, norm_groups=8),
+        unet=SdUNetSpec(channels=(32, 64), blocks=1, heads=(2, 4), norm_groups=8),
+        prompt=ClipSpec(image_side=28, width=32, layers=2, heads=2, context=24),
+        lora=LoraSpec(),
+        base="sd21-base",
+        vision="clip-vit-l14",
+        noise_head="plain",
+        color_fix="adain",
+        limit_overshoot=False,
+        least_side=32,
+        tile=32,
+    )
+
+
+@pytest.fixture
+def small_sd_model(small_sd_spec: VariantSpec) -> OneStepSR:
+    """A base of the paper's kind with random weights, without LoRA."""
+    return build_model(small_sd_spec).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def base_files(small_sd_model: OneStepSR) -> dict[str, dict[str, bytes]]:
+    """The model's frozen parts as their authors publish them: for each base of the manifest, file name → contents."""
+
+    def safetensors(module: nn.Module, rename: Callable[[str], str] = str) -> bytes:
+        return save({rename(key): value.half().contiguous() for key, value in module.state_dict().items()})
+
+    def as_in_2022(key: str) -> str:
+        for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
+            key = key.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
+        return key
+
+    tower = small_sd_model.prompt.get_submodule("tower.vision")
+    return {
+        "sd21-base": {
+            "unet/diffusion_pytorch_model.safetensors": safetensors(small_sd_model.unet),
+            "vae/diffusion_pytorch_model.safetensors": safetensors(small_sd_model.autoencoder, as_in_2022),
+            "scheduler/scheduler_config.json": b'{"prediction_type": "epsilon"}',
+        },
+        "clip-vit-l14": {
+            "model.safetensors": save(
+                {f"vision_model.{key}": value.half().contiguous() for key, value in tower.state_dict().items()}
+                | {"vision_model.embeddings.position_ids": torch.arange(5), "text_model.final_layer_norm.bias": torch.ones(3)}
+            )
+        },
+    }
+
+
+@pytest.fixture
+def bases(base_files: dict[str, dict[str, bytes]], tmp_path: Path) -> dict[str, ResolvedWeights]:
+    """The bases as verified local directories."""
+    found = {}
+    for name, files in base_files.items():
+        for file, contents in files.items():
+            path = tmp_path / "bases" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents)
+        found[name] = resolve_base(name, str(tmp_path / "bases" / name))
+    return found
+
+
+@pytest.fixture
+def adapter_checkpoint(small_sd_spec: VariantSpec, bases: dict[str, ResolvedWeights], tmp_path: Path) -> Path:
+    """A trained adapter over the bases: LoRA and conv_in with values that matter."""
+    model = build_model(small_sd_spec)
+    load_bases(model, bases)
+    assert small_sd_spec.lora is not None
+    add_lora(model, small_sd_spec.lora)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    directory = tmp_path / "adapter"
+    save_adapter(directory, model, bases)
+    return directory
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rcodsr.checkpoints.format import load_model, read_spec, save_model
+from rcodsr.checkpoints.format import load_model, read_config, save_model
 from rcodsr.config import RCOD_TINY, GroupingSpec, VariantSpec
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.one_step import OneStepSR
@@ -30,7 +30,7 @@ def test_loaded_weights_are_the_saved_ones_in_half_precision(small_model: OneSte
 
 
 def test_spec_round_trip(small_checkpoint: Path, small_spec: VariantSpec) -> None:
-    assert read_spec(small_checkpoint) == small_spec
+    assert read_config(small_checkpoint).spec == small_spec
     assert VariantSpec.from_dict(json.loads(json.dumps(RCOD_TINY.to_dict()))) == RCOD_TINY
 
 
@@ -86,8 +86,8 @@ def _damage(directory: Path, how: str) -> None:
         ("cut short", "unet.safetensors: damaged"),
         ("not safetensors", "unet.safetensors: damaged"),
         ("missing file", "unet.safetensors: missing"),
-        ("missing key", r"missing \['conv_in.weight'\]"),
-        ("extra key", r"unexpected \['surprise'\]"),
+        ("missing key", "missing conv_in.weight"),
+        ("extra key", "unexpected surprise"),
         ("wrong shape", r"conv_in.bias has shape \(3,\), expected \(8,\)"),
         ("nan", "conv_in.bias holds NaN"),
         ("config is not JSON", "config.json: damaged"),

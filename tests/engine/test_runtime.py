@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rcodsr.config import RCOD_TINY
 from rcodsr.engine.runtime import choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.errors import DeviceError, UsageError
 
@@ -29,7 +30,7 @@ def test_nonsense_is_refused(device: str, dtype: str) -> None:
 
 
 def test_tiles_on_a_cpu_do_not_depend_on_free_memory() -> None:
-    assert plan_tile(choose_runtime("cpu", "fp32"), 4) == 256
+    assert plan_tile(choose_runtime("cpu", "fp32"), RCOD_TINY) == 256
 
 
 def test_cpu_allocation_failure_is_recognised() -> None:

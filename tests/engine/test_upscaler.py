@@ -1,6 +1,8 @@
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -8,11 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 import rcodsr
+from rcodsr.checkpoints.format import load_model
+from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.config import UpscaleOptions
+from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import ModelOutputError, RcodsrError, TileMemoryError, UsageError
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import resize
+from rcodsr.models.one_step import OneStepSR
 
 
 def _psnr(a: Tensor, b: Tensor) -> float:
@@ -142,6 +148,90 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error_with_its_own_code(small_
     with pytest.raises(TileMemoryError, match="smallest tile") as caught:
         small_upscaler.run(Picture(torch.rand(3, 200, 200)), UpscaleOptions())
     assert caught.value.exit_code == 5
+
+
+class _FaultAt(torch.nn.Module):
+    """A real network in which the n-th call goes wrong, once, and only in its own dtype."""
+
+    def __init__(self, net: torch.nn.Module, call: int, fault: str) -> None:
+        super().__init__()
+        self.net, self.call, self.fault, self.calls = net, call, fault, 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.dtype  # type: ignore[return-value]
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.net(z, t, tokens)
+        if self.calls != self.call:
+            return out
+        if self.fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return out * float("nan")
+
+
+@pytest.fixture
+def sd_upscaler(adapter_checkpoint: Path, bases: dict[str, ResolvedWeights]) -> Callable[[str], Upscaler]:
+    """The paper's kind of model, small, in a dtype."""
+
+    def build(dtype: Literal["fp32", "bf16"]) -> Upscaler:
+        runtime = choose_runtime("cpu", dtype)
+
+        def place(number: torch.dtype) -> OneStepSR:
+            return runtime.place(load_model(adapter_checkpoint, bases), number)
+
+        return Upscaler(place(runtime.dtype), runtime, "small-sd@0", lambda: place(torch.float32))
+
+    return build  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_out_of_memory_at_a_tile_gives_the_picture_of_half_the_tile(sd_upscaler: Callable[[str], Upscaler], call: int) -> None:
+    picture = Picture(torch.rand(3, 200, 130))
+    direct = sd_upscaler("fp32").run(picture, UpscaleOptions(tile=64))
+    faulty = sd_upscaler("fp32")
+    faulty.model.unet = _FaultAt(faulty.model.unet, call, "memory")  # type: ignore[assignment]
+    done = faulty.run(picture, UpscaleOptions(tile=128))
+    assert done.tiles == direct.tiles > 4
+    assert torch.equal(done.picture.rgb, direct.picture.rgb)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_nan_at_a_tile_gives_the_picture_of_float32(sd_upscaler: Callable[[str], Upscaler], call: int) -> None:
+    picture, options = Picture(torch.rand(3, 50, 40)), UpscaleOptions(tile=32, tile_overlap=8)
+    direct = sd_upscaler("fp32").run(picture, options)
+    faulty = sd_upscaler("bf16")
+    faulty.model.unet = _FaultAt(faulty.model.unet, call, "nan")  # type: ignore[assignment]
+    done = faulty.run(picture, options)
+    assert (done.dtype, direct.tiles) == ("fp32", 4)
+    assert torch.equal(done.picture.rgb, direct.picture.rgb)
+    small = Picture(torch.rand(3, 8, 8))
+    assert faulty.run(small, options).dtype == "bf16"  # the next picture starts in the asked dtype again
+
+
+def test_half_precision_is_close_to_float32(sd_upscaler: Callable[[str], Upscaler], photo_tensor: Tensor) -> None:
+    picture = Picture(resize(photo_tensor[None], 16, 16)[0])  # not more: some CPUs take seconds for little bf16
+    exact, half = (sd_upscaler(dtype).run(picture, UpscaleOptions(realism=1)) for dtype in ("fp32", "bf16"))
+    assert (exact.dtype, half.dtype) == ("fp32", "bf16")
+    assert 30 < _psnr(exact.picture.rgb, half.picture.rgb) < 90
+
+
+def test_a_blank_picture_is_an_error(small_upscaler: Upscaler) -> None:
+    small_upscaler.model.decode = lambda z: torch.full((1, 3, 4 * z.shape[2], 4 * z.shape[3]), -1.0)  # type: ignore[method-assign]
+    with pytest.raises(ModelOutputError, match="blank"):
+        small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions())
+    flat = small_upscaler.run(Picture(torch.zeros(3, 8, 8)), UpscaleOptions(color_fix="none"))
+    assert flat.picture.rgb.max() == 0  # a black input may stay black
+
+
+def test_small_pictures_are_padded_to_what_the_prior_knows(sd_upscaler: Callable[[str], Upscaler]) -> None:
+    upscaler = sd_upscaler("fp32")
+    seen: list[torch.Size] = []
+    encode = upscaler.model.encode
+    upscaler.model.encode = lambda x: (seen.append(x.shape), encode(x))[1]  # type: ignore[func-returns-value,method-assign]
+    assert upscaler.run(Picture(torch.rand(3, 5, 3)), UpscaleOptions()).picture.size == (12, 20)
+    assert seen == [torch.Size((1, 3, 32, 32))]
 
 
 def test_a_model_that_returns_nan_is_an_error(small_upscaler: Upscaler) -> None:

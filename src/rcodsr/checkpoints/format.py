@@ -86,7 +86,8 @@ def save_adapter(
     Raises:
         WeightsError: when a value is not finite.
     """
-    tensors = {name: _for_disk(state, torch.float32) for name, state in _trained(model).items()}
+    states = _lora_parts(model) | {name: dict(module.state_dict()) for name, module in _small_parts(model).items()}
+    tensors = {name: _for_disk(state, torch.float32) for name, state in states.items()}
     hashes = {name: base.hashes for name, base in bases.items()}
     _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}))
 
@@ -113,7 +114,7 @@ def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = No
     else:
         for name, module in parts(model).items():
             load_strictly(module, directory / f"{name}.safetensors")
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(False)
 
 
 def _load_adapter(
@@ -132,7 +133,9 @@ def _load_adapter(
                 raise WeightsError(directory, cause, "point --base-model to the base it was trained on")
     load_bases(model, bases)
     add_lora(model, config.spec.lora)
-    for name, state in _trained(model).items():
+    for name, module in _small_parts(model).items():
+        load_strictly(module, directory / f"{name}.safetensors")
+    for name, state in _lora_parts(model).items():
         path = directory / f"{name}.safetensors"
         tensors = read_tensors(path)
         check_fit(path, tensors, state)
@@ -144,16 +147,16 @@ def _load_adapter(
         merge_lora(model.autoencoder)
 
 
-def _trained(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
-    """What training changes, by the name of the file that stores it; the tensors are the model's own."""
+def _lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
+    """What training changes in the bases, by the name of the file that stores it; the tensors are the model's own."""
     from rcodsr.models.lora import TRAINED_IN_FULL, trained_state
 
-    prompt = {name: dict(module.state_dict()) for name, module in model.prompt.parts().items() if name != "vision"}
-    return {
-        "unet_lora": trained_state(model.unet, TRAINED_IN_FULL),
-        "vae_lora": trained_state(model.autoencoder),
-        **prompt,
-    }
+    return {"unet_lora": trained_state(model.unet, TRAINED_IN_FULL), "vae_lora": trained_state(model.autoencoder)}
+
+
+def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
+    """What an adapter checkpoint stores whole: VPIM's linear layer, or the embedding of a fixed prompt."""
+    return {name: module for name, module in model.prompt.parts().items() if name != "vision"}
 
 
 def read_config(directory: Path) -> CheckpointConfig:

@@ -48,7 +48,7 @@ def load_weights(request: LoadRequest, log: Log = silent) -> LoadedWeights:
     for name in config.bases:
         override = request.base_model if name == config.spec.base else None
         bases[name] = resolve_base(name, override, request.offline, log)
-    return LoadedWeights(load_model(resolved.directory, bases), f"{resolved.name}@{resolved.digest[:12]}")
+    return LoadedWeights(load_model(resolved.directory, bases), resolved.id)
 
 
 def _random(request: LoadRequest) -> LoadedWeights:

@@ -44,6 +44,11 @@ class ResolvedWeights:
         """sha256 over the hashes of its files: two checkpoints with the same digest give the same pixels."""
         return hashlib.sha256("".join(self.hashes[name] for name in sorted(self.hashes)).encode()).hexdigest()
 
+    @property
+    def id(self) -> str:
+        """Name and abbreviated digest, as records and reports show it."""
+        return f"{self.name}@{self.digest[:12]}"
+
 
 def resolve(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
     """Find weights and verify their files.

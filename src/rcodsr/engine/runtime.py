@@ -6,6 +6,7 @@ import torch
 
 from rcodsr.config import Dtype, VariantSpec
 from rcodsr.errors import DeviceError, UsageError
+from rcodsr.models.one_step import OneStepSR
 
 SMALLEST_TILE = 64
 """Input pixels; below this an out-of-memory error is final."""
@@ -26,6 +27,11 @@ class Runtime:
     def dtype_name(self) -> str:
         """fp32, bf16 or fp16."""
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    def place(self, model: OneStepSR, dtype: torch.dtype) -> OneStepSR:
+        """The model in `dtype` on this device, laid out for its convolutions."""
+        model = model.to_dtype(dtype).to(self.device)  # the dtype first: half the bytes travel
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def choose_runtime(device: str = "auto", dtype: Dtype = "auto") -> Runtime:

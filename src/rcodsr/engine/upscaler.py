@@ -88,13 +88,12 @@ class Upscaler:
         runtime = choose_runtime(device, dtype)
         request = LoadRequest(weights, base_model, revision, offline)
 
-        def reload() -> OneStepSR:
-            return load_weights(request, log).model.to(runtime.device)
-
         loaded = load_weights(request, log)
-        # the dtype first: half the bytes travel
-        model = loaded.model.to_dtype(runtime.dtype).to(runtime.device)
-        return cls(model, runtime, loaded.id, reload)
+
+        def reload() -> OneStepSR:
+            return runtime.place(load_weights(request, log).model, torch.float32)
+
+        return cls(runtime.place(loaded.model, runtime.dtype), runtime, loaded.id, reload)
 
     def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: object) -> Image.Image:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.

@@ -44,7 +44,7 @@ def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
     """A variant with random weights that depend on the seed alone: real shapes for tests and benchmarks, no download."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model(spec)
+        return build_model(spec).eval().requires_grad_(False)
 
 
 def _autoencoder(spec: VariantSpec) -> Autoencoder:

@@ -125,7 +125,7 @@ class OneStepSR(nn.Module):
         networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt)
         for module in networks:
             if not getattr(module, "keeps_float32", False):
-                module.to(dtype)
+                nn.Module.to(module, dtype)  # diffusers' own `to` logs a warning
         return self
 
     def condition(self, x_l: Tensor, timestep: Tensor) -> Condition:
