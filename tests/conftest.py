@@ -74,7 +74,7 @@ def small_sd_spec() -> VariantSpec:
     """Every kind of layer of the paper's variant, at a thousandth of its size."""
     return VariantSpec(
         name="small-sd",
-        autoencoder=KlSpec(widths=(16, 32), blocks=1, norm_groups=8),
+        autoencoder=KlSpec(widths=(16, 16, 32), blocks=1, norm_groups=8),
         unet=SdUNetSpec(channels=(32, 64), blocks=1, heads=(2, 4), norm_groups=8),
         prompt=ClipSpec(image_side=28, width=32, layers=2, heads=2, context=24),
         lora=LoraSpec(),
