@@ -14,6 +14,12 @@ def test_cpu_in_float32() -> None:
     assert "as asked" in runtime.reason
 
 
+def test_the_reason_says_when_bf16_is_a_bad_idea() -> None:
+    native = torch.cpu._is_avx512_bf16_supported()
+    assert ("slower than fp32" in choose_runtime("cpu", "bf16").reason) is not native
+    assert "slower" not in choose_runtime("cpu", "fp32").reason
+
+
 @no_cuda
 @pytest.mark.parametrize("device", ["cuda", "cuda:9"])
 def test_missing_cuda_is_an_error_and_no_silent_cpu(device: str) -> None:

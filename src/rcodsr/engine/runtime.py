@@ -87,7 +87,8 @@ def _choose_dtype(device: torch.device, name: Dtype) -> tuple[torch.dtype, str]:
             raise UsageError("--dtype", f"'{name}' is not a dtype", "use auto, fp32, bf16 or fp16")
         if name == "fp16" and device.type == "cpu":
             raise DeviceError("--dtype", "fp16 is not computed on a CPU", "use fp32 or bf16")
-        return _DTYPES[name], f"{name} as asked"
+        slow = name == "bf16" and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
+        return _DTYPES[name], f"{name} as asked" + (", far slower than fp32 on this CPU, which lacks it" if slow else "")
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "bf16 (supported)"
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
