@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.format import save_adapter, save_model
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.config import ClipSpec, KlSpec, LoraSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import ClipSpec, KlSpec, LoraSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 

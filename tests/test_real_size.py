@@ -21,9 +21,9 @@ from torch import nn
 
 from rcodsr.checkpoints.format import save_adapter
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.config import RCOD_O
 from rcodsr.models.build import random_model
 from rcodsr.models.lora import add_lora
+from rcodsr.variants import RCOD_O
 from tests.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.huge
@@ -36,7 +36,7 @@ def _upscale(folder: Path, output: str, *options: str, environment: dict[str, st
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[0])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"\n{options}: {time.monotonic() - started:.0f} s, of it {result['seconds']:.0f} s computing, peak so far {peak:.2f} GiB")
+    print(f"\n{options}: {time.monotonic() - started:.0f} s, {result['seconds']:.0f} s of it computing, peak {peak:.2f} GiB")
     print(done.stderr)
     with Image.open(folder / output) as image:
         return np.asarray(image)

@@ -11,10 +11,10 @@ from torch import Tensor
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.format import load_model, read_config, save_adapter, save_model
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.config import RCOD_O, VariantSpec
 from rcodsr.errors import WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import RCOD_O, VariantSpec
 
 Bases = dict[str, ResolvedWeights]
 

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rcodsr.checkpoints.format import load_model, read_config, save_model
-from rcodsr.config import RCOD_TINY, GroupingSpec, VariantSpec
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import RCOD_TINY, GroupingSpec, VariantSpec
 
 
 def test_round_trip_is_bit_identical(small_checkpoint: Path, tmp_path: Path) -> None:

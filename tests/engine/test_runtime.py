@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rcodsr.config import RCOD_TINY
 from rcodsr.engine.runtime import choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.errors import DeviceError, UsageError
+from rcodsr.variants import RCOD_TINY
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")
 

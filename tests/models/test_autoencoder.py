@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.config import WaveletSpec
 from rcodsr.models.autoencoder import WaveletAutoencoder, inverse_wavelet, lift, wavelet
+from rcodsr.variants import WaveletSpec
 
 
 def test_lifting_of_a_ramp_by_hand() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.config import VariantSpec
 from rcodsr.models.build import build_model
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.variants import VariantSpec
 
 
 def _picture(batch: int = 1, side: int = 64) -> Tensor:

@@ -5,11 +5,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
-from rcodsr.config import RCOD_O, ClipSpec, KlSpec
 from rcodsr.models.build import build_model, random_model
 from rcodsr.models.lora import add_lora, parameter_counts, unet_adapters, vae_adapters
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.stable_diffusion import CLIP_MEAN, CLIP_STD, ClipVisionTower, KlAutoencoder
+from rcodsr.variants import RCOD_O, ClipSpec, KlSpec
 
 
 def _count(module: nn.Module) -> int:

@@ -7,12 +7,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rcodsr.checkpoints.format import load_model
-from rcodsr.config import VariantSpec
 from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError, WeightsError
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
 from rcodsr.training.recipe import Phase, Recipe, read_recipe
 from rcodsr.training.trainer import Trainer, learning_rate
+from rcodsr.variants import VariantSpec
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-tiny" / "generator.toml"
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr import __version__
 from rcodsr.batch.plan import Job
-from rcodsr.config import MAX_OUTPUT_PIXELS, RCOD_TINY, UpscaleOptions
+from rcodsr.config import MAX_OUTPUT_PIXELS, UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
+from rcodsr.variants import RCOD_TINY
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.checkpoints.tensors import REMEDY, check_fit, load_strictly, read_tensors
-from rcodsr.config import VariantSpec
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import VariantSpec
 
 FORMAT_VERSION = 2
 
@@ -57,23 +57,28 @@ def parts(model: OneStepSR) -> dict[str, nn.Module]:
     return {"unet": model.unet, "vae": model.autoencoder, **model.prompt.parts()}
 
 
-def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None) -> None:
+def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None, card: str = "") -> None:
     """Write a merged checkpoint; an old directory of the same name is replaced as a whole.
 
     Args:
         directory: where it goes; parents are created.
         model: what to store, without LoRA layers.
         training: summary kept in `config.json` for the reader of the checkpoint.
+        card: contents of README.md.
 
     Raises:
         WeightsError: when a value is not finite or does not fit into float16.
     """
     tensors = {name: _for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
-    _write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}))
+    _write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}), card)
 
 
 def save_adapter(
-    directory: Path, model: OneStepSR, bases: Mapping[str, ResolvedWeights], training: dict[str, Any] | None = None
+    directory: Path,
+    model: OneStepSR,
+    bases: Mapping[str, ResolvedWeights],
+    training: dict[str, Any] | None = None,
+    card: str = "",
 ) -> None:
     """Write an adapter checkpoint: what training changed, over the bases it was trained on.
 
@@ -82,6 +87,7 @@ def save_adapter(
         model: with the LoRA layers of `models.lora.add_lora`.
         bases: the bases by name, for their hashes.
         training: summary kept in `config.json`.
+        card: contents of README.md.
 
     Raises:
         WeightsError: when a value is not finite.
@@ -89,7 +95,7 @@ def save_adapter(
     states = _lora_parts(model) | {name: dict(module.state_dict()) for name, module in _small_parts(model).items()}
     tensors = {name: _for_disk(state, torch.float32) for name, state in states.items()}
     hashes = {name: base.hashes for name, base in bases.items()}
-    _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}))
+    _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}), card)
 
 
 def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool = True) -> OneStepSR:
@@ -190,7 +196,7 @@ def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Te
     return stored
 
 
-def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig) -> None:
+def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig, card: str) -> None:
     """Stage a whole directory beside the target, then swap."""
     staged, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
     for leftover in (staged, old):
@@ -206,6 +212,8 @@ def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: Chec
         "training": config.training,
     }
     (staged / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if card:
+        (staged / "README.md").write_text(card, encoding="utf-8")
     if directory.exists():
         directory.rename(old)
     staged.rename(directory)

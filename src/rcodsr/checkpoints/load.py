@@ -5,10 +5,10 @@ from hashlib import sha256
 
 from rcodsr.checkpoints.format import load_model, read_config
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve, resolve_base, silent
-from rcodsr.config import VARIANTS
 from rcodsr.errors import UsageError
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import VARIANTS
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise WeightsError(path, f"{key} holds NaN or infinity", REMEDY)
-    return {key: value.float() for key, value in tensors.items()}
+    return {key: tensors.pop(key).float() for key in list(tensors)}  # one by one: never both dtypes of everything
 
 
 def load_strictly(module: nn.Module, path: Path) -> None:

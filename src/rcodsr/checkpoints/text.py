@@ -1,4 +1,4 @@
-"""Fixed text prompts: the base's text encoder computes an embedding once, and a file keeps it. No text encoder runs afterwards."""
+"""Fixed text prompts: the base's text encoder computes an embedding once, a file keeps it, and it never runs again."""
 
 import hashlib
 import os

@@ -1,13 +1,14 @@
 """Degradation grouping: the latent metric (Eq. 6), the timestep it selects (Eq. 5), and the regulariser's window (Eq. 7).
 
 The realism scale that users turn is the inverse view of Eq. (5) and lives with the numbers it needs, in
-`config.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
+`variants.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
 """
 
 import torch
 from torch import Tensor
 
-from rcodsr.config import LAST_TIMESTEP, GroupingSpec, MetricKind
+from rcodsr.config import LAST_TIMESTEP
+from rcodsr.variants import GroupingSpec, MetricKind
 
 
 def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tensor:
@@ -35,6 +36,9 @@ def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tens
 def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
     """Timestep of each picture's degradation group, Eq. (5): t = k · (n − ⌊n (M − M_min) / (M_max − M_min)⌋).
 
+    With `spec.continuous` the floor is left out (ours, not the paper's): t = k (1 + (n − 1)(1 − share)), which meets the
+    same ends, k at M_max and n·k at M_min.
+
     The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A metric
     that is NaN (a latent without length: nothing to compare) counts as M_min.
 
@@ -45,10 +49,13 @@ def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
         spec: n, k, M_min, M_max.
 
     Returns:
-        Timesteps, shape (B,), int64, in {k, 2k, …, n·k}, at most 999. Larger means more generation.
+        Timesteps, shape (B,), int64, in {k, 2k, …, n·k} or, continuous, anywhere from k to n·k; at most 999. Larger means more
+            generation.
     """
     metric = metric.double().nan_to_num(spec.metric_min)
     share = (metric - spec.metric_min) / (spec.metric_max - spec.metric_min)
+    if spec.continuous:
+        return (spec.k * (1 + (spec.n - 1) * (1 - share.clamp(0, 1)))).round().long().clamp(max=LAST_TIMESTEP)
     group = torch.floor(spec.n * share).clamp(0, spec.n - 1)
     return (spec.k * (spec.n - group)).long().clamp(max=LAST_TIMESTEP)
 

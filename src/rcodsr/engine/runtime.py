@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rcodsr.config import Dtype, VariantSpec
+from rcodsr.config import Dtype
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import VariantSpec
 
 SMALLEST_TILE = 64
 """Input pixels; below this an out-of-memory error is final."""

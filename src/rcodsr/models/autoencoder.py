@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from rcodsr.config import WaveletSpec
+from rcodsr.variants import WaveletSpec
 
 
 def lift(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rcodsr.config import ClipSpec, KlSpec, SdUNetSpec, TextSpec, VariantSpec
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.modulation import NoModulation
 from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec, TextSpec, VariantSpec
 
 if TYPE_CHECKING:
     from rcodsr.models.one_step import Autoencoder, Denoiser, Prompt

@@ -4,15 +4,19 @@ Placement is OSEDiff's, which RCOD_O inherits: 258 modules of the U-Net in three
 encoder in one, and the U-Net's `conv_in` trained in full besides. The timestep embedding stays frozen.
 """
 
-from collections.abc import Iterable
+import copy
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from rcodsr.config import LoraSpec
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import LoraSpec
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _RESNET = ("conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out")
@@ -66,6 +70,71 @@ def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: 
         vars(module).pop("peft_config", None)  # peft would warn of several adapters, which is what is meant
 
 
+class LoraStates:
+    """One base U-Net in memory, three networks: the generator, the regulariser φ′, and the frozen base φ.
+
+    Each of the first two has a LoRA of its own; the base has none. The generator's own `conv_in` is set aside while another
+    state is in use. Outside `using` the generator is active, so that a backward pass which computes activations again
+    (gradient checkpointing) sees the network whose gradient it computes.
+
+    Args:
+        unet: a base U-Net with a fresh generator LoRA (`add_lora`); gets the regulariser's.
+        spec: rank and alpha of the regulariser's LoRA.
+    """
+
+    GENERATOR, REGULARIZER, FROZEN = "default", "regularizer", "frozen"
+
+    def __init__(self, unet: nn.Module, spec: LoraSpec) -> None:
+        inject(unet, unet_adapters(unet, self.REGULARIZER), spec.unet_rank, spec.alpha)
+        self.unet = unet
+        self._layers = [layer for layer in unet.modules() if isinstance(layer, BaseTunerLayer)]
+        own = [unet.get_submodule(name) for name in TRAINED_IN_FULL]
+        self._in_full = [(layer, layer.get_submodule("base_layer")) for layer in own]
+        self._originals = [copy.deepcopy(trained).requires_grad_(False) for _, trained in self._in_full]
+        for name, parameter in unet.named_parameters():  # injecting has switched some off
+            parameter.requires_grad_(".lora_" in name)
+        for _, trained in self._in_full:
+            trained.requires_grad_(True)
+        self._activate(self.GENERATOR)
+
+    def parameters(self, state: str) -> list[nn.Parameter]:
+        """What training changes in a state."""
+        full = TRAINED_IN_FULL if state == self.GENERATOR else ()
+        chosen = trained_state(self.unet, full, state)
+        return [parameter for name, parameter in self.unet.named_parameters() if name in chosen]
+
+    @contextmanager
+    def using(self, state: str) -> Iterator[nn.Module]:
+        """The U-Net as the network of a state, within a `with` block."""
+        self._activate(state)
+        try:
+            yield self.unet
+        finally:
+            self._activate(self.GENERATOR)
+
+    def _activate(self, state: str) -> None:
+        for layer in self._layers:
+            names = [name for name in cast(nn.ModuleDict, layer.lora_A) if name.startswith(f"{state}_")]
+            # peft's own methods also switch requires_grad, which would cut parameters off between forward and backward
+            layer._active_adapter = names
+            layer._disable_adapters = state == self.FROZEN
+        for (wrapped, trained), original in zip(self._in_full, self._originals, strict=True):
+            wrapped.add_module("base_layer", trained if state == self.GENERATOR else original)
+
+
+@contextmanager
+def without_lora(module: nn.Module) -> Iterator[None]:
+    """The base alone, within a `with` block."""
+    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
 def merge_lora(module: nn.Module) -> None:
     """Fold every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. In float32, please."""
     for name, layer in list(module.named_modules()):
@@ -75,10 +144,11 @@ def merge_lora(module: nn.Module) -> None:
             setattr(module.get_submodule(parent), child, layer.get_base_layer())
 
 
-def trained_state(module: nn.Module, in_full: Iterable[str] = ()) -> dict[str, Tensor]:
-    """The tensors of a module that training changes: LoRA, and the base weights of the modules named `in_full`."""
+def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "default") -> dict[str, Tensor]:
+    """The tensors of a module that training changes: a state's LoRA, and the base weights of the modules named `in_full`."""
     full = tuple(f"{name}.base_layer." for name in in_full)
-    return {key: value for key, value in module.state_dict().items() if ".lora_" in key or key.startswith(full or ("\0",))}
+    lora = re.compile(rf"\.lora_[AB]\.{state}_")
+    return {key: value for key, value in module.state_dict().items() if lora.search(key) or key.startswith(full or ("\0",))}
 
 
 def parameter_counts(model: OneStepSR) -> dict[str, int]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rcodsr.config import VariantSpec
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.modulation import Modulation, Modulator
+from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:
     from rcodsr.models.autoencoder import WaveletAutoencoder
@@ -152,10 +152,12 @@ class OneStepSR(nn.Module):
             Estimated clean latents, same shape, float32.
         """
         condition = condition.expand(len(z_l))
-        dtype = self.unet.dtype
+        dtype, t = self.unet.dtype, condition.timestep
+        t_embedded = _fixed(t, self.spec.embedded_timestep)
+        t_coefficient = _fixed(t, self.spec.coefficient_timestep)
         z_in = z_l.to(dtype).contiguous(memory_format=torch.channels_last)
-        net = self.unet(z_in, condition.timestep, condition.tokens.to(dtype))
-        return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, condition.timestep), condition.timestep)
+        net = self.unet(z_in, t_embedded, condition.tokens.to(dtype))
+        return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1]."""
@@ -165,3 +167,8 @@ class OneStepSR(nn.Module):
         """Encode, restore, decode: (B, 3, H, W) in [-1, 1] → the same shape, not clamped."""
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))
+
+
+def _fixed(t: Tensor, timestep: int | None) -> Tensor:
+    """The same timestep for every sample, where a spec fixes one."""
+    return t if timestep is None else torch.full_like(t, timestep)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.config import TextSpec
+from rcodsr.variants import TextSpec
 
 
 class TinyVisionTower(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.config import TinyUNetSpec
+from rcodsr.variants import TinyUNetSpec
 
 
 class TimestepEmbedding(nn.Module):

@@ -4,6 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rcodsr.models.autoencoder import wavelet
+
+
+def clamped_mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error of pictures clamped to [-1, 1] per sample, as OSEDiff takes it. (B, C, H, W) twice → (B,)."""
+    return (a.clamp(-1, 1) - b).square().mean((1, 2, 3))
+
 
 def charbonnier(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
     """Mean of √((a − b)² + ε²) per sample: L1 with a smooth minimum. (B, C, H, W) twice → (B,)."""
@@ -25,14 +32,54 @@ def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
     return F.avg_pool2d(F.pixel_unshuffle(a - b, period), window).abs().mean((1, 2, 3))
 
 
+def wavelet_distance(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
+    """A perceptual stand-in without weights: L1 between local energies of detail sub-bands, per sample. → (B,).
+
+    Texture of the right strength costs nothing even where its phase differs; missing or excessive texture does.
+    """
+    total = a.new_zeros(len(a))
+    for _ in range(levels):
+        (a, a_detail), (b, b_detail) = _details(a), _details(b)
+        total = total + (_energy(a_detail) - _energy(b_detail)).abs().mean((1, 2, 3))
+    return total / levels
+
+
+def _details(x: Tensor) -> tuple[Tensor, Tensor]:
+    bands = wavelet(x)
+    return bands[:, : x.shape[1]], bands[:, x.shape[1] :]
+
+
+def _energy(x: Tensor) -> Tensor:
+    # the small number keeps the root's gradient finite where nothing happens
+    return (F.avg_pool2d(x.square(), 4, stride=2, ceil_mode=True) + 1e-6).sqrt()
+
+
+def distillation(z: Tensor, x0_regularizer: Tensor, x0_frozen: Tensor) -> Tensor:
+    """Variational score distillation as a loss with the right gradient, per sample: (B, C, h, w) three times → (B,).
+
+    Algorithm 1, line 15, stops the gradient of both estimates inside the norm; taken literally that has no gradient at all.
+    OSEDiff's surrogate is meant: the distance to a target that stands still, so that for the mean over the batch
+    dL/dẑ = 2 (x0′ − x0*) / (w · numel): ẑ_H moves towards the frozen φ's estimate and away from φ′'s.
+
+    Args:
+        z: ẑ_H.
+        x0_regularizer: x0′, what φ′ makes of the noised ẑ_H.
+        x0_frozen: x0*, what the frozen φ makes of it, with guidance.
+    """
+    with torch.no_grad():
+        weight = (z - x0_frozen).abs().mean((1, 2, 3), keepdim=True) + 1e-6
+        target = z - (x0_regularizer - x0_frozen) / weight
+    return (z - target).square().mean((1, 2, 3))
+
+
 def generator_hinge(fake: Tensor) -> Tensor:
     """−D(fake) per sample: (B, 1, h, w) scores → (B,)."""
     return -fake.mean((1, 2, 3))
 
 
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of the discriminator: mean max(0, 1 − D(real)) + mean max(0, 1 + D(fake)). → scalar."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    """Hinge loss of the discriminator per sample: mean max(0, 1 − D(real)) + mean max(0, 1 + D(fake)). → (B,)."""
+    return F.relu(1 - real).mean((1, 2, 3)) + F.relu(1 + fake).mean((1, 2, 3))
 
 
 def realism_weight(t: Tensor, first: int, last: int) -> Tensor:

@@ -1,48 +1,62 @@
-"""Training recipes: a TOML file, overridden by `key=value` arguments, as frozen dataclasses."""
+"""What a training run is: frozen dataclasses. `recipe_file` reads them from TOML."""
 
 import json
 import math
-import tomllib
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rcodsr.config import RCOD_TINY, VARIANTS, VariantSpec
 from rcodsr.data.degradation import PRESETS
 from rcodsr.errors import UsageError
+from rcodsr.variants import RCOD_TINY, VariantSpec
+
+Perceptual = Literal["lpips-vgg", "lpips-squeeze", "wavelet", "none"]
+PERCEPTUAL: tuple[Perceptual, ...] = ("lpips-vgg", "lpips-squeeze", "wavelet", "none")
+
+# OSEDiff's wording, which the frozen base's guidance points away from, and a generic counterpart
+NEGATIVE = (
+    "painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, unreal engine, blurring, dirty, "
+    "messy, worst quality, low quality, frames, watermark, signature, jpeg artifacts, deformed, lowres, over-smooth"
+)
+POSITIVE = "a sharp, detailed, high quality photo"
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with constant settings; the learning rate falls along a cosine."""
+    """A stretch of training with constant settings; the learning rate falls along a cosine.
+
+    Weights of losses are those at the realism timestep where the recipe weights losses by the timestep.
+    """
 
     name: str
     steps: int
     batch: int
     crop: int
     learning_rate: tuple[float, float]
+    pixel: Literal["mse", "charbonnier"] = "charbonnier"
+    """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
     perceptual: float = 0.0
-    """Weight of LPIPS at the realism timestep; it grows with w², and a fiftieth of it acts at the fidelity timestep."""
+    """λ1, weight of the recipe's perceptual distance."""
+    vsd: float = 0.0
+    """λ2, weight of variational score distillation (L_reg)."""
     adversarial: float = 0.0
-    """Weight of the patch discriminator at the realism timestep; none at the fidelity timestep."""
-    fidelity_share: float = 0.0
-    """Share of the batch at the fidelity timestep, whatever its degradation."""
+    """Weight of the patch discriminator."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
+    fidelity_share: float = 0.0
+    """Share of the batch at the fidelity timestep, whatever its degradation."""
 
     def __post_init__(self) -> None:
         """Reject settings that could not run."""
-        _require(
-            _whole(self.steps, 1) and _whole(self.batch, 1), f"phase {self.name}", "steps and batch are whole numbers from 1 on"
-        )
-        _require(_whole(self.crop, 32) and self.crop % 16 == 0, f"phase {self.name}", "crop is a multiple of 16 from 32 on")
+        where = f"phase {self.name}"
+        _require(_whole(self.steps, 1) and _whole(self.batch, 1), where, "steps and batch are whole numbers from 1 on")
+        _require(_whole(self.crop, 32) and self.crop % 16 == 0, where, "crop is a multiple of 16 from 32 on")
         rates = self.learning_rate
-        _require(
-            len(rates) == 2 and all(_number(rate) for rate in rates), f"phase {self.name}", "learning_rate is [first, last]"
-        )
-        weights = (self.perceptual, self.adversarial, self.mesh, self.fidelity_share)
-        _require(all(_number(weight) for weight in weights), f"phase {self.name}", "weights of losses are numbers from 0 on")
+        _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
+        _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
+        weights = (self.perceptual, self.vsd, self.adversarial, self.mesh, self.fidelity_share)
+        _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
 
 
 @dataclass(frozen=True)
@@ -52,51 +66,134 @@ class Recipe:
     photos: Path
     phases: tuple[Phase, ...]
     variant: VariantSpec = RCOD_TINY
-    stage: str = "generator"
+    stage: Literal["prior", "generator"] = "generator"
     output: Path = Path("runs/rcod-tiny")
     seed: int = 0
     mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
+    """Degradation preset → share of the samples."""
     zoom_probability: float = 0.3
+    """Share of the samples whose photo is first shrunk to 0.55–0.95."""
+
+    base_model: str | None = None
+    """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
+    prior: Path | None = None
+    """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
+    fit: bool = False
+    """Standardise the latents and fit the grouping's bounds before the first step."""
+
+    grouped_share: float = 1.0
+    """Share of the samples whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
+    weight_by_timestep: bool = False
+    """Ours: texture losses grow with w(t)², pixel losses shrink, so that the knob has an effect without a teacher."""
+    das: bool = True
+    """Degradation-aware sampling, Eq. (7); otherwise the regulariser's timestep is uniform, as in OSEDiff."""
+    das_width: int | None = None
+    """Half width of Eq. (7)'s window; None for the grouping's k."""
+    guidance: float = 7.5
+    """Classifier-free guidance of the frozen φ. φ′ has none."""
+    vsd_prompt: Literal["visual", "text"] = "visual"
+    """What conditions φ and φ′: the visual tokens c_y, as Algorithm 1 writes, or a fixed text."""
+    positive: str = POSITIVE
+    negative: str = NEGATIVE
+    perceptual: Perceptual = "none"
+    perceptual_weights: Path | None = None
+    """LPIPS-squeeze weights (safetensors)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    warmup: int = 0
+    """Steps over which the learning rate rises."""
+    regularizer_rate: float = 2e-5
+    """Learning rate of φ′."""
+    discriminator_rate: float = 4e-4
+    accumulate: int = 1
+    """Batches per step."""
+    ema: float = 0.0
+    """Decay of the averaged weights that are exported; 0 exports the weights themselves."""
+
+    device: str = "auto"
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """bf16 computes the networks in bfloat16; weights, Eq. (3) and losses stay float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
     workers: int = 1
+    """Data processes."""
     threads: int = 0
     """Compute threads; 0 leaves torch's choice."""
-    grouped_share: float = 0.5
-    """Share of a batch whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
-    ema: float = 0.999
     save_minutes: float = 5.0
-    perceptual_weights: Path | None = None
-    """LPIPS-squeeze weights (safetensors), needed by phases with a perceptual weight."""
+    keep: int = 2
+    """Saved states that are kept."""
+    validation: Path | None = None
+    """Photos to enlarge and score now and then."""
+    validate_steps: int = 500
 
     def __post_init__(self) -> None:
         """Reject recipes that cannot run."""
-        if self.stage != "generator":
-            raise UsageError("stage", f"'{self.stage}' is not a stage of this version", 'use stage = "generator"')
-        counts = (self.seed, self.workers, self.threads)
-        _require(all(_whole(count, 0) for count in counts), "recipe", "seed, workers and threads are whole numbers from 0 on")
+        _require(self.stage in {"prior", "generator"}, "stage", "prior or generator")
+        from_0 = {name: getattr(self, name) for name in ("seed", "workers", "threads", "warmup")}
+        from_1 = {name: getattr(self, name) for name in ("accumulate", "keep", "validate_steps")}
+        for least, counts in enumerate((from_0, from_1)):
+            whole = all(_whole(count, least) for count in counts.values())
+            _require(whole, "recipe", f"{', '.join(counts)} are whole numbers from {least} on")
         shares = (self.zoom_probability, self.grouped_share, self.ema)
         _require(all(_number(x) and x <= 1 for x in shares), "recipe", "zoom_probability, grouped_share and ema lie in [0, 1]")
-        _require(_number(self.save_minutes), "recipe", "save_minutes is a number from 0 on")
+        rates = (self.save_minutes, self.guidance, self.weight_decay, self.clip, self.regularizer_rate, self.discriminator_rate)
+        _require(all(_number(rate) for rate in rates), "recipe", "rates, weights and minutes are numbers from 0 on")
         known = self.mix.keys() <= PRESETS.keys() and all(_number(share) for share in self.mix.values())
         _require(known and sum(self.mix.values()) > 0, "mix", f"shares of {', '.join(PRESETS)}, not all of them 0")
-        if not self.phases:
-            raise UsageError("phases", "the recipe has none", "add at least one [[phases]] table")
-        if self.perceptual_weights is None and any(phase.perceptual for phase in self.phases):
-            raise UsageError(
-                "perceptual_weights", "not given, but a phase needs LPIPS", "add perceptual_weights=FILE.safetensors"
-            )
+        _require(bool(self.phases), "phases", "at least one [[phases]] table")
+        _require(self.dtype in {"fp32", "bf16"}, "dtype", "fp32 or bf16")
+        _require(self.perceptual in PERCEPTUAL, "perceptual", f"one of {', '.join(PERCEPTUAL)}")
+        _require(self.vsd_prompt in {"visual", "text"}, "vsd_prompt", "visual or text")
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        if any(phase.perceptual for phase in self.phases):
+            if self.perceptual == "none":
+                raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
+            if self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
+                remedy = "add perceptual_weights=FILE.safetensors"
+                raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
+        if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.prior is None:
+            remedy = 'train a prior with stage = "prior", then add prior=DIRECTORY'
+            raise UsageError("vsd", f"{self.variant.name} has no base to distil from", remedy)
 
     def settings(self, step: int) -> dict[str, Any]:
         """What has decided a run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
-        names = ("seed", "mix", "zoom_probability", "grouped_share", "ema")
+        values = json.loads(json.dumps(asdict(self) | {"variant": self.variant.to_dict()}, default=str))
+        for name in _FREE_TO_CHANGE:
+            del values[name]
         ends = list(accumulate(phase.steps for phase in self.phases))
-        begun = [asdict(phase) for phase, first in zip(self.phases, [0, *ends], strict=False) if first < step]
-        settings: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in names} | {"phases": begun}))
-        return settings
+        phases = zip(values["phases"], [0, *ends], strict=False)
+        return values | {"phases": [phase for phase, first in phases if first < step]}
 
     @property
     def steps(self) -> int:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
+
+
+_FREE_TO_CHANGE = (
+    *("photos", "output", "prior", "base_model", "perceptual_weights"),  # may lie elsewhere on another machine
+    *("device", "workers", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
+)
+"""What a resumed run may change without becoming another run."""
+
+
+def differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ, as `name: saved → asked`, for people to read."""
+    lines = []
+    for key in sorted({*saved, *asked}):
+        a, b = saved.get(key), asked.get(key)
+        if isinstance(a, list) and isinstance(b, list):
+            a, b = dict(enumerate(a)), dict(enumerate(b))
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences({str(k): v for k, v in a.items()}, {str(k): v for k, v in b.items()}, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} → {b}")
+    return lines
 
 
 def _require(holds: bool, subject: str, rule: str) -> None:
@@ -110,56 +207,3 @@ def _whole(value: object, least: int) -> bool:
 
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def read_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a recipe and apply `key=value` overrides (`photos=DIR`, `phases.0.steps=100`).
-
-    Raises:
-        UsageError: when the file or an override is not valid.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(path, f"not a TOML file ({error})") from error
-    for override in overrides:
-        _override(values, override)
-    if "photos" not in values:
-        raise UsageError(path, "no photos given", "add photos=DIRECTORY")
-    try:
-        return _build(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(path, f"not a valid recipe ({error})") from error
-
-
-def _build(values: dict[str, Any]) -> Recipe:
-    values = dict(values)
-    values["variant"] = VARIANTS[values.pop("variant", "rcod-tiny")]
-    values["phases"] = tuple(Phase(**{**p, "learning_rate": tuple(p["learning_rate"])}) for p in values.get("phases", ()))
-    for name in ("photos", "output", "perceptual_weights"):
-        if name in values:
-            values[name] = Path(values[name])
-    return Recipe(**values)
-
-
-def _override(values: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    *path, last = key.split(".")
-    target: Any = values
-    try:
-        for step in path:
-            target = target[int(step)] if isinstance(target, list) else target.setdefault(step, {})
-        if not equals:
-            raise KeyError(key)
-        target[int(last) if isinstance(target, list) else last] = _parse(value)
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-        raise UsageError(text, "not an override of this recipe", "write key=value, for example phases.0.steps=100") from None
-
-
-def _parse(value: str) -> Any:
-    try:
-        return tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        return value

@@ -1,76 +1,149 @@
-"""The state of a training run on disk: one safetensors file, replaced atomically, from which a run goes on bit by bit.
+"""The states of a training run on disk, from which it goes on bit by bit.
 
-All randomness follows from (seed, step), so weights, moments and the step are the whole state.
+    <run>/states/00001200/state.safetensors    weights and moments
+    <run>/states/00001200/manifest.json        step, settings, sha256 of the file above: written last
+
+A state is staged in a hidden directory and appears by one rename. The newest one whose hash holds wins; older ones are kept for
+the case that it does not. All randomness follows from the seed and a sample's number, so there is no generator state to keep.
 """
 
 import json
 import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from rcodsr.errors import WeightsError
+from rcodsr.checkpoints.resolve import sha256
+from rcodsr.errors import OutputError, RcodsrError, WeightsError
+
+_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a state says about its run."""
+
+    step: int
+    spec: dict[str, Any]
+    """The variant, with fitted bounds."""
+    settings: dict[str, Any]
+    """What has decided the run so far."""
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A whole state on disk."""
+
+    directory: Path
+    facts: Facts
+
+    def restore(self, tensors: Mapping[str, Tensor], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+        """Copy the state into live tensors and optimisers of the same names and shapes.
+
+        Raises:
+            WeightsError: when it belongs to another model.
+        """
+        saved = load_file(self.directory / _FILE)
+        try:
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    tensor.copy_(saved.pop(name))
+            for name, optimizer in optimizers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                for key in [key for key in saved if key.startswith(f"{name}/")]:
+                    _, index, moment = key.split("/")
+                    state.setdefault(int(index), {})[moment] = saved.pop(key)
+                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            if saved:
+                raise KeyError(f"unexpected {next(iter(saved))}")
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise WeightsError(self.directory, f"cannot be resumed ({error})", "start again with --resume never") from error
 
 
 def save_state(
-    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: dict[str, Any]
+    run: Path,
+    facts: Facts,
+    tensors: Mapping[str, Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    keep: int,
 ) -> None:
-    """Write modules, optimiser moments and `facts` (JSON) to `path`; the old file stays until the new one is whole."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        tensors |= {f"{name}/{key}": value.detach() for key, value in module.state_dict().items()}
+    """Write a state; older ones beyond `keep` go once it is whole.
+
+    Raises:
+        OutputError: when it cannot be written; the older ones stay.
+    """
+    states = run / "states"
+    staged, final = states / f".{facts.step:08}.part", states / f"{facts.step:08}"
+    try:
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        save_file(_flat(tensors, optimizers), staged / _FILE)
+        manifest = {**asdict(facts), "files": {_FILE: sha256(staged / _FILE)}}
+        (staged / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for path in (*staged.iterdir(), staged):
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
+        staged.rename(final)
+        _flush(states)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        cause = getattr(error, "strerror", None) or str(error)
+        raise OutputError(final, f"cannot be written ({cause})", "free some space; the last whole state stays") from error
+    for old in _directories(run)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def newest_state(run: Path) -> SavedState | None:
+    """The newest whole state of a run, or None where there is no state at all.
+
+    Raises:
+        RcodsrError: when there are states, but none is whole.
+    """
+    directories = _directories(run)
+    for directory in directories:
+        facts = _whole(directory)
+        if facts is not None:
+            return SavedState(directory, facts)
+    if directories:
+        raise RcodsrError(run / "states", "all saved states are damaged", "start again with --resume never")
+    return None
+
+
+def _whole(directory: Path) -> Facts | None:
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if any(sha256(directory / name) != digest for name, digest in manifest.pop("files").items()):
+            return None
+        return Facts(**manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WeightsError):
+        return None
+
+
+def _directories(run: Path) -> list[Path]:
+    """States, newest first; what was being written or removed when a run was killed does not count."""
+    states = run / "states"
+    found = states.iterdir() if states.is_dir() else ()
+    return sorted((path for path in found if path.name.isdecimal()), reverse=True)
+
+
+def _flat(tensors: Mapping[str, Tensor], optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    flat = {name: tensor.detach() for name, tensor in tensors.items()}
     for name, optimizer in optimizers.items():
         for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}/{index}/{key}": value for key, value in moments.items()}
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(
-        {key: value.cpu().contiguous().clone() for key, value in tensors.items()}, temporary, {"facts": json.dumps(facts)}
-    )
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+            flat |= {f"{name}/{index}/{key}": value for key, value in moments.items()}
+    return {name: value.cpu().contiguous().clone() for name, value in flat.items()}
 
 
-def load_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Any]:
-    """Load what `save_state` wrote into the same modules and optimisers; returns the facts.
-
-    Raises:
-        WeightsError: when the file is damaged or belongs to another model.
-    """
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with safe_open(path, "pt") as handle:
-            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
-        for name, module in modules.items():
-            module.load_state_dict(_under(tensors, name))
-        for name, optimizer in optimizers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in _under(tensors, name).items():
-                index, _, moment = key.partition("/")
-                state.setdefault(int(index), {})[moment] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(path, f"cannot be resumed ({error})", "start again with --resume never") from error
-    return read_facts(path)
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts of a state file, without its tensors.
-
-    Raises:
-        WeightsError: when the file is damaged.
-    """
-    try:
-        with safe_open(path, "pt") as handle:
-            facts: dict[str, Any] = json.loads(handle.metadata()["facts"])
-            return facts
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(path, f"cannot be resumed ({error})", "start again with --resume never") from error
-
-
-def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,259 +1,236 @@
-"""Training of the generator: latent domain grouping, pixel loss, and perceptual losses weighted by the timestep.
+"""Algorithm 1: one step of the generator, and of what learns beside it."""
 
-A first, small loop for `rcod-tiny`, which has no diffusion prior to distil from. The knob comes from weighting: at the
-fidelity timestep the loss is the pixel error, at the realism timestep texture counts (LPIPS and a patch discriminator) and
-the pixel error holds colour and structure.
-"""
+from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from rcodsr.checkpoints.format import save_model
-from rcodsr.checkpoints.tensors import load_strictly
-from rcodsr.config import VariantSpec
-from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
-from rcodsr.errors import OutputError, RcodsrError, UsageError
-from rcodsr.images import io
+from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
-from rcodsr.models.build import build_model
-from rcodsr.models.discriminator import PatchDiscriminator
-from rcodsr.models.perceptual import LpipsSqueeze
-from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.training.draws import Draws
+from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, realism_weight
+from rcodsr.training.objectives import Facts, Generated, Objective
+from rcodsr.training.optimizer import Average, Optimizer
+from rcodsr.training.perceptual import Distance
+from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe
-from rcodsr.training.run_state import load_state, read_facts, save_state
-
-Log = Callable[[str], None]
 
 
-class Trainer:
-    """One training run, resumable at every saved step.
+@dataclass(frozen=True)
+class Batch:
+    """Training pairs on the device."""
+
+    lr: Tensor
+    """Shape (B, 3, h, w) in [0, 1]."""
+    hr: Tensor
+    """Shape (B, 3, 4h, 4w) in [0, 1]."""
+    draws: Draws
+
+
+class GeneratorTrainer:
+    """Trains a one-step generator.
 
     Args:
-        recipe: what to train on, for how long, with which weights.
-        log: receives one line now and then.
-        resume: go on from the run's saved state if there is one.
+        recipe: weights of losses, rates, ablations.
+        model: on the device; what requires gradients is trained.
+        objectives: judges that learn beside it.
+        perceptual: distance for λ1, or None.
+        processes: who the gradients are shared with.
     """
 
-    def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True) -> None:
-        self.recipe = recipe
-        self.log = log
-        self.step = 0
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
-        torch.manual_seed(recipe.seed)
-        self.photos = find_photos(recipe.photos)
-        check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
-        self.state_path = recipe.output / "state.safetensors"
-        facts = read_facts(self.state_path) if resume and self.state_path.exists() else None
-        if facts and facts["settings"] != recipe.settings(facts["step"]):
-            raise UsageError(
-                self.state_path, "was made with other settings", "restore them, or use --resume never or another --output"
-            )
-        spec = VariantSpec.from_dict(facts["spec"]) if facts else recipe.variant
-        self.model = build_model(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not facts:
-            self._fit()
-        self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-        self.d_optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
-        self.lpips = self._load_lpips()
-        if facts:
-            self.step = load_state(self.state_path, self._modules(), self._optimizers())["step"]
-            self.log(f"resumed at step {self.step} of {recipe.steps}")
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: OneStepSR,
+        objectives: Sequence[Objective],
+        perceptual: Distance | None,
+        processes: Processes,
+    ) -> None:
+        self.recipe, self.model = recipe, model
+        self.objectives, self.perceptual, self.processes = objectives, perceptual, processes
+        judged = {id(parameter) for objective in objectives for parameter in objective.trained().values()}
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in judged}
+        decay, betas = recipe.weight_decay, recipe.betas
+        self.optimizer = Optimizer(self.trained, betas, decay, recipe.clip, processes)
+        self.judges = {o.name: self._judge_optimizer(o) for o in objectives}
+        self.average = Average(self.trained, recipe.ema) if recipe.ema else None
 
-    def run(self) -> None:
-        """Train to the end of the recipe, then write the averaged weights to `<output>/checkpoint`.
+    def _judge_optimizer(self, objective: Objective) -> Optimizer:
+        recipe = self.recipe
+        if objective.name == "adversarial":
+            return Optimizer(objective.trained(), (0.5, 0.99), 1e-2, 0.0, self.processes, recipe.discriminator_rate)
+        return Optimizer(
+            objective.trained(), recipe.betas, recipe.weight_decay, recipe.clip, self.processes, recipe.regularizer_rate
+        )
 
-        Raises:
-            RcodsrError: when the loss is no longer finite; the last saved state is kept.
-        """
-        io.make_directory(self.recipe.output)
-        first, saved = 0, time.monotonic()
-        for number, phase in enumerate(self.recipe.phases):
-            for lr, hr in self._batches(number, phase, max(0, self.step - first)):
-                losses = self.train_step(lr, hr, phase, (self.step - first) / phase.steps)
-                self.step += 1
-                if self.step % 50 == 0:
-                    self.log(
-                        f"{phase.name} {self.step}/{self.recipe.steps}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
-                    )
-                if time.monotonic() - saved > 60 * self.recipe.save_minutes:
-                    self.save()
-                    saved = time.monotonic()
-            first += phase.steps
-        self.save()
-
-    def rehearse(self) -> None:
-        """One step of every phase on real data, nothing written: what would fail later fails now."""
-        for number, phase in enumerate(self.recipe.phases):
-            lr, hr = next(self._batches(number, phase, 0))
-            started = time.monotonic()
-            losses = self.train_step(lr, hr, phase, 0.0)
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            self.log(f"{phase.name}: {phase.steps} steps of about {time.monotonic() - started:.1f}s  {shown}")
-
-    def save(self) -> None:
-        """Write the resumable state and the averaged weights as a checkpoint.
-
-        Raises:
-            OutputError: when they cannot be written; an older state stays.
-        """
-        facts = {"step": self.step, "spec": self.model.spec.to_dict(), "settings": self.recipe.settings(self.step)}
-        try:
-            save_state(self.state_path, self._modules(), self._optimizers(), facts)
-            save_model(self.recipe.output / "checkpoint", self.ema, self._summary())
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                self.recipe.output, f"cannot be written ({error})", "free some space or choose --output"
-            ) from error
-        self.log(f"saved step {self.step} to {self.recipe.output}")
-
-    def train_step(self, lr: Tensor, hr: Tensor, phase: Phase, progress: float) -> dict[str, float]:
-        """One update of the generator and, where the phase has one, of the discriminator.
+    def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
+        """One update of θ, then one of everything that learns beside it (Algorithm 1, lines 5 to 19).
 
         Args:
-            lr: shape (B, 3, h, w) in [0, 1].
-            hr: shape (B, 3, 4h, 4w) in [0, 1].
-            phase: the current phase.
-            progress: share of the phase that is done, in [0, 1).
+            batches: their gradients are averaged.
+            phase: weights of losses.
+            rate: the generator's learning rate.
+            step: number of steps done, for messages and the running average.
 
         Returns:
-            The losses, for the log.
+            Losses and other facts, averaged over the batches.
+
+        Raises:
+            RcodsrError: when a loss is not finite; nothing has been updated then.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(phase, progress, self.step)
-        x_l, x_h = upsample(lr, self.model.spec.scale), 2 * hr - 1
-        z_l, z_h = self.model.encode(2 * x_l - 1), self.model.encode(x_h)
-        t = self._timesteps(latent_metric(z_l, z_h, self.model.spec.grouping.metric), phase.fidelity_share)
-        restored = self.model.decode(self.model.restore(z_l, self.model.condition(x_l, t)))
+        share, facts, finished = 1 / len(batches), [], []
+        for batch in batches:
+            with self._precision():
+                made, own = self.generate(batch, phase)
+                loss, seen = self._generator_loss(made, phase)
+            (loss.mean() * share).backward()
+            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
+            finished.append(made.detached())
+        averaged = self._averaged(facts)
+        if not torch.isfinite(averaged["loss"]):
+            raise RcodsrError("training", f"the loss is not finite at step {step}", "resume with a lower learning rate")
+        averaged["grad_norm"] = self.optimizer.step(rate)
+        for objective in self.objectives:
+            if objective.weight(phase):
+                averaged[f"{objective.name}_own"] = self._train_judge(objective, finished)
+        if self.average is not None:
+            self.average.update(step)
+        return {name: float(value) for name, value in averaged.items()}
 
+    def generate(self, batch: Batch, phase: Phase) -> tuple[Generated, Facts]:
+        """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
+        model = self.model
+        x_l, x_h = upsample(batch.lr, model.spec.scale), 2 * batch.hr - 1
+        z_l = model.encode(2 * x_l - 1)
+        metric = self._metric(z_l, x_l, x_h)
+        t = self._timesteps(metric, batch.draws, phase)
+        condition = model.condition(x_l, t)
+        z = model.restore(z_l, condition)
+        if z.requires_grad:
+            z.retain_grad()
+        weight = realism_weight(t, *self._ends()) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
+        made = Generated(z, model.decode(z), x_h, x_l, t, condition.tokens, weight, batch.draws)
+        return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
+        """M_L, Eq. (6), with the encoder that the grouping names."""
         grouping = self.model.spec.grouping
-        w = realism_weight(t, grouping.k, grouping.n * grouping.k)
-        pixel = charbonnier(restored, x_h)
-        loss = pixel * (1 - 0.5 * w) + low_frequency(restored, x_h) * w
-        logged = {"pixel": pixel.mean()}
-        if phase.mesh:
-            repeated = mesh(restored, x_h, self.model.spec.scale)
-            loss = loss + phase.mesh * repeated
-            logged["mesh"] = repeated.mean()
-        if phase.perceptual and self.lpips is not None:
-            distance = self.lpips(restored, x_h)
-            loss = loss + phase.perceptual * (0.02 + 0.98 * w.square()) * distance
-            logged["lpips"] = distance.mean()
-        if phase.adversarial:
-            self.discriminator.requires_grad_(False)
-            loss = loss + phase.adversarial * w.square() * generator_hinge(self.discriminator(restored))
-        if not torch.isfinite(loss).all():
-            raise RcodsrError(
-                self.recipe.output, f"the loss is not finite at step {self.step}", "resume with a lower learning rate"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
-        self.optimizer.step()
-        if phase.adversarial:
-            logged["d"] = self._train_discriminator(x_h, restored.detach(), w)
-        self._average()
-        return {name: float(value.detach()) for name, value in logged.items()}
-
-    def _train_discriminator(self, real: Tensor, fake: Tensor, w: Tensor) -> Tensor:
-        """Update on the samples whose timestep lets texture count."""
-        chosen = w > 0.2
-        if not chosen.any():
-            return w.new_zeros(())
-        self.discriminator.requires_grad_(True)
-        loss = discriminator_hinge(self.discriminator(real[chosen]), self.discriminator(fake[chosen]))
-        self.d_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.d_optimizer.step()
-        return loss.detach()
-
-    def _timesteps(self, metric: Tensor, fidelity_share: float) -> Tensor:
-        """Eq. (5) for the grouped share of the batch, a uniform draw from [k, n·k] for the rest, k for the fidelity share."""
-        grouping = self.model.spec.grouping
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        first, last = (grouping.realism_timestep(realism) for realism in (0.0, 1.0))
-        anywhere = torch.randint(first, last + 1, metric.shape, generator=generator)
-        grouped = torch.rand(metric.shape, generator=generator) < self.recipe.grouped_share
-        t = torch.where(grouped, group_timestep(metric, grouping), anywhere)
-        return torch.where(torch.rand(metric.shape, generator=generator) < fidelity_share, first, t)
-
-    def _average(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+            if grouping.metric_encoder == "frozen" and self.model.spec.lora is not None:
+                from rcodsr.models.lora import without_lora
 
-    def _batches(self, number: int, phase: Phase, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (lr, hr) of a phase, the first `done` left out."""
-        if done >= phase.steps:
-            return
-        pairs = self._pairs(phase.crop, seed=self.recipe.seed * 100 + number + 1, length=phase.steps * phase.batch)
-        loader = DataLoader(
-            pairs,
-            batch_sampler=list(batches(pairs, phase.batch, done, phase.steps - done)),
-            num_workers=self.recipe.workers,
-            worker_init_fn=_single_thread,
-        )
-        for hr, lr in loader:
-            yield lr, hr
+                with without_lora(self.model.autoencoder):
+                    z_l, z_h = self.model.encode(2 * x_l - 1), self.model.encode(x_h)
+            else:
+                z_h = self.model.encode(x_h)
+            return latent_metric(z_l, z_h, grouping.metric)
 
-    def _pairs(self, crop: int, seed: int, length: int) -> PhotoPairs:
-        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, self.recipe.zoom_probability)
-
-    def _fit(self) -> None:
-        """Standardise the latents and set the grouping's bounds so that the groups start with equal shares."""
-        pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
-        hr, lr = (torch.stack(x) for x in zip(*(pairs[i] for i in range(len(pairs))), strict=True))
-        self.model.autoencoder.fit(2 * hr - 1)
-        z_l, z_h = self.model.encode(2 * upsample(lr, self.model.spec.scale) - 1), self.model.encode(2 * hr - 1)
+    def _ends(self) -> tuple[int, int]:
         grouping = self.model.spec.grouping
-        metric = latent_metric(z_l, z_h, grouping.metric)
-        inner = torch.nanquantile(metric, torch.tensor([1 / grouping.n, 1 - 1 / grouping.n])).tolist()
-        width = (inner[1] - inner[0]) / max(1, grouping.n - 2)
-        bounds = {"metric_min": round(inner[0] - width, 4), "metric_max": round(inner[1] + width, 4)}
-        self.model.spec = replace(self.model.spec, grouping=replace(grouping, **bounds))
-        self.log(f"fitted latents and grouping bounds {bounds}")
+        return grouping.realism_timestep(0.0), grouping.realism_timestep(1.0)
 
-    def _load_lpips(self) -> LpipsSqueeze | None:
-        if self.recipe.perceptual_weights is None:
-            return None
-        lpips = LpipsSqueeze()
-        load_strictly(lpips, self.recipe.perceptual_weights)
-        return lpips.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def _timesteps(self, metric: Tensor, draws: Draws, phase: Phase) -> Tensor:
+        """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its lower end."""
+        first, last = self._ends()
+        t = group_timestep(metric, self.model.spec.grouping)
+        if self.recipe.grouped_share < 1:
+            grouped = draws.uniform("timestep") < self.recipe.grouped_share
+            t = torch.where(grouped.to(t.device), t, draws.integers("anywhere", first, last).to(t.device))
+        if phase.fidelity_share:
+            t = torch.where((draws.uniform("fidelity") < phase.fidelity_share).to(t.device), first, t)
+        return t
 
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema": self.ema, "discriminator": self.discriminator}
+    def _generator_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
+        """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. L_cls is never defined and left out."""
+        loss, facts = self._data_loss(made, phase)
+        for objective in self.objectives:
+            if weight := objective.weight(phase):
+                term, seen = objective.generator_term(made)
+                loss = loss + weight * term
+                if objective.acts_on_latents and made.z.requires_grad:
+                    (made.pulls[objective.name],) = torch.autograd.grad((weight * term).mean(), made.z, retain_graph=True)
+                facts |= {objective.name: term.mean(), **seen}
+        return loss, facts
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"optimizer": self.optimizer, "d_optimizer": self.d_optimizer}
+    def _data_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
+        """Pixel error + λ1 · perceptual distance, and our own additions."""
+        picture, target, w = made.picture, made.target, made.weight
+        if phase.pixel == "mse":
+            pixel = clamped_mse(picture, target)
+            loss = pixel
+        else:
+            pixel = charbonnier(picture, target)
+            loss = pixel * (1 - 0.5 * w) + low_frequency(picture, target) * w if self.recipe.weight_by_timestep else pixel
+        facts = {"pixel": pixel.mean()}
+        if phase.mesh:
+            repeated = mesh(picture, target, self.model.spec.scale)
+            loss = loss + phase.mesh * repeated
+            facts["mesh"] = repeated.mean()
+        if phase.perceptual and self.perceptual is not None:
+            shown = picture.clamp(-1, 1) if phase.pixel == "mse" else picture
+            distance = self.perceptual(shown, target)
+            strength = 0.02 + 0.98 * w.square() if self.recipe.weight_by_timestep else w
+            loss = loss + phase.perceptual * strength * distance
+            facts["perceptual"] = distance.mean()
+        return loss, facts
 
-    def _summary(self) -> dict[str, Any]:
-        recipe = self.recipe
-        return {
-            "steps": self.step,
-            "planned_steps": recipe.steps,
-            "seed": recipe.seed,
-            "photos": len(self.photos),
-            "mix": recipe.mix,
-        }
+    def _train_judge(self, objective: Objective, finished: Sequence[Generated]) -> Tensor:
+        """Update φ′ or the discriminator on what the generator has just made."""
+        losses = []
+        for made in finished:
+            with self._precision():
+                loss = objective.own_loss(made).mean()
+            (loss / len(finished)).backward()
+            losses.append(loss.detach())
+        self.judges[objective.name].step()
+        return self.processes.average(torch.stack(losses).mean())
+
+    def _occupancy(self, t: Tensor) -> Facts:
+        """Share of the samples nearest to each group's timestep."""
+        grouping = self.model.spec.grouping
+        nearest = (t.float() / grouping.k).round().clamp(1, grouping.n)
+        return {f"share_{min(999, g * grouping.k)}": (nearest == g).float().mean() for g in range(1, grouping.n + 1)}
+
+    def _averaged(self, facts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        means = {name: torch.stack([f[name].detach().float() for f in facts]).mean() for name in facts[0]}
+        return {name: self.processes.average(mean) for name, mean in means.items()}
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.recipe.dtype == "fp32":
+            return nullcontext()
+        return torch.autocast(self.processes.device.type, torch.bfloat16)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name: what a saved state holds besides the optimisers."""
+        found: dict[str, Tensor] = {f"model/{name}": parameter for name, parameter in self.trained.items()}
+        found |= {f"model/{name}": buffer for name, buffer in self.model.autoencoder.named_buffers(prefix="autoencoder")}
+        for objective in self.objectives:
+            judge = objective.trained() | objective.buffers()
+            found |= {f"{objective.name}/{name}": tensor for name, tensor in judge.items()}
+        if self.average is not None:
+            found |= {f"average/{name}": tensor for name, tensor in self.average.tensors.items()}
+        return found
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name, for a saved state."""
+        return {"optimizer": self.optimizer.inner, **{f"{name}_optimizer": o.inner for name, o in self.judges.items()}}
+
+    def averaged(self) -> AbstractContextManager[object]:
+        """The model with the weights that are exported, within a `with` block."""
+        return nullcontext() if self.average is None else self.average.applied()
 
 
-def learning_rate(phase: Phase, progress: float, step: int) -> float:
-    """Cosine from the phase's first to its last learning rate, after 100 steps of warm-up at the start of the run."""
-    high, low = phase.learning_rate
-    return (low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))) * min(1.0, (step + 1) / 100)
-
-
-def _single_thread(_: int) -> None:
-    torch.set_num_threads(1)
+def _alignment(made: Generated, share: float) -> Facts:
+    """Cosine between what the distillation and everything else ask of ẑ_H; watch it instead of the raw L_reg."""
+    pull = made.pulls.get("vsd")
+    if pull is None or made.z.grad is None:
+        return {}
+    vsd = pull.flatten(1) * share
+    rest = made.z.grad.flatten(1) - vsd
+    return {"gradient_cosine": nn.functional.cosine_similarity(vsd, rest).mean()}

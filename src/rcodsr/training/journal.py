@@ -1,0 +1,113 @@
+"""What a run says while it runs: one JSON line per step, TensorBoard, and lines for people."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Log = Callable[[str], None]
+_SCARCE = 0.02
+"""A group with a smaller share of the samples learns nothing."""
+_WINDOW = 500
+"""Steps over which shares are watched."""
+
+
+class Journal:
+    """Records a run in its directory.
+
+    Args:
+        run: the run's directory.
+        step: steps already done; later lines of an earlier attempt are dropped.
+        total: steps of the whole run.
+        log: receives lines for people.
+    """
+
+    def __init__(self, run: Path, step: int, total: int, log: Log) -> None:
+        self.path = run / "metrics.jsonl"
+        self.total, self.log = total, log
+        _keep_until(self.path, step)
+        self._lines = self.path.open("a", encoding="utf-8")
+        self._board = _tensorboard(run, step, log)
+        self._shares: deque[dict[str, float]] = deque(maxlen=_WINDOW)
+        self._warned: set[str] = set()
+        self._since, self._samples = time.monotonic(), 0
+
+    def record(self, step: int, phase: str, facts: dict[str, float], samples: int, rate: float) -> None:
+        """Take down one step."""
+        self._lines.write(json.dumps({"step": step, "phase": phase, "rate": rate, **facts}) + "\n")
+        self._lines.flush()
+        self._samples += samples
+        self._shares.append({name: value for name, value in facts.items() if name.startswith("share_")})
+        if self._board is not None:
+            for name, value in facts.items():
+                self._board.add_scalar(name, value, step)
+        if step % 50 == 0 or step == self.total:
+            self._report(step, phase, facts)
+
+    def images(self, step: int, name: str, strip: torch.Tensor) -> None:
+        """Show a picture (3, H, W) in [0, 1] on the board."""
+        if self._board is not None:
+            self._board.add_image(name, strip, step)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _report(self, step: int, phase: str, facts: dict[str, float]) -> None:
+        seconds = time.monotonic() - self._since
+        speed = self._samples / seconds if seconds else 0.0
+        steps = min(50, step) / seconds if seconds else 0.0
+        left = (self.total - step) / steps if steps else 0.0
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in facts.items() if not name.startswith("share_"))
+        memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else ""
+        self.log(f"{phase} {step}/{self.total}  {shown}  {speed:.1f} img/s{memory}  {_duration(left)} left")
+        if self._board is not None:
+            self._board.add_scalar("img_per_s", speed, step)
+        self._since, self._samples = time.monotonic(), 0
+        self._warn_of_scarce_groups()
+
+    def _warn_of_scarce_groups(self) -> None:
+        for name in self._shares[-1]:
+            share = sum(shares.get(name, 0.0) for shares in self._shares) / len(self._shares)
+            if share < _SCARCE and name not in self._warned and len(self._shares) >= 100:
+                self._warned.add(name)
+                timestep = name.removeprefix("share_")
+                self.log(
+                    f"warning: only {share:.1%} of the samples fall to timestep {timestep}; change metric_min, metric_max or n"
+                )
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop lines of steps that a resumed run will do again, and a line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _tensorboard(run: Path, step: int, log: Log) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl has everything but the pictures")
+        return None
+    return SummaryWriter(run / "tensorboard", purge_step=step + 1)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

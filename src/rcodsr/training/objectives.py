@@ -1,0 +1,173 @@
+"""What judges the generator besides the data loss and learns beside it: distillation, or a patch discriminator (ours)."""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.diffusion.schedule import NoiseSchedule
+from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.training.draws import Draws
+from rcodsr.training.losses import discriminator_hinge, distillation, generator_hinge
+from rcodsr.training.recipe import Phase
+from rcodsr.training.teachers import Teachers
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A batch as the generator left it."""
+
+    z: Tensor
+    """ẑ_H, shape (B, C, h, w)."""
+    picture: Tensor
+    """x̂_H, shape (B, 3, H, W), nominally in [-1, 1]."""
+    target: Tensor
+    """x_H, same shape, in [-1, 1]."""
+    x_l: Tensor
+    """Enlarged low-resolution pictures, (B, 3, H, W) in [0, 1]."""
+    timestep: Tensor
+    """Shape (B,), int64."""
+    tokens: Tensor
+    """c_y, shape (B, N, D)."""
+    weight: Tensor
+    """How much texture counts for each sample, (B,) in [0, 1]."""
+    draws: Draws
+    pulls: dict[str, Tensor] = field(default_factory=dict)
+    """What single objectives ask of ẑ_H (gradients, shape of `z`), for the log."""
+
+    def detached(self) -> "Generated":
+        """The same without gradient: what the objectives' own networks learn from."""
+        held = {name: value.detach() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **held)  # type: ignore[arg-type]
+
+
+Facts = dict[str, Tensor]
+"""Scalars worth watching, by name."""
+
+
+class Objective(Protocol):
+    """A judge of the generator that learns beside it."""
+
+    name: str
+    acts_on_latents: bool
+    """Whether its term depends on ẑ_H alone."""
+
+    def weight(self, phase: Phase) -> float:
+        """How much the phase makes of it; at 0 it rests."""
+        ...
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """The generator's loss per sample, (B,), and what to log."""
+        ...
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """The judge's own loss per sample, (B,), on detached pictures."""
+        ...
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The judge's parameters by name."""
+        ...
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What else must be kept to go on bit by bit."""
+        ...
+
+
+class VsdObjective:
+    """Variational score distillation with degradation-aware sampling: Algorithm 1, lines 12 to 18.
+
+    Args:
+        teachers: φ and φ′.
+        schedule: α and σ.
+        window: half width of Eq. (7); None draws t_r uniformly, as OSEDiff does.
+        guidance: classifier-free guidance of φ alone.
+    """
+
+    name = "vsd"
+    acts_on_latents = True
+
+    def __init__(self, teachers: Teachers, schedule: NoiseSchedule, window: int | None, guidance: float) -> None:
+        self.teachers = teachers
+        self.schedule = schedule
+        self.window = window
+        self.guidance = guidance
+
+    def weight(self, phase: Phase) -> float:
+        """λ2."""
+        return phase.vsd
+
+    @torch.no_grad()
+    def estimates(self, made: Generated) -> tuple[Tensor, Tensor, Facts]:
+        """x0′ of φ′ (without guidance) and x0* of φ (with it) for the noised ẑ_H; line 15."""
+        z, draws = made.z.detach().float(), made.draws
+        t_r = draws.near("t_r", made.timestep, self.window) if self.window else draws.integers("t_r", 20, 979).to(z.device)
+        z_t = self.schedule.add_noise(z, draws.normal("eps_r", z), t_r)
+        condition, absence = self.teachers.prompts(made.x_l, made.tokens.detach())
+        regularizer = self.teachers.regularizer(z_t, t_r, condition)
+        with_condition = self.teachers.frozen(z_t, t_r, condition)
+        without = self.teachers.frozen(z_t, t_r, absence)
+        guided = without + self.guidance * (with_condition - without)
+        x0_regularizer, x0_frozen = (self.schedule.predict_x0(z_t, eps, t_r) for eps in (regularizer, guided))
+        facts = {"w": (z - x0_frozen).abs().mean(), "cond_uncond": (with_condition - without).square().mean().sqrt()}
+        return x0_regularizer, x0_frozen, facts
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """L_reg through OSEDiff's surrogate gradient."""
+        x0_regularizer, x0_frozen, facts = self.estimates(made)
+        return distillation(made.z, x0_regularizer, x0_frozen), facts
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """L_diff, lines 16 to 18: φ′ learns to denoise what the generator makes, at any timestep."""
+        z, draws = made.z.float(), made.draws
+        t = draws.integers("t_diff", 0, 999).to(z.device)
+        eps = draws.normal("eps_diff", z)
+        condition, _ = self.teachers.prompts(made.x_l, made.tokens)
+        predicted = self.teachers.regularizer(self.schedule.add_noise(z, eps, t), t, condition)
+        return (predicted - eps).square().mean((1, 2, 3))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """φ′."""
+        return self.teachers.trained()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+class AdversarialObjective:
+    """A patch discriminator, weighted by the timestep: ours, for variants without a prior.
+
+    Args:
+        discriminator: pictures → scores.
+    """
+
+    name = "adversarial"
+    acts_on_latents = False
+
+    def __init__(self, discriminator: PatchDiscriminator) -> None:
+        self.discriminator = discriminator
+
+    def weight(self, phase: Phase) -> float:
+        """The phase's weight of the discriminator."""
+        return phase.adversarial
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """−D(x̂_H), with the discriminator frozen, so that nothing of this gradient reaches it."""
+        self.discriminator.requires_grad_(False)
+        loss = made.weight.square() * generator_hinge(self.discriminator(made.picture))
+        self.discriminator.requires_grad_(True)
+        return loss, {}
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """Hinge loss on the samples whose timestep lets texture count."""
+        chosen = (made.weight > 0.2).float()
+        return chosen * discriminator_hinge(self.discriminator(made.target), self.discriminator(made.picture))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The discriminator."""
+        return dict(self.discriminator.named_parameters())
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The singular vectors of spectral normalisation."""
+        return dict(self.discriminator.named_buffers())

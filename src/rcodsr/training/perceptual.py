@@ -1,0 +1,45 @@
+"""Choosing the perceptual distance of a recipe."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.checkpoints.tensors import load_strictly
+from rcodsr.errors import UsageError
+from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.training.losses import wavelet_distance
+from rcodsr.training.recipe import Perceptual
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Pictures (B, 3, H, W) in [-1, 1] twice → (B,)."""
+
+
+def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.device) -> Distance | None:
+    """The distance a recipe names.
+
+    Raises:
+        UsageError: when LPIPS-VGG is asked for but the extra package is missing.
+        WeightsError: when the weights cannot be read.
+    """
+    if kind == "wavelet":
+        return wavelet_distance
+    if kind == "lpips-vgg":
+        return _lpips_vgg(device)
+    if kind == "lpips-squeeze" and weights is not None:
+        lpips = LpipsSqueeze()
+        load_strictly(lpips, weights)
+        placed: nn.Module = lpips.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed
+    return None
+
+
+def _lpips_vgg(device: torch.device) -> Distance:
+    try:
+        import lpips  # type: ignore[import-not-found]
+    except ImportError as error:
+        remedy = "pip install 'rcodsr[lpips]', or choose perceptual=lpips-squeeze or wavelet"
+        raise UsageError("perceptual", f"lpips-vgg needs the lpips package ({error})", remedy) from error
+    net = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+    return lambda a, b: net(a, b).flatten()

@@ -1,0 +1,60 @@
+"""Several training processes, one per device: `torchrun` or `accelerate launch` starts them, accelerate connects them.
+
+Gradients are averaged by hand. A step runs the same U-Net under several LoRA states and steps two optimisers in turn, which
+suits no wrapper around a module; and what is trained is small, so one reduction per step costs nothing.
+"""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.engine.runtime import choose_runtime
+from rcodsr.errors import UsageError
+
+
+class Processes:
+    """This process among its peers.
+
+    Args:
+        device: as `--device`; with several processes, `auto` gives each its own GPU.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.count == 1:
+            self.device = choose_runtime(device, "fp32").device
+            return
+        try:
+            from accelerate import PartialState  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise UsageError("several processes", f"accelerate is missing ({error})", "pip install 'rcodsr[train]'") from error
+        self.device = PartialState(cpu=device == "cpu").device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and lines."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes."""
+        if self.count == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = self.average(torch.cat([g.flatten() for g in gradients]))
+        for parameter, piece in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+
+    def average(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        if self.count == 1:
+            return value
+        torch.distributed.all_reduce(value)
+        return value / self.count
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            torch.distributed.barrier()

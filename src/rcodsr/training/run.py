@@ -1,0 +1,247 @@
+"""A training run from its first step, or from where it stopped, to its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+
+from rcodsr.checkpoints.format import save_adapter, save_model
+from rcodsr.data.dataset import PhotoPairs, check_sizes, find_photos
+from rcodsr.diffusion.grouping import latent_metric
+from rcodsr.engine.runtime import Runtime
+from rcodsr.errors import OutputError, UsageError
+from rcodsr.images import io
+from rcodsr.images.resize import upsample
+from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.training import validation
+from rcodsr.training.card import model_card
+from rcodsr.training.draws import Draws
+from rcodsr.training.journal import Journal, Log
+from rcodsr.training.processes import Processes
+from rcodsr.training.recipe import Phase, Recipe, differences
+from rcodsr.training.run_state import Facts, newest_state, save_state
+from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
+from rcodsr.training.trainer import Batch
+from rcodsr.variants import VariantSpec
+
+
+class Run:
+    """One training run, resumable at every saved state.
+
+    Args:
+        recipe: what to train on, for how long, with which weights.
+        log: receives one line now and then.
+        resume: go on from the run's newest whole state if there is one.
+
+    Raises:
+        UsageError: when the run was started with other settings.
+        WeightsError: when a base, the prior or the saved state cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True) -> None:
+        self.recipe = recipe
+        self.processes = Processes(recipe.device)
+        self.log = log if self.processes.is_first else _silent
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        self.photos = find_photos(recipe.photos)
+        check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        self.bases = resolve_bases(recipe, self.log)
+        saved = newest_state(recipe.output) if resume else None
+        if saved is not None and (changed := differences(saved.facts.settings, self._settings(saved.facts.step))):
+            remedy = "restore them, or use --resume never or another --output"
+            raise UsageError(recipe.output, f"was started with other settings ({'; '.join(changed)})", remedy)
+        spec = VariantSpec.from_dict(saved.facts.spec) if saved else recipe.variant
+        model = build_networks(recipe, spec, self.bases, self.log)
+        if recipe.fit and saved is None:
+            self._fit(model)
+        self.trainer = build_trainer(recipe, model, self.bases, self.processes)
+        self.step, self._saved_step = 0, -1
+        if saved is not None:
+            saved.restore(self.trainer.tensors(), self.trainer.optimizers())
+            self.step = self._saved_step = saved.facts.step
+            self.log(f"resumed at step {self.step} of {recipe.steps}")
+
+    @property
+    def model(self) -> OneStepSR:
+        """What is being trained."""
+        return self.trainer.model
+
+    def go(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end of the recipe, or until `stop` says so, then save and write `<output>/checkpoint`.
+
+        Returns:
+            Whether the recipe's end was reached.
+
+        Raises:
+            RcodsrError: when a loss is no longer finite; the last saved state is kept.
+            OutputError: when something cannot be written; the last whole state is kept.
+        """
+        io.make_directory(self.recipe.output)
+        journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
+        checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
+        stopped, saved = False, time.monotonic()
+        for phase, number, batches in self._steps():
+            rate = learning_rate(phase, self.step - number, self.step, self.recipe.warmup)
+            facts = self.trainer.train_step(batches, phase, rate, self.step)
+            self.step += 1
+            if journal is not None:
+                samples = sum(len(batch.lr) for batch in batches) * self.processes.count
+                journal.record(self.step, phase.name, facts, samples, rate)
+            if checks is not None and self.step % self.recipe.validate_steps == 0:
+                self._validate(checks, journal)
+            if time.monotonic() - saved > 60 * self.recipe.save_minutes:
+                self.save()
+                saved = time.monotonic()
+            if stop():
+                stopped = True
+                break
+        self.save()
+        if journal is not None:
+            journal.close()
+        return not stopped
+
+    def rehearse(self) -> None:
+        """One step of every phase on real data, nothing written: what would fail later fails now."""
+        for number, phase in enumerate(self.recipe.phases):
+            started = time.monotonic()
+            batches = next(self._phase_batches(number, phase, 0))
+            facts = self.trainer.train_step(batches, phase, phase.learning_rate[0], 0)
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in facts.items())
+            self.log(f"{phase.name}: {phase.steps} steps of about {time.monotonic() - started:.1f} s  {shown}")
+
+    def save(self) -> None:
+        """Write a state to go on from, and the exported weights as a checkpoint.
+
+        Raises:
+            OutputError: when they cannot be written; older ones stay.
+        """
+        if self.processes.is_first and self.step != self._saved_step:
+            output = self.recipe.output
+            facts = Facts(self.step, self.model.spec.to_dict(), self._settings(self.step))
+            save_state(output, facts, self.trainer.tensors(), self.trainer.optimizers(), self.recipe.keep)
+            try:
+                self._export()
+            except (OSError, SafetensorError) as error:
+                cause = getattr(error, "strerror", None) or str(error)
+                raise OutputError(output / "checkpoint", f"cannot be written ({cause})", "free some space") from error
+            self._saved_step = self.step
+            self.log(f"saved step {self.step} to {output}")
+        self.processes.wait()
+
+    def _export(self) -> None:
+        directory = self.recipe.output / "checkpoint"
+        card = model_card(self.model.spec, self._summary())
+        with self.trainer.averaged():
+            if self.model.spec.lora is not None:
+                save_adapter(directory, self.model, self.bases, self._summary(), card)
+            else:
+                save_model(directory, self.model, self._summary(), card)
+
+    def _summary(self) -> dict[str, Any]:
+        settings = self._settings(self.recipe.steps)
+        return {"steps": self.step, "planned_steps": self.recipe.steps, "photos": len(self.photos), "recipe": settings}
+
+    def _settings(self, step: int) -> dict[str, Any]:
+        """What has decided the run up to a step: the recipe, the photos, the bases."""
+        settings = self.recipe.settings(step)
+        settings["accumulate"] *= self.processes.count  # one process that accumulates does what several do side by side
+        settings["photos"] = _fingerprint([f"{path.name} {path.stat().st_size}" for path in self.photos])
+        settings["bases"] = {name: base.digest for name, base in self.bases.items()}
+        return settings
+
+    def _validate(self, checks: validation.Validation, journal: Journal | None) -> None:
+        if journal is None:
+            return
+        runtime = Runtime(self.processes.device, torch.float32, "training")
+        with self.trainer.averaged():
+            sheet, scores = checks.run(self.model, runtime)
+        validation.keep(self.recipe.output, self.step, sheet, scores)
+        journal.images(self.step, "validation", sheet)
+        self.log(f"validation at {self.step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+
+    def _steps(self) -> Iterator[tuple[Phase, int, list[Batch]]]:
+        """For every step still to do: its phase, the phase's first step, and this process's batches."""
+        ends = list(accumulate(phase.steps for phase in self.recipe.phases))
+        for number, (phase, first) in enumerate(zip(self.recipe.phases, [0, *ends], strict=False)):
+            for batches in self._phase_batches(number, phase, max(0, self.step - first)):
+                yield phase, first, batches
+
+    def _phase_batches(self, number: int, phase: Phase, done: int) -> Iterator[list[Batch]]:
+        """Batches of each step of a phase, the first `done` steps left out."""
+        if done >= phase.steps:
+            return
+        recipe, side_by_side = self.recipe, self.recipe.accumulate * self.processes.count
+        earlier = sum(p.steps * p.batch for p in recipe.phases[:number]) * side_by_side
+        mine = [
+            (step * side_by_side + turn * self.processes.count + self.processes.rank) * phase.batch
+            for step in range(done, phase.steps)
+            for turn in range(recipe.accumulate)
+        ]
+        pairs = self._pairs(phase.crop, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
+        indices = [list(range(start, start + phase.batch)) for start in mine]
+        loader = DataLoader(pairs, batch_sampler=indices, num_workers=recipe.workers, worker_init_fn=_single_thread)
+        batches = []
+        for (hr, lr), numbers in zip(loader, indices, strict=True):
+            draws = Draws(recipe.seed, tuple(earlier + number for number in numbers))
+            batches.append(Batch(lr.to(self.processes.device), hr.to(self.processes.device), draws))
+            if len(batches) == recipe.accumulate:
+                yield batches
+                batches = []
+
+    def _pairs(self, crop: int, seed: int, length: int) -> PhotoPairs:
+        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, self.recipe.zoom_probability)
+
+    def _fit(self, model: OneStepSR) -> None:
+        """Standardise the latents and set the grouping's bounds so that the groups start with equal shares."""
+        pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
+        hr, lr = (torch.stack(x) for x in zip(*(pairs[i] for i in range(len(pairs))), strict=True))
+        if isinstance(model.autoencoder, WaveletAutoencoder):
+            model.autoencoder.fit(2 * hr - 1)
+        with torch.no_grad():
+            z_l, z_h = model.encode(2 * upsample(lr, model.spec.scale) - 1), model.encode(2 * hr - 1)
+        grouping = model.spec.grouping
+        if grouping.n == 1:
+            return
+        metric = latent_metric(z_l, z_h, grouping.metric)
+        inner = torch.nanquantile(metric, torch.tensor([1 / grouping.n, 1 - 1 / grouping.n])).tolist()
+        width = (inner[1] - inner[0]) / max(1, grouping.n - 2)
+        bounds = {"metric_min": round(inner[0] - width, 4), "metric_max": round(inner[1] + width, 4)}
+        model.spec = replace(model.spec, grouping=replace(grouping, **bounds))
+        self.log(f"fitted latents and grouping bounds {bounds}")
+
+
+def learning_rate(phase: Phase, done: int, step: int, warmup: int) -> float:
+    """Cosine from the phase's first to its last learning rate, with a linear warm-up at the start of the run.
+
+    Args:
+        phase: steps and rates.
+        done: steps of the phase that are done.
+        step: steps of the run that are done.
+        warmup: steps over which the rate rises.
+    """
+    high, low = phase.learning_rate
+    rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done / phase.steps))
+    return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+def _fingerprint(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _single_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,161 @@
+"""From a recipe to a trainer: the model, its base, the judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.format import load_model
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
+from rcodsr.checkpoints.text import text_embedding
+from rcodsr.errors import UsageError
+from rcodsr.models.build import build_model, random_model
+from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+from rcodsr.training.objectives import AdversarialObjective, Objective, VsdObjective
+from rcodsr.training.perceptual import build_perceptual
+from rcodsr.training.prior_trainer import PriorTrainer
+from rcodsr.training.processes import Processes
+from rcodsr.training.recipe import Recipe
+from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
+from rcodsr.training.trainer import GeneratorTrainer
+from rcodsr.variants import VariantSpec
+
+Log = Callable[[str], None]
+
+
+def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
+    """The bases of a recipe's variant, on this machine; `random:SEED` needs no files.
+
+    Raises:
+        WeightsError: when one is not to be had.
+    """
+    names = [name for name in (recipe.variant.base, recipe.variant.vision) if name is not None]
+    if _random_seed(recipe) is not None:
+        hashes = {"random": str(recipe.base_model)}
+        return {name: ResolvedWeights(name, recipe.output, hashes) for name in names}
+    overrides = {recipe.variant.base: recipe.base_model}
+    return {name: resolve_base(name, overrides.get(name), log=log) for name in names}
+
+
+def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
+    """The model a run starts from, on the CPU, with what is trained requiring gradients.
+
+    Args:
+        recipe: which base, which prior.
+        spec: the variant, with fitted bounds when a run goes on.
+        bases: from `resolve_bases`.
+        log: receives lines.
+    """
+    if recipe.stage == "prior":
+        spec = replace(spec, name=f"{spec.name}-prior", noise_head="plain", limit_overshoot=False)
+    seed = _random_seed(recipe)
+    if seed is not None:
+        log(f"base: random weights (seed {seed}); good for rehearsals only")
+        model = random_model(spec, seed)
+    else:
+        torch.manual_seed(recipe.seed)
+        model = build_model(spec, weightless=False)
+        load_bases(model, bases)
+    _start_prompt(model, recipe, bases)
+    if spec.lora is None:
+        return model.requires_grad_(True)
+    from rcodsr.models.lora import add_lora
+
+    torch.manual_seed(recipe.seed)
+    add_lora(model, spec.lora)
+    return model
+
+
+def build_trainer(
+    recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], processes: Processes
+) -> GeneratorTrainer:
+    """The trainer of a recipe's stage; moves the model to its device.
+
+    Raises:
+        UsageError: when something it needs is not installed.
+        WeightsError: when the prior or the perceptual weights cannot be read.
+    """
+    torch.manual_seed(recipe.seed + 1)
+    model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.gradient_checkpointing:
+        checkpoint_activations(model)
+    if recipe.stage == "prior":
+        return PriorTrainer(recipe, model, processes)
+    objectives: list[Objective] = []
+    if any(phase.vsd for phase in recipe.phases):
+        objectives.append(_distillation(recipe, model, bases, processes.device))
+    if any(phase.adversarial for phase in recipe.phases):
+        discriminator = PatchDiscriminator().to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objectives.append(AdversarialObjective(discriminator))
+    perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
+    return GeneratorTrainer(recipe, model, objectives, perceptual, processes)
+
+
+def _distillation(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> VsdObjective:
+    window = recipe.das_width or model.spec.grouping.k
+    teachers = _teachers(recipe, model, bases, device)
+    return VsdObjective(teachers, model.schedule, window if recipe.das else None, recipe.guidance)
+
+
+def _teachers(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> Teachers:
+    if model.spec.lora is not None:
+        negative = _text(recipe, recipe.negative, model, bases).to(device)
+        positive = _text(recipe, recipe.positive, model, bases).to(device) if recipe.vsd_prompt == "text" else None
+        return SharedTeachers(model, negative, positive)
+    assert recipe.prior is not None  # the recipe has seen to it
+    prior = load_model(recipe.prior).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if prior.spec.autoencoder != model.spec.autoencoder:
+        raise UsageError("prior", f"{recipe.prior} has other latents than {model.spec.name}", "train a prior of this variant")
+    return SeparateTeachers(prior)
+
+
+def _start_prompt(model: OneStepSR, recipe: Recipe, bases: Mapping[str, ResolvedWeights]) -> None:
+    """Fill a fixed prompt; start VPIM's linear layer near the empty text, which is what the base's U-Net knows."""
+    prompt = model.prompt
+    if isinstance(prompt, FixedPrompt):
+        prompt.embedding.copy_(_text(recipe, recipe.positive, model, bases))
+    elif isinstance(prompt, VisualPrompt) and model.spec.vision is not None:
+        nn.init.normal_(prompt.linear.weight, std=0.02)
+        with torch.no_grad():
+            prompt.linear.bias.copy_(_text(recipe, "", model, bases).mean((0, 1)))
+
+
+def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> Tensor:
+    """Embedding of a text by the base's encoder; a seeded stand-in where the base itself is random."""
+    seed = _random_seed(recipe)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed + len(text))
+        return torch.randn(1, 77, model.spec.prompt.context, generator=generator)
+    base = model.spec.base
+    if base is None:
+        raise UsageError("prompt", f"{model.spec.name} has no text encoder", "use prompt=visual")
+    return text_embedding(resolve_base(f"{base}-text", recipe.base_model), text)
+
+
+def _random_seed(recipe: Recipe) -> int | None:
+    kind, colon, seed = (recipe.base_model or "").partition(":")
+    if kind != "random" or not colon:
+        return None
+    if not seed.isdecimal():
+        raise UsageError("base_model", f"'{recipe.base_model}' is not random:SEED", "write for example base_model=random:0")
+    return int(seed)
+
+
+def checkpoint_activations(model: OneStepSR) -> None:
+    """Let the diffusers networks compute activations again in the backward pass instead of keeping them."""
+    from functools import partial
+
+    from torch.utils.checkpoint import checkpoint
+
+    again = partial(checkpoint, use_reentrant=False)
+    for network in (model.unet, model.autoencoder):
+        for module in network.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = True  # type: ignore[assignment]
+                module._gradient_checkpointing_func = again  # type: ignore[assignment]

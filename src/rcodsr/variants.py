@@ -1,0 +1,334 @@
+"""What a variant is: frozen dataclasses, the variants side by side at the end. Standard library only.
+
+A variant is data. Nothing here knows how a network is built; `models.build.build_model` turns a `VariantSpec` into objects
+in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, LEVELS, ColorFix, realism_hint
+from rcodsr.errors import UsageError
+
+MetricKind = Literal["cosine", "l1", "mse"]
+
+
+class Spec:
+    """Reading and writing of the nested spec dataclasses as plain dictionaries."""
+
+    kind: ClassVar[str] = ""
+    """Tells the alternatives of a field apart, where it has any."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON-ready dictionaries and lists."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"kind": self.kind, **values} if self.kind else values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build the spec from a dictionary; lists become tuples, nested dictionaries nested specs.
+
+        Raises:
+            KeyError: on a key or a kind the spec does not have.
+        """
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
+        if unknown:
+            raise KeyError(f"unknown {cls.__name__} keys: {', '.join(unknown)}")
+        return cls(**{name: _rich(value, _NESTED.get((cls.__name__, name))) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _rich(value: Any, alternatives: dict[str, type[Spec]] | None) -> Any:
+    if alternatives is None or value is None:
+        return tuple(value) if isinstance(value, list) else value
+    values = dict(value)
+    return alternatives[values.pop("kind", "")].from_dict(values)
+
+
+@dataclass(frozen=True)
+class GroupingSpec(Spec):
+    """Latent domain grouping, Eq. (5), and the realism scale that follows from it.
+
+    The paper gives neither bound. (0.25, 1.0) reproduces its Fig. S6 for Stable Diffusion latents;
+    a variant with other latents stores its own.
+    """
+
+    n: int = 3
+    """Number of groups."""
+    k: int = 250
+    """Interval between the groups' timesteps."""
+    metric_min: float = 0.25
+    """M_L at and below which a picture falls into the group of the largest timestep."""
+    metric_max: float = 1.0
+    """M_L at and above which a picture falls into the group of the smallest timestep."""
+    metric: MetricKind = "cosine"
+    """Distance of Eq. (6); the paper's choice is cosine similarity."""
+    metric_encoder: Literal["trained", "frozen"] = "trained"
+    """Which encoder Eq. (6) sees: the one being trained, as Algorithm 1 writes, or the base's, whose M_L does not drift."""
+    continuous: bool = False
+    """Ours: no floor in Eq. (5), so that every timestep between k and n·k is a trained one."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible groupings.
+
+        Raises:
+            UsageError: when n or k is not positive, n·k passes 1000, or the bounds enclose no interval.
+        """
+        if self.n < 1 or self.k < 1 or self.n * self.k > LAST_TIMESTEP + 1:
+            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep n·k at 1000 or below")
+        if self.metric not in {"cosine", "l1", "mse"} or self.metric_encoder not in {"trained", "frozen"}:
+            raise UsageError("grouping", f"unknown metric '{self.metric}' or metric_encoder '{self.metric_encoder}'")
+        if not self.metric_min < self.metric_max:
+            raise UsageError(
+                "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
+            )
+
+    def realism_timestep(self, realism: float) -> int:
+        """Timestep of a realism value: 0 → k, 1 → n·k, linear between, at most 999.
+
+        The groups' own timesteps are the trained ones; values between them interpolate.
+
+        Raises:
+            UsageError: when realism is not in [0, 1].
+        """
+        if not (math.isfinite(realism) and 0.0 <= realism <= 1.0):
+            raise UsageError("--realism", f"{realism:g} is not between 0 and 1", realism_hint(realism))
+        return min(LAST_TIMESTEP, round(self.k * (1 + realism * (self.n - 1))))
+
+    def timestep_realism(self, timestep: int) -> float:
+        """The realism value a timestep stands for; inverse of `realism_timestep`."""
+        if self.n == 1:
+            return 0.0
+        return min(1.0, max(0.0, (timestep / self.k - 1) / (self.n - 1)))
+
+    def level(self, timestep: int) -> str:
+        """Name of the nearest level: fidelity, neutral or realism."""
+        realism = self.timestep_realism(timestep)
+        return min(LEVELS, key=lambda name: abs(LEVELS[name] - realism))
+
+
+@dataclass(frozen=True)
+class WaveletSpec(Spec):
+    """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
+
+    kind: ClassVar[str] = "wavelet"
+    levels: int = 2
+    refine_channels: int = 24
+    """Width of the residual refinement after decoding; 0 leaves it out."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2**self.levels)
+
+    @property
+    def channels(self) -> int:
+        """Latent channels: three colours times all sub-bands."""
+        return int(3 * 4**self.levels)
+
+
+@dataclass(frozen=True)
+class KlSpec(Spec):
+    """Stable Diffusion's autoencoder; the defaults are those of SD 2.1-base and SD-Turbo."""
+
+    kind: ClassVar[str] = "kl"
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    """Width of each level, finest first."""
+    blocks: int = 2
+    """Residual blocks of each encoder level; the decoder has one more."""
+    channels: int = 4
+    """Latent channels."""
+    norm_groups: int = 32
+    scaling: float = 0.18215
+    """Latents are multiplied by this, which gives them about unit variance."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True)
+class TinyUNetSpec(Spec):
+    """The small U-Net of `rcod-tiny`."""
+
+    kind: ClassVar[str] = "tiny"
+    channels: tuple[int, ...] = (64, 96, 160)
+    """Width of each level, finest first."""
+    blocks: tuple[int, ...] = (2, 2, 4)
+    """Residual blocks of each level; the last number is the middle's."""
+    embedding: int = 128
+    """Width of the timestep embedding."""
+    heads: int = 4
+    """Heads of the cross-attention to the visual tokens."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be built.
+
+        Raises:
+            UsageError: when the widest level does not split into heads.
+        """
+        if self.channels[-1] % self.heads:
+            raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
+
+
+@dataclass(frozen=True)
+class SdUNetSpec(Spec):
+    """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
+
+    kind: ClassVar[str] = "sd"
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Width of each level, finest first; all but the last have attention."""
+    blocks: int = 2
+    """Residual blocks of each level on the way down; one more on the way up."""
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    """Attention heads of each level."""
+    norm_groups: int = 32
+
+
+@dataclass(frozen=True)
+class TowerSpec(Spec):
+    """Visual prompt injection (VPIM) of `rcod-tiny`: a small vision tower of its own and one linear layer."""
+
+    kind: ClassVar[str] = "tower"
+    image_side: int = 64
+    """The whole picture is squashed to this side before the tower sees it."""
+    tower_channels: tuple[int, ...] = (32, 64, 96, 96)
+    """Width of each stride-2 stage of the tower."""
+    context: int = 96
+    """Width of the visual tokens the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class ClipSpec(Spec):
+    """Visual prompt injection (VPIM) of the paper: CLIP ViT-L/14, all 257 tokens, and one linear layer 1024 → 1024."""
+
+    kind: ClassVar[str] = "clip"
+    image_side: int = 224
+    """The whole picture is squashed to this side before the tower sees it."""
+    patch: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    context: int = 1024
+    """Width of the visual tokens the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class TextSpec(Spec):
+    """A fixed text prompt, its embedding stored in the checkpoint; for models without VPIM. No text encoder runs."""
+
+    kind: ClassVar[str] = "text"
+    tokens: int = 77
+    context: int = 1024
+    """Width of the embedding the U-Net attends to."""
+
+
+@dataclass(frozen=True)
+class LoraSpec(Spec):
+    """Low-rank adaptation of a base, OSEDiff's placement (see `models.lora`)."""
+
+    unet_rank: int = 4
+    vae_rank: int = 4
+    alpha: float = 8.0
+    """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
+
+    def __post_init__(self) -> None:
+        """Reject ranks that are not positive.
+
+        Raises:
+            UsageError: naming them.
+        """
+        if self.unet_rank < 1 or self.vae_rank < 1:
+            raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
+
+
+@dataclass(frozen=True)
+class VariantSpec(Spec):
+    """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
+
+    name: str
+    autoencoder: WaveletSpec | KlSpec = field(default_factory=WaveletSpec)
+    unet: TinyUNetSpec | SdUNetSpec = field(default_factory=TinyUNetSpec)
+    prompt: TowerSpec | ClipSpec | TextSpec = field(default_factory=TowerSpec)
+    grouping: GroupingSpec = field(default_factory=GroupingSpec)
+    lora: LoraSpec | None = None
+    """What is trained on top of a base; None for a model trained as a whole."""
+    base: str | None = None
+    """Name of the diffusion base in the manifest, for variants that have one."""
+    vision: str | None = None
+    """Name of the frozen vision tower in the manifest, for variants that borrow one."""
+    noise_head: Literal["plain", "residual"] = "residual"
+    """How the U-Net's output becomes eps in Eq. (3)."""
+    embedded_timestep: int | None = None
+    """The timestep the U-Net is told; None for the timestep of Eq. (3). For ablations of t's two roles."""
+    coefficient_timestep: int | None = None
+    """The timestep whose α and σ Eq. (3) uses; None for the chosen one. For ablations of t's two roles."""
+    scale: int = 4
+    """Enlargement the variant was trained for."""
+    color_fix: ColorFix = "wavelet"
+    """Colour correction applied unless the user chooses another."""
+    limit_overshoot: bool = True
+    """Keep pixels within the range of the enlarged input nearby: no halos, but no texture beyond it either."""
+    least_side: int = 1
+    """Enlarged pictures are padded to at least this many pixels a side: a prior knows little about tiny crops."""
+    tile: int = 256
+    """Largest side of a planned tile, in input pixels."""
+
+    def __post_init__(self) -> None:
+        """Reject a spec that could not run.
+
+        Raises:
+            UsageError: when the colour fix or the noise head is unknown.
+        """
+        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual"}:
+            raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
+
+    @property
+    def multiple(self) -> int:
+        """Sides of the enlarged picture must be multiples of this many pixels."""
+        return int(self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1))
+
+
+def _kinds(*alternatives: type[Spec]) -> dict[str, type[Spec]]:
+    return {alternative.kind: alternative for alternative in alternatives}
+
+
+_NESTED: dict[tuple[str, str], dict[str, type[Spec]]] = {
+    ("VariantSpec", "autoencoder"): _kinds(WaveletSpec, KlSpec),
+    ("VariantSpec", "unet"): _kinds(TinyUNetSpec, SdUNetSpec),
+    ("VariantSpec", "prompt"): _kinds(TowerSpec, ClipSpec, TextSpec),
+    ("VariantSpec", "grouping"): _kinds(GroupingSpec),
+    ("VariantSpec", "lora"): _kinds(LoraSpec),
+}
+
+RCOD_TINY = VariantSpec(name="rcod-tiny")
+"""The embedded default. Its grouping bounds are fitted to its own latents before training."""
+
+RCOD_O = VariantSpec(
+    name="rcod-o",
+    autoencoder=KlSpec(),
+    unet=SdUNetSpec(),
+    prompt=ClipSpec(),
+    lora=LoraSpec(),
+    base="sd21-base",
+    vision="clip-vit-l14",
+    noise_head="plain",
+    color_fix="adain",
+    limit_overshoot=False,
+    least_side=512,
+    tile=192,
+)
+"""RCOD on OSEDiff's ground: SD 2.1-base, LoRA of rank 4, and CLIP's view of the picture instead of a text prompt."""
+
+VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O)}
+"""The variants side by side, by name."""

@@ -1,0 +1,78 @@
+"""LoRA: one base, three networks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rcodsr.models.build import build_model
+from rcodsr.models.lora import LoraStates, add_lora
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import LoraSpec, VariantSpec
+
+STATES = (LoraStates.GENERATOR, LoraStates.REGULARIZER, LoraStates.FROZEN)
+
+
+@pytest.fixture
+def model(small_sd_spec: VariantSpec) -> OneStepSR:
+    model = build_model(small_sd_spec).eval()
+    add_lora(model, LoraSpec())
+    return model
+
+
+def _outputs(states: LoraStates) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    z, tokens = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 5, 24, generator=generator)
+    outputs = []
+    for state in STATES:
+        with states.using(state) as unet, torch.no_grad():
+            outputs.append(unet(z, torch.tensor([250, 750]), tokens))
+    return outputs
+
+
+def _shake(parameters: list[nn.Parameter]) -> None:
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+def test_each_state_follows_its_own_parameters_and_the_base_follows_none(model: OneStepSR) -> None:
+    states = LoraStates(model.unet, LoraSpec())
+    before = _outputs(states)
+    assert torch.equal(before[0], before[1])
+    assert torch.equal(before[0], before[2])  # B = 0: no effect yet
+    _shake(states.parameters(LoraStates.GENERATOR))
+    generator, regularizer, frozen = _outputs(states)
+    assert not torch.allclose(generator, before[0])
+    assert torch.equal(regularizer, before[1])
+    assert torch.equal(frozen, before[2])
+    _shake(states.parameters(LoraStates.REGULARIZER))
+    again = _outputs(states)
+    assert torch.equal(again[0], generator)
+    assert not torch.allclose(again[1], regularizer)
+    assert torch.equal(again[2], frozen)
+
+
+def test_the_states_share_the_base_and_no_parameter(model: OneStepSR) -> None:
+    size = sum(p.numel() for p in model.unet.parameters())
+    states = LoraStates(model.unet, LoraSpec())
+    mine, other = (states.parameters(state) for state in STATES[:2])
+    assert not {id(p) for p in mine} & {id(p) for p in other}
+    assert len({id(p) for p in mine}) == len(mine)  # conv_in has LoRA and is trained in full: still once each
+    assert sum(p.numel() for p in model.unet.parameters()) == size + sum(p.numel() for p in other)
+    conv_in = model.unet.get_submodule("conv_in.base_layer")
+    assert sum(p.numel() for p in mine) == sum(p.numel() for p in [*other, *conv_in.parameters()])
+    assert states.parameters(LoraStates.FROZEN) == []
+
+
+def test_switching_states_between_forward_and_backward_cuts_nothing_off(model: OneStepSR) -> None:
+    states = LoraStates(model.unet, LoraSpec())
+    _shake(states.parameters(LoraStates.GENERATOR))
+    z, t, tokens = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 5, 24)
+    out = model.unet(z, t, tokens)
+    for state in STATES[1:]:
+        with states.using(state) as unet, torch.no_grad():
+            unet(z, t, tokens)
+    out.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in states.parameters(LoraStates.GENERATOR))
+    assert all(p.grad is None for p in states.parameters(LoraStates.REGULARIZER))
+    assert all(p.grad is None for p in model.unet.parameters() if not p.requires_grad)
