@@ -1,6 +1,5 @@
 """Embeddings of fixed prompts, through a real (small) text encoder and tokenizer."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,35 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from rcodsr.checkpoints.resolve import ResolvedWeights, sha256_all
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import WeightsError
+from tests.text_base import write_text_encoder
 
 
 @pytest.fixture
 def text_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedWeights:
     """A text encoder that reads letters, laid out as in a Stable Diffusion repository."""
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = tmp_path / "base" / "tokenizer"
-    tokenizer.mkdir(parents=True)
-    (tokenizer / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (tokenizer / "merges.txt").write_text("#version: 0.2\n")
-    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 12}))
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=12,
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
-    )
-    CLIPTextModel(config).save_pretrained(tmp_path / "base" / "text_encoder")
+    write_text_encoder(tmp_path / "base")
     names = [str(path.relative_to(tmp_path / "base")) for path in (tmp_path / "base").rglob("*") if path.is_file()]
     return ResolvedWeights("letters", tmp_path / "base", sha256_all(tmp_path / "base", names))
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from rcodsr.models.build import build_model
-from rcodsr.models.lora import LoraStates, add_lora
+from rcodsr.models.lora import LoraStates, add_lora, merge_lora
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import LoraSpec, VariantSpec
 
@@ -17,6 +18,41 @@ def model(small_sd_spec: VariantSpec) -> OneStepSR:
     model = build_model(small_sd_spec).eval()
     add_lora(model, LoraSpec())
     return model
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "adapter"),
+    [
+        ("unet", "conv_in", "default_encoder"),
+        ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", "default_encoder"),
+        ("unet", "mid_block.resnets.0.conv1", "default_others"),
+        ("unet", "up_blocks.1.attentions.0.proj_in", "default_decoder"),
+        ("autoencoder", "encoder.mid_block.attentions.0.to_q", "default_encoder"),
+        ("autoencoder", "quant_conv", "default_encoder"),
+    ],
+)
+def test_every_adapter_acts_and_merges_as_two_b_a(model: OneStepSR, network: str, name: str, adapter: str) -> None:
+    """alpha / rank = 8 / 4: the layer computes W x + 2 B A x, and merging makes W + 2 B A of it."""
+    layer = model.get_submodule(f"{network}.{name}")
+    a, b = (layer.get_submodule(f"lora_{side}.{adapter}") for side in "AB")
+    with torch.no_grad():
+        b.weight.normal_()
+        base = layer.get_submodule("base_layer")
+        shape = (1, base.weight.shape[1], 8, 8) if base.weight.dim() == 4 else (1, 3, base.weight.shape[1])
+        x = torch.randn(shape)
+        expected = base(x) + 2.0 * b(a(x))
+        torch.testing.assert_close(layer(x), expected)
+        merge_lora(model.get_submodule(network))
+        merged = model.get_submodule(f"{network}.{name}")
+        assert merged is base
+        torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_adapter_is_left_without_effect(model: OneStepSR) -> None:
+    for network in (model.unet, model.autoencoder):
+        for layer in network.modules():
+            if isinstance(layer, BaseTunerLayer):
+                assert layer.active_adapters == list(layer.lora_A)  # type: ignore[arg-type]
 
 
 def _outputs(states: LoraStates) -> list[Tensor]:

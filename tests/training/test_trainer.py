@@ -1,180 +1,152 @@
+"""One step of Algorithm 1 on real networks: what changes, what does not, and why."""
+
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from rcodsr.checkpoints.format import load_model
-from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError, WeightsError
-from rcodsr.models.perceptual import LpipsSqueeze
-from rcodsr.training.losses import charbonnier, discriminator_hinge, generator_hinge, low_frequency, mesh, realism_weight
-from rcodsr.training.recipe import Phase, Recipe, read_recipe
-from rcodsr.training.trainer import Trainer, learning_rate
-from rcodsr.variants import VariantSpec
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-tiny" / "generator.toml"
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, photo: Image.Image, small_spec: VariantSpec) -> Recipe:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(4):
-        photo.crop((100 * i, 0, 100 * i + 128, 128)).save(photos / f"{i}.png")
-    lpips = tmp_path / "lpips.safetensors"
-    save_file(LpipsSqueeze().state_dict(), lpips)
-    return Recipe(
-        photos=photos,
-        variant=small_spec,
-        output=tmp_path / "run",
-        workers=0,
-        perceptual_weights=lpips,
-        phases=(
-            Phase("pixel", 3, 2, 64, (1e-3, 1e-4)),
-            Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02, mesh=1.0),
-        ),
-    )
+from rcodsr.diffusion.grouping import group_timestep, latent_metric
+from rcodsr.images.resize import upsample
+from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.run import Run
+from rcodsr.training.trainer import Batch, GeneratorTrainer
+from rcodsr.variants import GroupingSpec
 
 
 def _silent(_: str) -> None:
     pass
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
-    whole = replace(recipe, output=tmp_path / "whole")
-    Trainer(whole, _silent).run()
-    for stop in (2, 4):
-        broken = replace(recipe, output=tmp_path / f"broken{stop}")
-        first = Trainer(broken, _silent)
-        train_step = first.train_step
-
-        def until_stopped(*arguments: object, first: Trainer = first, stop: int = stop, step=train_step) -> dict[str, float]:  # type: ignore[no-untyped-def]
-            if first.step == stop:
-                first.save()
-                raise KeyboardInterrupt
-            return step(*arguments)  # type: ignore[no-any-return]
-
-        first.train_step = until_stopped  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
-            first.run()
-        Trainer(broken, _silent).run()
-        a, b = (load_file(run.output / "state.safetensors") for run in (whole, broken))
-        assert a.keys() == b.keys()
-        assert [key for key in a if not torch.equal(a[key], b[key])] == []
+def _prepared(recipe: Recipe, **changes: object) -> tuple[GeneratorTrainer, list[Batch], Phase]:
+    run = Run(replace(recipe, **changes), _silent)  # type: ignore[arg-type]
+    phase = run.recipe.phases[0]
+    return run.trainer, next(run._phase_batches(0, phase, 0)), phase
 
 
-def test_the_result_is_a_loadable_checkpoint_with_fitted_bounds(recipe: Recipe, small_spec: VariantSpec) -> None:
-    Trainer(recipe, _silent).run()
-    model = load_model(recipe.output / "checkpoint")
-    assert model.spec.grouping != small_spec.grouping
-    assert model.spec.grouping.metric_min < model.spec.grouping.metric_max < 1.5
-    assert model.autoencoder.std.mean() != 1
+def _snapshot(trainer: GeneratorTrainer) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
 
 
-def test_training_lowers_the_error_on_one_picture(recipe: Recipe) -> None:
-    trainer = Trainer(replace(recipe, phases=(Phase("pixel", 60, 2, 64, (3e-3, 1e-3)),)), _silent)
-    lr, hr = next(trainer._batches(0, trainer.recipe.phases[0], 0))
-    errors = []
-    for step in range(60):
-        errors.append(trainer.train_step(lr, hr, trainer.recipe.phases[0], 0.0)["pixel"])
-        trainer.step = step + 100  # past the warm-up
-    assert min(errors[-10:]) < 0.97 * errors[0]
+def test_exactly_the_intended_parameters_change(sd_recipe: Recipe) -> None:
+    trainer, batches, phase = _prepared(sd_recipe)
+    before = _snapshot(trainer)
+    trainer.train_step(batches, phase, 1e-3, 0)
+    trainer.train_step(batches, phase, 1e-3, 1)  # B = 0 at first, so A's gradient is too
+    changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    expected = {name for name in before if ".lora_" in name or "conv_in.base_layer" in name or name.startswith("prompt.linear")}
+    expected -= {name for name in expected if name.startswith("autoencoder") and "conv_in.base_layer" in name}
+    assert changed == expected
+    assert {name for name in changed if "lora_B.regularizer_" in name}
+    assert not [name for name in changed if name.startswith("autoencoder.decoder")]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(recipe: Recipe) -> None:
-    trainer = Trainer(recipe, _silent)
+def test_every_gradient_is_finite_and_the_regulariser_gets_none_of_the_generators(sd_recipe: Recipe) -> None:
+    trainer, (batch,), phase = _prepared(sd_recipe)
+    made, _ = trainer.generate(batch, phase)
+    loss, _ = trainer._generator_loss(made, phase)
+    loss.mean().backward()
+    judged = [p for objective in trainer.objectives for p in objective.trained().values()]
+    assert judged
+    assert all(p.grad is None for p in judged)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trainer.trained.values())
+    assert not {id(p) for p in judged} & {id(p) for p in trainer.trained.values()}
+
+
+def test_timesteps_are_each_samples_own(sd_recipe: Recipe) -> None:
+    """Eq. (6) on the enlarged picture with the trained encoder, Eq. (5) per sample."""
+    trainer, (batch,), phase = _prepared(sd_recipe, phases=(replace(sd_recipe.phases[0], batch=4),))
+    model = trainer.model
+    x_l = upsample(batch.lr, 4)
     with torch.no_grad():
-        trainer.model.unet.conv_in.weight.fill_(float("inf"))
-    with pytest.raises(RcodsrError, match="not finite at step 0"):
-        trainer.run()
+        metric = latent_metric(model.encode(2 * x_l - 1), model.encode(2 * batch.hr - 1))
+    middle = float(metric.median())
+    model.spec = replace(model.spec, grouping=GroupingSpec(metric_min=middle - 0.1, metric_max=middle + 0.02))
+    made, facts = trainer.generate(batch, phase)
+    assert torch.equal(made.timestep, group_timestep(metric, model.spec.grouping))
+    assert len(set(made.timestep.tolist())) > 1
+    assert sum(facts[f"share_{t}"].item() for t in (250, 500, 750)) == pytest.approx(1)
 
 
-def test_a_damaged_state_is_named(recipe: Recipe) -> None:
-    recipe.output.mkdir()
-    (recipe.output / "state.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="state.safetensors: cannot be resumed"):
-        Trainer(recipe, _silent)
+def test_the_frozen_encoder_measures_the_same_whatever_training_did(sd_recipe: Recipe) -> None:
+    trainer, (batch,), phase = _prepared(sd_recipe)
+    grouping = trainer.model.spec.grouping
+    metrics = {}
+    for encoder in ("trained", "frozen"):
+        trainer.model.spec = replace(trainer.model.spec, grouping=replace(grouping, metric_encoder=encoder))
+        metrics[encoder, "before"] = trainer.generate(batch, phase)[1]["metric"]
+    with torch.no_grad():
+        for name, parameter in trainer.trained.items():
+            if name.startswith("autoencoder"):
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    for encoder in ("trained", "frozen"):
+        trainer.model.spec = replace(trainer.model.spec, grouping=replace(grouping, metric_encoder=encoder))
+        metrics[encoder, "after"] = trainer.generate(batch, phase)[1]["metric"]
+    assert metrics["frozen", "before"] == metrics["frozen", "after"]
+    assert metrics["trained", "before"] != metrics["trained", "after"]
 
 
-def test_a_run_is_not_resumed_with_other_settings(recipe: Recipe) -> None:
-    Trainer(replace(recipe, phases=recipe.phases[:1]), _silent).run()
-    with pytest.raises(UsageError, match="other settings"):
-        Trainer(replace(recipe, phases=recipe.phases[:1], seed=5), _silent)
-    assert Trainer(replace(recipe, phases=recipe.phases[:1], seed=5), _silent, resume=False).step == 0
+def test_embedding_and_coefficient_can_have_their_own_timesteps(sd_recipe: Recipe) -> None:
+    trainer, (batch,), phase = _prepared(sd_recipe)
+    spec, latents = trainer.model.spec, {}
+    for name, change in {"plain": {}, "embed": {"embedded_timestep": 999}, "coeff": {"coefficient_timestep": 10}}.items():
+        trainer.model.spec = replace(spec, **change)  # type: ignore[arg-type]
+        latents[name] = trainer.generate(batch, phase)[0].z.detach()
+    assert not torch.equal(latents["plain"], latents["embed"])
+    assert not torch.equal(latents["plain"], latents["coeff"])
 
 
-def test_an_output_that_cannot_be_written_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError):
-        Trainer(replace(recipe, output=tmp_path / "file" / "run"), _silent).run()
+def test_recomputed_activations_give_the_same_gradients(sd_recipe: Recipe) -> None:
+    """The backward pass runs the U-Net again; it must then be the generator, not one of its teachers."""
+    gradients = []
+    for checkpointing in (False, True):
+        trainer, (batch,), phase = _prepared(sd_recipe, gradient_checkpointing=checkpointing)
+        with torch.no_grad():
+            for parameter in trainer.trained.values():
+                parameter.add_(torch.ones_like(parameter), alpha=0.01)
+        made, _ = trainer.generate(batch, phase)
+        trainer._generator_loss(made, phase)[0].mean().backward()
+        gradients.append([p.grad for p in trainer.trained.values()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_no_photos_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(NoInputError, match="no photos found"):
-        Trainer(replace(recipe, photos=tmp_path / "empty"), _silent)
+def test_two_small_batches_are_one_large(sd_recipe: Recipe) -> None:
+    (phase,) = sd_recipe.phases
+    large = replace(sd_recipe, phases=(replace(phase, batch=4),))
+    small = replace(sd_recipe, phases=(replace(phase, batch=2),), accumulate=2)
+    facts = []
+    for each in (large, small):
+        trainer, batches, this = _prepared(each)
+        facts.append([trainer.train_step(batches, this, 1e-3, step)["loss"] for step in range(3)])
+    assert facts[0] == pytest.approx(facts[1], rel=1e-4)
 
 
-def test_learning_rate_follows_a_cosine_after_warm_up() -> None:
-    phase = Phase("p", 1000, 1, 64, (1e-3, 1e-4))
-    assert learning_rate(phase, 0.0, 0) == pytest.approx(1e-5)
-    assert learning_rate(phase, 0.0, 500) == pytest.approx(1e-3)
-    assert learning_rate(phase, 0.5, 500) == pytest.approx(5.5e-4)
-    assert learning_rate(phase, 1.0, 500) == pytest.approx(1e-4)
+def test_bfloat16_computes_close_to_float32(sd_recipe: Recipe) -> None:
+    losses = []
+    for dtype in ("fp32", "bf16"):
+        trainer, (batch,), phase = _prepared(sd_recipe, dtype=dtype)
+        facts = trainer.train_step([batch], phase, 1e-3, 0)
+        losses.append(facts["pixel"])
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
-def test_losses_by_hand() -> None:
-    a, b = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
-    b[1] = 0.5
-    assert charbonnier(a, b).tolist() == pytest.approx([1e-3, (0.25 + 1e-6) ** 0.5])
-    checker = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4).expand(1, 3, 8, 8)
-    assert low_frequency(checker, torch.zeros(1, 3, 8, 8)).item() == 0
-    assert realism_weight(torch.tensor([250, 500, 750, 999]), 250, 750).tolist() == [0, 0.5, 1, 1]
-    real, fake = torch.tensor([2.0, 0.5]).view(2, 1, 1, 1), torch.tensor([-2.0, 0.0]).view(2, 1, 1, 1)
-    assert discriminator_hinge(real, fake).item() == pytest.approx(0.25 + 0.5)
-    assert generator_hinge(fake).tolist() == [2, 0]
+def test_the_average_lags_behind_and_steps_in_for_export(recipe: Recipe) -> None:
+    trainer, batches, phase = _prepared(recipe)
+    for step in range(3):
+        trainer.train_step(batches, phase, 1e-2, step)
+    live = _snapshot(trainer)
+    with trainer.averaged():
+        averaged = _snapshot(trainer)
+    assert any(not torch.equal(live[name], averaged[name]) for name in live)
+    after = _snapshot(trainer)
+    assert all(torch.equal(live[name], after[name]) for name in live)
 
 
-def test_mesh_loss_sees_repetition_and_little_else() -> None:
-    truth = torch.zeros(1, 3, 64, 64)
-    pattern = torch.zeros(4, 4)
-    pattern[0, 0] = 0.16  # one pixel of sixteen, everywhere
-    assert mesh(pattern.repeat(16, 16).expand(1, 3, 64, 64), truth).item() == pytest.approx(0.01)
-    noise = 0.01 * torch.randn(1, 3, 64, 64).sign()  # the same mean amplitude, but no repetition
-    assert mesh(noise, truth).item() < 0.0015
-
-
-def test_the_shipped_recipe_reads_and_takes_overrides(tmp_path: Path) -> None:
-    recipe = read_recipe(RECIPE, [f"photos={tmp_path}", "perceptual_weights=x.safetensors", "phases.0.steps=7", "seed=3"])
-    assert (recipe.phases[0].steps, recipe.seed, recipe.photos) == (7, 3, tmp_path)
-
-
-GIVEN = ["photos=x", "perceptual_weights=x"]
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["photos"],
-        ["photos=x"],
-        [*GIVEN, "phases.9.steps=1"],
-        [*GIVEN, "nonsense=1"],
-        [*GIVEN, "stage=prior"],
-        [*GIVEN, "seed=-1"],
-        [*GIVEN, "seed=a"],
-        [*GIVEN, "mix.foo=1"],
-        [*GIVEN, "mix={}"],
-        [*GIVEN, "ema=2"],
-        [*GIVEN, "threads=-1"],
-        [*GIVEN, "phases.0.steps=0"],
-        [*GIVEN, "phases.0.crop=66"],
-        [*GIVEN, "phases.0.learning_rate=[1]"],
-        [*GIVEN, "phases.0.perceptual=much"],
-    ],
-)
-def test_bad_recipes_are_usage_errors(overrides: list[str]) -> None:
-    with pytest.raises(UsageError):
-        read_recipe(RECIPE, overrides)
+def test_training_lowers_the_error_on_one_batch(recipe: Recipe) -> None:
+    trainer, batches, _ = _prepared(recipe)
+    phase = Phase("pixel", 60, 2, 64, (3e-3, 1e-3))
+    errors = [trainer.train_step(batches, phase, 3e-3, step)["pixel"] for step in range(60)]
+    assert min(errors[-10:]) < 0.97 * errors[0]

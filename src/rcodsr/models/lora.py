@@ -8,7 +8,7 @@ import copy
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -68,6 +68,21 @@ def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: 
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=names)  # type: ignore[arg-type]
         inject_adapter_in_model(config, module, adapter)
         vars(module).pop("peft_config", None)  # peft would warn of several adapters, which is what is meant
+    for layer in _layers(module):  # peft makes the last adapter active everywhere, also where there is another one
+        _activate(layer, [name for name in _adapters(layer) if name in adapters] or layer.active_adapters)
+
+
+def _layers(module: nn.Module) -> list[BaseTunerLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def _adapters(layer: BaseTunerLayer) -> list[str]:
+    return list(cast(Any, layer).lora_A)
+
+
+def _activate(layer: BaseTunerLayer, names: list[str]) -> None:
+    """As peft's `set_adapter`, which also switches requires_grad and would cut parameters off between forward and backward."""
+    layer._active_adapter = names
 
 
 class LoraStates:
@@ -87,7 +102,7 @@ class LoraStates:
     def __init__(self, unet: nn.Module, spec: LoraSpec) -> None:
         inject(unet, unet_adapters(unet, self.REGULARIZER), spec.unet_rank, spec.alpha)
         self.unet = unet
-        self._layers = [layer for layer in unet.modules() if isinstance(layer, BaseTunerLayer)]
+        self._layers = _layers(unet)
         own = [unet.get_submodule(name) for name in TRAINED_IN_FULL]
         self._in_full = [(layer, layer.get_submodule("base_layer")) for layer in own]
         self._originals = [copy.deepcopy(trained).requires_grad_(False) for _, trained in self._in_full]
@@ -114,9 +129,7 @@ class LoraStates:
 
     def _activate(self, state: str) -> None:
         for layer in self._layers:
-            names = [name for name in cast(nn.ModuleDict, layer.lora_A) if name.startswith(f"{state}_")]
-            # peft's own methods also switch requires_grad, which would cut parameters off between forward and backward
-            layer._active_adapter = names
+            _activate(layer, [name for name in _adapters(layer) if name.startswith(f"{state}_")])
             layer._disable_adapters = state == self.FROZEN
         for (wrapped, trained), original in zip(self._in_full, self._originals, strict=True):
             wrapped.add_module("base_layer", trained if state == self.GENERATOR else original)
@@ -125,13 +138,12 @@ class LoraStates:
 @contextmanager
 def without_lora(module: nn.Module) -> Iterator[None]:
     """The base alone, within a `with` block."""
-    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
-    for layer in layers:
+    for layer in _layers(module):
         layer._disable_adapters = True
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in _layers(module):
             layer._disable_adapters = False
 
 

@@ -90,9 +90,19 @@ class Run:
         io.make_directory(self.recipe.output)
         journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
         checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
-        stopped, saved = False, time.monotonic()
-        for phase, number, batches in self._steps():
-            rate = learning_rate(phase, self.step - number, self.step, self.recipe.warmup)
+        try:
+            finished = self._train(stop, journal, checks)
+            self.save()
+        finally:
+            if journal is not None:
+                journal.close()
+        return finished
+
+    def _train(self, stop: Callable[[], bool], journal: Journal | None, checks: validation.Validation | None) -> bool:
+        """Steps until the end or until `stop`; says which."""
+        saved = time.monotonic()
+        for phase, first, batches in self._steps():
+            rate = learning_rate(phase, self.step - first, self.step, self.recipe.warmup)
             facts = self.trainer.train_step(batches, phase, rate, self.step)
             self.step += 1
             if journal is not None:
@@ -104,12 +114,8 @@ class Run:
                 self.save()
                 saved = time.monotonic()
             if stop():
-                stopped = True
-                break
-        self.save()
-        if journal is not None:
-            journal.close()
-        return not stopped
+                return False
+        return True
 
     def rehearse(self) -> None:
         """One step of every phase on real data, nothing written: what would fail later fails now."""

@@ -54,20 +54,19 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     """
     if recipe.stage == "prior":
         spec = replace(spec, name=f"{spec.name}-prior", noise_head="plain", limit_overshoot=False)
+    torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
     seed = _random_seed(recipe)
     if seed is not None:
         log(f"base: random weights (seed {seed}); good for rehearsals only")
         model = random_model(spec, seed)
     else:
-        torch.manual_seed(recipe.seed)
-        model = build_model(spec, weightless=False)
+        model = build_model(spec)
         load_bases(model, bases)
     _start_prompt(model, recipe, bases)
     if spec.lora is None:
         return model.requires_grad_(True)
     from rcodsr.models.lora import add_lora
 
-    torch.manual_seed(recipe.seed)
     add_lora(model, spec.lora)
     return model
 

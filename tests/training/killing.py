@@ -1,0 +1,54 @@
+"""Run a training again and again, each time in a process that is killed at a random instant, until one reaches the end.
+
+    python -m tests.training.killing RECIPE.pickle KILLS SEED
+
+Importing everything once and forking makes thirty kills take a minute. Prints how many processes were killed while they wrote.
+"""
+
+import os
+import pickle
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rcodsr.training.recipe import Recipe
+from rcodsr.training.run import Run
+
+
+def main(recipe: Recipe, kills: int, seed: int) -> None:
+    chance, writing = random.Random(seed), 0
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            Run(recipe, _silent).go()
+            os._exit(0)
+        _wait(recipe.output / "metrics.jsonl", chance)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            raise SystemExit("the run ended before it could be killed often enough")
+        writing += bool(list((recipe.output / "states").glob(".*.part"))) or (recipe.output / ".checkpoint.new").exists()
+    Run(recipe, _silent).go()
+    print(writing)
+
+
+def _wait(journal: Path, chance: random.Random) -> None:
+    """Mostly until the run is under way and then some; sometimes not even that long."""
+    before, patience = _size(journal), time.monotonic() + (20 if chance.random() < 0.8 else chance.uniform(0, 1))
+    while _size(journal) == before and time.monotonic() < patience:
+        time.sleep(0.005)
+    time.sleep(chance.uniform(0, 0.5))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main(pickle.loads(Path(sys.argv[1]).read_bytes()), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,151 @@
+"""Distillation inside Algorithm 1: who sees what, at which timestep, with which guidance."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rcodsr.diffusion.schedule import NoiseSchedule
+from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.training.draws import Draws
+from rcodsr.training.objectives import AdversarialObjective, Generated, VsdObjective
+
+
+class _Teachers:
+    """Networks whose answers are known: eps = mean of the tokens, a hundredth of it for φ′. They note what they are asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Tensor, Tensor, Tensor]] = []
+        self.parameter = nn.Parameter(torch.tensor(0.01))
+
+    def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        assert not tokens.requires_grad
+        return tokens, torch.zeros_like(tokens)
+
+    def _answer(self, name: str, z_t: Tensor, t: Tensor, tokens: Tensor, scale: Tensor | float) -> Tensor:
+        self.asked.append((name, z_t, t, tokens))
+        return tokens.mean((1, 2)).view(-1, 1, 1, 1).expand_as(z_t) * scale
+
+    def frozen(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        return self._answer("frozen", z_t, t, tokens, 1.0)
+
+    def regularizer(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        return self._answer("regularizer", z_t, t, tokens, self.parameter)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        return {"scale": self.parameter}
+
+
+@pytest.fixture
+def made() -> Generated:
+    z = torch.randn(2, 4, 8, 8, requires_grad=True)
+    return Generated(
+        z=z,
+        picture=torch.zeros(2, 3, 32, 32),
+        target=torch.zeros(2, 3, 32, 32),
+        x_l=torch.zeros(2, 3, 32, 32),
+        timestep=torch.tensor([250, 750]),
+        tokens=torch.ones(2, 5, 6, requires_grad=True),
+        weight=torch.tensor([0.0, 1.0]),
+        draws=Draws(7, (10, 11)),
+    )
+
+
+def test_guidance_is_for_the_frozen_network_alone(made: Generated) -> None:
+    """Tokens of mean 1 against zeros: guided eps = 0 + 7.5 · (1 − 0), unguided 0.01."""
+    teachers, schedule = _Teachers(), NoiseSchedule()
+    x0_regularizer, x0_frozen, facts = VsdObjective(teachers, schedule, 250, 7.5).estimates(made)
+    names = [name for name, *_ in teachers.asked]
+    assert names == ["regularizer", "frozen", "frozen"]
+    _, z_t, t_r, condition = teachers.asked[0]
+    torch.testing.assert_close(x0_frozen, schedule.predict_x0(z_t, torch.full_like(z_t, 7.5), t_r))
+    torch.testing.assert_close(x0_regularizer, schedule.predict_x0(z_t, torch.full_like(z_t, 0.01), t_r))
+    assert all(torch.equal(t_r, t) and torch.equal(z_t, z) for _, z, t, _ in teachers.asked)
+    assert torch.equal(teachers.asked[1][3], condition)
+    assert not teachers.asked[2][3].any()
+    assert facts["cond_uncond"].item() == pytest.approx(1.0)
+
+
+def test_the_noised_latent_is_eq_1_at_t_r(made: Generated) -> None:
+    teachers, schedule = _Teachers(), NoiseSchedule()
+    VsdObjective(teachers, schedule, 250, 7.5).estimates(made)
+    _, z_t, t_r, _ = teachers.asked[0]
+    eps = made.draws.normal("eps_r", made.z.detach())
+    torch.testing.assert_close(z_t, schedule.alpha(t_r) * made.z.detach() + schedule.sigma(t_r) * eps)
+
+
+@pytest.mark.parametrize(("window", "ranges"), [(250, ((20, 500), (500, 980))), (None, ((20, 979), (20, 979)))])
+def test_sampling_is_around_each_samples_own_timestep(window: int | None, ranges: tuple[tuple[int, int], ...]) -> None:
+    """Eq. (7) with both ends included; without it OSEDiff's range."""
+    objective = VsdObjective(_Teachers(), NoiseSchedule(), window, 7.5)
+    draws = Draws(0, tuple(range(4000)))
+    t = torch.tensor([250, 750]).repeat(2000)
+    t_r = draws.near("t_r", t, window) if window else draws.integers("t_r", 20, 979)
+    for i, (low, high) in enumerate(ranges):
+        mine = t_r[i::2]
+        assert low <= mine.min() < low + 10
+        assert high - 10 < mine.max() <= high
+    assert objective.window == window
+
+
+def test_the_generators_term_has_no_gradient_for_the_teachers(made: Generated) -> None:
+    teachers = _Teachers()
+    term, _ = VsdObjective(teachers, NoiseSchedule(), 250, 7.5).generator_term(made)
+    assert term.shape == (2,)
+    term.mean().backward()
+    assert teachers.parameter.grad is None
+    assert made.tokens.grad is None
+    assert made.z.grad is not None
+    assert made.z.grad.abs().sum() > 0
+
+
+def test_the_regulariser_learns_from_detached_latents_at_any_timestep(made: Generated) -> None:
+    """L_diff by hand: the prediction is 0.01 everywhere, so dL/dscale = mean 2 (0.01 − eps)."""
+    teachers = _Teachers()
+    loss = VsdObjective(teachers, NoiseSchedule(), 250, 7.5).own_loss(made.detached())
+    loss.mean().backward()
+    assert made.z.grad is None
+    eps = made.draws.normal("eps_diff", made.z.detach())
+    assert teachers.parameter.grad is not None
+    assert teachers.parameter.grad.item() == pytest.approx((2 * (0.01 - eps)).mean().item(), abs=1e-5)
+    times = Draws(0, tuple(range(3000))).integers("t_diff", 0, 999)
+    assert 0 <= times.min() < 5
+    assert 994 < times.max() <= 999
+
+
+def test_the_discriminator_gets_nothing_of_the_generators_gradient() -> None:
+    objective = AdversarialObjective(PatchDiscriminator(8))
+    picture = torch.rand(2, 3, 32, 32, requires_grad=True)
+    zeros = torch.zeros(2, 3, 32, 32)
+    timestep, tokens = torch.tensor([250, 750]), torch.zeros(2, 1, 1)
+    made = Generated(
+        torch.zeros(2, 1, 1, 1), picture, zeros, zeros, timestep, tokens, torch.tensor([0.0, 1.0]), Draws(0, (0, 1))
+    )
+    term, _ = objective.generator_term(made)
+    term.mean().backward()
+    assert all(p.grad is None for p in objective.trained().values())
+    assert picture.grad is not None
+    assert not picture.grad[0].any()  # at the fidelity timestep texture does not count
+    assert picture.grad[1].any()
+    own = objective.own_loss(made.detached())
+    assert own[0] == 0
+    own.mean().backward()
+    assert any(p.grad is not None and p.grad.any() for p in objective.trained().values())
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda draws, z: draws.uniform("timestep"),
+        lambda draws, z: draws.normal("eps_r", z),
+        lambda draws, z: draws.near("t_r", torch.full((len(z),), 500), 250),
+    ],
+)
+def test_draws_depend_on_the_sample_not_on_its_batch(draw: Callable[[Draws, Tensor], Tensor]) -> None:
+    z = torch.zeros(4, 2, 3, 3)
+    whole = draw(Draws(5, (0, 1, 2, 3)), z)
+    parts = torch.cat([draw(Draws(5, (0,)), z[:1]), draw(Draws(5, (1, 2, 3)), z[1:])])
+    assert torch.equal(whole, parts)
+    assert not torch.equal(whole, draw(Draws(6, (0, 1, 2, 3)), z))
+    assert not torch.equal(whole[0], whole[1])
