@@ -237,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, headers: dict[str, str], body: bytes, fault: str | None = None, half: int = -1) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        closing = {"Connection": "close"} if self.close_connection else {}  # else it would be used for the next request
+        for name, value in ({"Content-Length": str(len(body))} | closing | headers).items():
             self.send_header(name, value)
         self.end_headers()
         pieces = 10 if fault == "slow" else 1
