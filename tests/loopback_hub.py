@@ -113,8 +113,8 @@ class LoopbackHub:
     """A Hub at `url` (for HF_ENDPOINT), serving from its construction until it is closed.
 
     `log` has every request; one to `/api/agent-harnesses` is `huggingface_hub`'s own, once a process, even with
-    `local_files_only=True` (not with HF_HUB_OFFLINE or HF_HUB_DISABLE_TELEMETRY). `cdn_log` has those of the second origin. `pause` is how many seconds
-    the fault `slow` waits after each tenth of a body.
+    `local_files_only=True` (not with HF_HUB_OFFLINE or HF_HUB_DISABLE_TELEMETRY). `cdn_log` has those of the second
+    origin. `pause` is how many seconds the fault `slow` waits after each tenth of a body.
     """
 
     def __init__(self) -> None:

@@ -54,8 +54,8 @@ def test_every_fault_is_tested() -> None:
 
 
 def _patience(fault: str) -> float | None:
-    """Two seconds instead of ten where the library would wait for longer."""
-    return 2.0 if fault in WAITING else None
+    """A second and a half instead of ten where the library would wait for longer."""
+    return 1.5 if fault in WAITING else None
 
 
 # ---- one line each
@@ -66,8 +66,7 @@ def test_information_that_fails(hub: LoopbackHub, client: Client, small_files: F
     hub.add("org/small", small_files)
     hub.fault(fault, path="")
     client.resolve("org/small", patience=_patience(fault)).fails_with("org/small", OF_THE_API[fault])
-    hub.fault(None)
-    assert client.resolve("org/small").files() == small_files
+    assert not (client.home / "hub").exists()
 
 
 @pytest.mark.parametrize("fault", OF_FILES)
@@ -75,7 +74,7 @@ def test_a_file_that_fails(hub: LoopbackHub, client: Client, small_files: Files,
     hub.add("org/small", small_files)
     hub.fault(fault, path=WEIGHTS)
     client.resolve("org/small", patience=_patience(fault)).fails_with("org/small", OF_FILES[fault])
-    client.resolve("org/small", offline=True).fails_with("not in the cache, and offline")
+    assert not list(client.home.rglob(f"snapshots/*/{WEIGHTS}"))
     hub.fault(None)
     assert client.resolve("org/small").files() == small_files
 
@@ -90,7 +89,7 @@ def test_wrong_bytes_of_a_small_file_are_refused_too(hub: LoopbackHub, client: C
 @pytest.mark.parametrize("fault", sorted(HARMLESS))
 def test_what_is_no_fault(hub: LoopbackHub, client: Client, small_files: Files, fault: str) -> None:
     hub.add("org/small", small_files)
-    hub.fault(fault)
+    hub.fault(fault, path=WEIGHTS)
     found = client.resolve("org/small")
     assert found.files() == small_files
     assert bool(hub.cdn_log) == (fault == "redirect_elsewhere")  # which sees no token: `client` checks
@@ -108,15 +107,15 @@ def test_patience_is_short(hub: LoopbackHub, client: Client, small_files: Files)
 def test_a_slow_line_is_no_hang(hub: LoopbackHub, client: Client, small_files: Files) -> None:
     hub.add("org/slow", {**small_files, WEIGHTS: LARGE})
     hub.fault("slow", path=WEIGHTS)
-    hub.pause = 0.25
-    assert client.resolve("org/slow", patience=1.5).files()[WEIGHTS] == LARGE
+    hub.pause = 0.15
+    assert client.resolve("org/slow", patience=1.0).files()[WEIGHTS] == LARGE
 
 
 def test_processes_that_want_the_same_wait_for_one_another(hub: LoopbackHub, client: Client, small_files: Files) -> None:
     hub.add("org/slow", {**small_files, WEIGHTS: LARGE})
     hub.fault("slow", path=WEIGHTS)
-    hub.pause = 0.25
-    processes = [client.start("resolve", weights="org/slow", patience=1.5) for _ in range(2)]
+    hub.pause = 0.15
+    processes = [client.start("resolve", weights="org/slow", patience=1.0) for _ in range(2)]
     assert [client.finish(process).files()[WEIGHTS] for process in processes] == [LARGE] * 2
     assert len([request for request in hub.log if request.method == "GET" and WEIGHTS in request.path]) == 1
 
@@ -126,7 +125,7 @@ def test_processes_that_want_the_same_wait_for_one_another(hub: LoopbackHub, cli
 
 @pytest.mark.parametrize(
     ("fault", "times"),
-    [("reset", 2), ("reset_body", 2), ("truncate", 2), ("short", 2), ("wrong_bytes", 1), ("429", 2), ("503", 2), ("500", 2)],
+    [("reset", 2), ("reset_body", 1), ("truncate", 1), ("short", 1), ("wrong_bytes", 1), ("429", 1), ("503", 2)],
 )
 def test_a_fault_that_passes_is_overcome(hub: LoopbackHub, client: Client, small_files: Files, fault: str, times: int) -> None:
     hub.add("org/small", small_files)
