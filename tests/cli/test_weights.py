@@ -46,6 +46,7 @@ def _fails(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert (done.returncode, done.stdout) == (3, "")
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_bases_are_fetched_once(
     hub: LoopbackHub,
     upscale: Upscale,
@@ -94,7 +95,7 @@ def test_offline_with_an_empty_cache(hub: LoopbackHub, upscale: Upscale) -> None
     [
         ("403_gated", "gated on 127.0.0.1"),
         ("404_repo", "not found on 127.0.0.1"),
-        ("hang", "does not answer"),
+        pytest.param("hang", "does not answer", marks=pytest.mark.slow),
     ],
 )
 def test_a_hub_that_fails(
