@@ -261,7 +261,7 @@ def _fetch(repository: Repository, name: str, commit: str, expected: str | None)
         if _is_as_expected(path, found, expected):
             return path, found
         repository.discard(path)
-    cause = f"{name} is not what was published (its sha256 is {found[:12]}…, expected {str(expected)[:12]}…)"
+    cause = f"{name} is not what was published (its sha256 is {found[:12]}…)"
     raise WeightsError(f"{repository.repo}@{commit[:12]}", cause, "do not use this source; report it")
 
 
