@@ -113,10 +113,12 @@ class LoopbackHub:
     """A Hub at `url` (for HF_ENDPOINT), serving from its construction until it is closed.
 
     `log` has every request; one to `/api/agent-harnesses` is `huggingface_hub`'s own, once a process, even with
-    `local_files_only=True` (not with HF_HUB_OFFLINE or HF_HUB_DISABLE_TELEMETRY). `cdn_log` has those of the second origin.
+    `local_files_only=True` (not with HF_HUB_OFFLINE or HF_HUB_DISABLE_TELEMETRY). `cdn_log` has those of the second
+    origin. `pause` is how many seconds the fault `slow` waits after each tenth of a body.
     """
 
     def __init__(self) -> None:
+        self.pause = 0.05
         self.log: list[Request] = []
         self.cdn_log: list[Request] = []
         self._repos: dict[str, _Repo] = {}
@@ -237,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, headers: dict[str, str], body: bytes, fault: str | None = None, half: int = -1) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        closing = {"Connection": "close"} if self.close_connection else {}  # else it would be used for the next request
+        for name, value in ({"Content-Length": str(len(body))} | closing | headers).items():
             self.send_header(name, value)
         self.end_headers()
         pieces = 10 if fault == "slow" else 1
@@ -246,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in range(pieces):
             self.wfile.write(body[len(body) * piece // pieces : len(body) * (piece + 1) // pieces])
             if fault in ("slow", "reset_body"):  # a reset at once might overtake the bytes before it
-                self.server.closing.wait(0.05)
+                self.server.closing.wait(self.server.hub.pause)
         self.close_connection |= cut
         if fault == "hang_body":
             self.hang()

@@ -6,13 +6,16 @@ here too. What it lacks is added: it may wait for minutes on a server that never
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rcodsr.errors import HubError, WeightsError
@@ -21,6 +24,8 @@ PATIENCE = 10.0
 """Seconds without an answer or a single new byte after which a server counts as hanging."""
 ATTEMPTS = 3
 """Tries of a download whose connection breaks."""
+CHUNK = 1 << 16
+"""Bytes after which a download tells that it goes on."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _T = TypeVar("_T")
 
@@ -31,8 +36,8 @@ class RemoteFile:
 
     name: str
     bytes: int | None
-    sha256: str | None
-    """None for small files, which the Hub names by a git hash."""
+    digest: str | None
+    """sha256 of the file, or of small ones the sha1 of their git blob."""
 
 
 class Repository:
@@ -55,45 +60,60 @@ class Repository:
         """
         from huggingface_hub import HfApi
 
-        def ask(heartbeat: Callable[[], None]) -> Any:
+        def ask() -> Any:
             return HfApi().model_info(self.repo, revision=revision, files_metadata=True, timeout=PATIENCE)
 
-        info = self._patiently(ask, revision or "main")
+        info = self._patiently(ask, lambda: None, revision or "main")
         if not COMMIT.fullmatch(info.sha or ""):
             raise HubError(self.repo, f"{host()} names no commit", "check HF_ENDPOINT and the network")
-        return info.sha, [RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()]
+        return info.sha, [RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else s.blob_id) for s in info.siblings or ()]
 
     def cached(self, name: str, revision: str) -> Path | None:
         """A file of a commit (or of the branch the cache remembers) if it is in the cache; asks nobody."""
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import errors, try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repo, name, revision=revision)
+        try:
+            found = try_to_load_from_cache(self.repo, name, revision=revision)
+        except errors.HFValidationError:  # the Hub's rules for names are stricter than ours, and are explained when it is asked
+            return None
         return Path(found) if isinstance(found, str) else None
 
     def download(self, name: str, commit: str) -> Path:
-        """Fetch a file of a commit into the cache, going on where an earlier attempt broke off.
+        """Fetch a file of a commit into the cache.
 
         Raises:
             WeightsError: as `commit`, and when the connection keeps breaking.
         """
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-        def fetch(heartbeat: Callable[[], None]) -> str:
-            class Meter(tqdm):  # type: ignore[misc]
-                """Shows nothing, but tells that bytes arrive."""
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # it tells of each whole chunk: of its own, 10 MB, a slow line makes few
+        arrivals = 0
 
-                def __init__(self, *args: Any, **kwargs: Any) -> None:
-                    kwargs.pop("name", None)
-                    super().__init__(*args, **{**kwargs, "disable": True})
+        class Meter(tqdm):  # type: ignore[misc]
+            """Shows nothing, but tells that bytes arrive."""
 
-                def update(self, n: float | None = 1) -> bool | None:
-                    heartbeat()
-                    return super().update(n)
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                kwargs.pop("name", None)
+                super().__init__(*args, **{**kwargs, "disable": True})
 
+            def update(self, n: float | None = 1) -> bool | None:
+                nonlocal arrivals
+                arrivals += 1
+                return super().update(n)
+
+        def fetch() -> str:
             return hf_hub_download(self.repo, name, revision=commit, tqdm_class=Meter)
 
-        return Path(self._patiently(fetch, commit, name))
+        return Path(self._patiently(fetch, lambda: (arrivals, self._bytes_underway()), commit, name))
+
+    def _bytes_underway(self) -> int:
+        """Size of all unfinished downloads: another process may be fetching what this one waits for."""
+        total = 0
+        for path in Path(cache(), f"models--{self.repo.replace('/', '--')}", "blobs").glob("*.incomplete"):
+            with suppress(OSError):  # finished meanwhile
+                total += path.stat().st_size
+        return total
 
     def discard(self, path: Path) -> None:
         """Remove a damaged file from the cache, the blob behind the link too."""
@@ -101,34 +121,57 @@ class Repository:
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
 
-    def _patiently(self, action: Callable[[Callable[[], None]], _T], revision: str, file: str | None = None) -> _T:
+    def _patiently(self, action: Callable[[], _T], signs: Callable[[], object], revision: str, file: str | None = None) -> _T:
         """Run `action` until it hangs; broken connections are tried again, everything else becomes a `WeightsError`."""
+        from huggingface_hub import logging as library
+
+        if library.get_verbosity() == logging.WARNING:  # the default: its tries would be told between our lines
+            library.set_verbosity(logging.ERROR)
         for attempt in range(1, ATTEMPTS + 1):
+            watchdog = _Watchdog(PATIENCE, signs)
             try:
-                return _with_watchdog(action, PATIENCE)
+                return watchdog.run(action)
+            except TimeoutError as error:
+                raise self._explain(self._cause_of_waiting(revision, file) or error, revision, file) from error
             except Exception as error:
-                if not _is_broken_connection(error) or attempt == ATTEMPTS:
+                # where nothing came for long, the library has already tried again
+                if not _is_broken_connection(error) or attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
                     raise self._explain(error, revision, file) from error
                 self.log(f"connection to {host()} broke off, trying again ({attempt} of {ATTEMPTS - 1})")
                 time.sleep(0.5 * attempt)
         raise AssertionError("unreachable")
 
+    def _cause_of_waiting(self, commit: str, file: str | None) -> Exception | None:
+        """What the Hub says of a file now; the library keeps asking a server that is busy or out of order, and says nothing."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        if file is None:
+            return None
+        try:
+            get_hf_file_metadata(hf_hub_url(self.repo, file, revision=commit), timeout=PATIENCE / 5)
+        except Exception as error:
+            return error
+        return None
+
     def _explain(self, error: Exception, revision: str, file: str | None) -> WeightsError:
         """Every fault of the Hub in words; subclasses before their bases."""
         from huggingface_hub import errors as hub
 
+        if isinstance(error, hub.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # it says to check the connection, whatever the Hub has said
         where, what = host(), f"{self.repo}@{revision[:12]}"
         status = getattr(getattr(error, "response", None), "status_code", None)
         log_in = "check the name, or log in with `hf auth login` (or HF_TOKEN) if it is private"
-        later = "try again later; what is downloaded stays"
+        later = "try again later; finished files stay"
+        network = f"check the network, or {later}"
         if isinstance(error, hub.GatedRepoError):
-            remedy = f"accept its licence at {endpoint()}/{self.repo}, then log in with `hf auth login`"
+            remedy = f"accept its licence at {address()}/{self.repo}, then log in with `hf auth login`"
             return WeightsError(what, f"gated on {where}", remedy)
         if isinstance(error, hub.RepositoryNotFoundError) or status == 401:
             return WeightsError(what, f"not found on {where}, or private", log_in)
         if isinstance(error, hub.RevisionNotFoundError):
             return WeightsError(self.repo, f"has no revision {revision} on {where}", "check --revision")
-        if isinstance(error, hub.RemoteEntryNotFoundError) or (status == 404 and file):
+        if file and status == 404:
             return WeightsError(what, f"has no file {file}", "choose a repository that holds this checkpoint")
         if isinstance(error, hub.HFValidationError):
             return WeightsError(self.repo, "not a repository name", "write organisation/name")
@@ -137,29 +180,38 @@ class Repository:
         if status == 403:
             return WeightsError(what, f"{where} refuses access (403)", "check the rights of your token with `hf auth whoami`")
         if status == 429:
-            return WeightsError(what, f"{where} limits the rate (429)", "wait a few minutes, or log in with `hf auth login`")
+            return HubError(what, f"{where} limits the rate (429)", "wait a few minutes, or log in with `hf auth login`")
         if status is not None:
             return HubError(what, f"{where} answers with status {status}", later)
         if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
-            return HubError(what, f"{where} does not answer", later)
-        if isinstance(error, ValueError):
-            return HubError(what, f"{where} does not answer as a Hub ({error})", "check HF_ENDPOINT and the network")
-        if isinstance(error, OSError) and error.errno is not None and error.filename:
-            return WeightsError(error.filename, f"cannot be written ({error.strerror})", "free some space or set HF_HOME")
+            return HubError(what, f"{where} does not answer", network)
+        if isinstance(error, ValueError | hub.FileMetadataError):
+            return HubError(what, f"{where} does not answer as a Hub", "check HF_ENDPOINT and the network")
+        if isinstance(error, OSError) and error.errno is not None:
+            cause = f"cannot be written ({error.strerror})"
+            return WeightsError(error.filename or cache(), cause, "free some space or set HF_HOME")
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return HubError(what, f"cannot be fetched from {where} ({cause})", later)
+        return HubError(what, f"cannot be fetched from {where} ({cause})", network)
 
 
-def endpoint() -> str:
-    """Address of the Hub."""
+def address() -> str:
+    """Address of the Hub, for people to read: without the password that one may hold."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    parts = urlsplit(constants.ENDPOINT)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def host() -> str:
     """Host of the Hub, for people to read."""
-    return urlsplit(endpoint()).netloc
+    return urlsplit(address()).netloc
+
+
+def cache() -> str:
+    """Where downloads go."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -169,34 +221,45 @@ def _is_broken_connection(error: Exception) -> bool:
     return bool(broken) or "Consistency check" in str(error)
 
 
-def _with_watchdog(action: Callable[[Callable[[], None]], _T], patience: float) -> _T:
-    """Run `action(heartbeat)` in a thread; give up on it when `heartbeat` is not called for `patience` seconds.
+class _Watchdog:
+    """Runs something that may hang, in a thread, and gives up on it when there is no sign of it going on.
 
     The library's own retries and waits add up to minutes. A thread that hangs in a socket cannot be stopped, but it can be
     left: it is a daemon and ends with the process.
 
-    Raises:
-        TimeoutError: when it hangs.
+    Args:
+        patience: seconds to wait for the next sign.
+        signs: its value changes as long as things go on.
     """
-    outcome: list[tuple[bool, Any]] = []
-    last = [time.monotonic()]
-    finished = threading.Event()
 
-    def beat() -> None:
-        last[0] = time.monotonic()
+    def __init__(self, patience: float, signs: Callable[[], object]) -> None:
+        self.patience, self.signs = patience, signs
+        self._last = time.monotonic()
 
-    def work() -> None:
-        try:
-            outcome.append((True, action(beat)))
-        except Exception as error:
-            outcome.append((False, error))
-        finished.set()
+    @property
+    def idle(self) -> float:
+        """Seconds since the last sign."""
+        return time.monotonic() - self._last
 
-    threading.Thread(target=work, daemon=True).start()
-    while not finished.wait(max(0.01, last[0] + patience - time.monotonic())):
-        if time.monotonic() - last[0] > patience:
-            raise TimeoutError(f"no answer for {patience:.0f} s")
-    succeeded, value = outcome[0]
-    if not succeeded:
-        raise value
-    return cast(_T, value)
+    def run(self, action: Callable[[], _T]) -> _T:
+        """The result of `action`, or its exception.
+
+        Raises:
+            TimeoutError: when it hangs.
+        """
+        outcome: Future[_T] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(action())
+            except Exception as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        seen = self.signs()
+        while not wait([outcome], self.patience / 20).done:
+            if (now := self.signs()) != seen:
+                seen, self._last = now, time.monotonic()
+            elif self.idle > self.patience:
+                raise TimeoutError(f"no answer for {self.patience:.0f} s")
+        return outcome.result()

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcodsr.checkpoints.hub import COMMIT, Repository, endpoint
+from rcodsr.checkpoints.hub import COMMIT, Repository, address
 from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
@@ -22,6 +22,11 @@ Log = Callable[[str], None]
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json)")
 """Files of our checkpoint format: at the top of a repository, plain names."""
+_WHOLE = [
+    {*parts.split()}
+    for parts in ("unet vae vision vpim", "unet vae prompt", "unet_lora vae_lora vpim", "unet_lora vae_lora prompt")
+]
+"""What a checkpoint consists of besides `config.json`, without suffixes."""
 
 
 def silent(line: str) -> None:
@@ -156,7 +161,10 @@ class _Fetcher:
             raise WeightsError(self.key, "not in the cache, and offline", f"run once online, or `hf download {repo}`")
         _warn_of_plain_http(self.log)
         problems: list[WeightsError] = []
-        for source in self.sources:
+        known = read_pin(self.key)
+        for source in sorted(self.sources, key=lambda source: known is not None and source.repo != known.repo):
+            if problems:
+                self.log(f"{problems[-1].subject}: {problems[-1].cause}; trying {source.repo}")
             try:
                 return self._download(source)
             except HubError as error:
@@ -182,6 +190,8 @@ class _Fetcher:
                 continue
             snapshot = _root(first, names[0])
             files = self.files or [ManifestFile(p.name) for p in snapshot.iterdir() if _OURS.fullmatch(p.name)]
+            if not self.files and not any(parts <= {Path(file.name).stem for file in files} for parts in _WHOLE):
+                continue
             yield Pin(source.repo, snapshot.name, tuple(_with_cache_hash(snapshot, file) for file in files))
 
     def _cached(self, pin: Pin) -> list[Path] | None:
@@ -198,7 +208,7 @@ class _Fetcher:
         """
         hashes = sha256_all(_root(paths[0], pin.files[0].name), [file.name for file in pin.files])
         pairs = zip(pin.files, paths, strict=True)
-        damaged = [path for file, path in pairs if file.sha256 not in {None, hashes[file.name]}]
+        damaged = [path for file, path in pairs if not _is_as_expected(path, hashes[file.name], file.sha256)]
         for path in damaged:
             if self.offline:
                 raise WeightsError(path, "damaged (its sha256 has changed)", "run once online, it is then fetched again")
@@ -218,10 +228,10 @@ class _Fetcher:
         paths, files = [], []
         for file in wanted:
             about = described.get(file.name)
-            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes else ""
+            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes and about.bytes > 1e6 else ""
             if repository.cached(file.name, commit) is None:
                 self.log(f"fetching {source.repo}@{commit[:12]} {file.name}{size}")
-            expected = file.sha256 or fixed.get(file.name) or (about.sha256 if about is not None else None)
+            expected = file.sha256 or fixed.get(file.name) or (about.digest if about is not None else None)
             path, found = _fetch(repository, file.name, commit, expected)
             paths.append(path)
             files.append(ManifestFile(file.name, path.stat().st_size, found))
@@ -248,17 +258,25 @@ def _fetch(repository: Repository, name: str, commit: str, expected: str | None)
     for _ in range(2):
         path = repository.download(name, commit)
         found = sha256(path)
-        if expected in {None, found}:
+        if _is_as_expected(path, found, expected):
             return path, found
         repository.discard(path)
-    cause = f"{name} is not what was published (its sha256 is {found[:12]}…, expected {str(expected)[:12]}…)"
+    cause = f"{name} is not what was published (its sha256 is {found[:12]}…)"
     raise WeightsError(f"{repository.repo}@{commit[:12]}", cause, "do not use this source; report it")
 
 
+def _is_as_expected(path: Path, found: str, expected: str | None) -> bool:
+    """Whether a file whose sha256 is `found` has the expected sha256, or git blob's sha1; None expects nothing."""
+    if expected is not None and len(expected) == 40:
+        data = path.read_bytes()  # git names small files only
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == expected
+    return expected in {None, found}
+
+
 def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
-    """The file with the hash the Hub gave it: large ones are stored under it as name."""
+    """The file with the hash the Hub gave it: it is stored under it as name."""
     blob = (snapshot / file.name).resolve().name
-    known = file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+    known = file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) else None)
     return ManifestFile(file.name, file.bytes, known)
 
 
@@ -268,9 +286,8 @@ def _root(path: Path, name: str) -> Path:
 
 
 def _warn_of_plain_http(log: Log) -> None:
-    address = endpoint()
-    if not address.startswith("https://") and not re.match(r"http://(localhost|127\.|\[::1\])", address):
-        log(f"HF_ENDPOINT {address} is not encrypted")
+    if not re.match(r"https://|http://(localhost|127\.|\[::1\])", address()):
+        log(f"HF_ENDPOINT {address()} is not encrypted")
 
 
 def sha256_all(directory: Path, names: Sequence[str]) -> dict[str, str]:
