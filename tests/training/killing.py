@@ -39,7 +39,7 @@ def _wait(journal: Path, chance: random.Random) -> None:
     before, patience = _size(journal), time.monotonic() + (20 if chance.random() < 0.8 else chance.uniform(0, 1))
     while _size(journal) == before and time.monotonic() < patience:
         time.sleep(0.005)
-    time.sleep(chance.uniform(0, 0.5))
+    time.sleep(chance.uniform(0, 0.35))
 
 
 def _size(path: Path) -> int:

@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(kind: str, request: pytest.FixtureReq
 @pytest.mark.slow
 def test_a_run_survives_thirty_kills_bit_for_bit(sd_recipe: Recipe, tmp_path: Path) -> None:
     """SIGKILL at random instants, some of them while a state or the checkpoint is being written."""
-    phases = (replace(sd_recipe.phases[0], steps=200, batch=1, crop=32),)
+    phases = (replace(sd_recipe.phases[0], steps=120, batch=1, crop=32),)
     recipe = replace(sd_recipe, phases=phases, save_minutes=0, output=tmp_path / "killed")
     (tmp_path / "recipe.pickle").write_bytes(pickle.dumps(recipe))
     command = [sys.executable, "-m", "tests.training.killing", str(tmp_path / "recipe.pickle"), "30", "1"]
