@@ -53,6 +53,8 @@ class Recipe:
     phases: tuple[Phase, ...]
     variant: VariantSpec = RCOD_TINY
     stage: str = "generator"
+    lr: Path | None = None
+    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
     output: Path = Path("runs/rcod-tiny")
     seed: int = 0
     mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
@@ -138,7 +140,7 @@ def _build(values: dict[str, Any]) -> Recipe:
     values = dict(values)
     values["variant"] = VARIANTS[values.pop("variant", "rcod-tiny")]
     values["phases"] = tuple(Phase(**{**p, "learning_rate": tuple(p["learning_rate"])}) for p in values.get("phases", ()))
-    for name in ("photos", "output", "perceptual_weights"):
+    for name in ("photos", "lr", "output", "perceptual_weights"):
         if name in values:
             values[name] = Path(values[name])
     return Recipe(**values)

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from rcodsr.checkpoints.format import save_model
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.config import VariantSpec
-from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
+from rcodsr.data.dataset import PhotoPairs, batches
+from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
+from rcodsr.data.photos import check_sizes, find_pairs, find_photos
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import OutputError, RcodsrError, UsageError
 from rcodsr.images import io
@@ -51,8 +52,10 @@ class Trainer:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
-        self.photos = find_photos(recipe.photos)
+        self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
+        self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        self.corrupt = CorruptPhotos(log)
         self.state_path = recipe.output / "state.safetensors"
         facts = read_facts(self.state_path) if resume and self.state_path.exists() else None
         if facts and facts["settings"] != recipe.settings(facts["step"]):
@@ -72,6 +75,7 @@ class Trainer:
             self.step = load_state(self.state_path, self._modules(), self._optimizers())["step"]
             self.log(f"resumed at step {self.step} of {recipe.steps}")
 
+    @naming_killed_workers()
     def run(self) -> None:
         """Train to the end of the recipe, then write the averaged weights to `<output>/checkpoint`.
 
@@ -199,22 +203,19 @@ class Trainer:
         if done >= phase.steps:
             return
         pairs = self._pairs(phase.crop, seed=self.recipe.seed * 100 + number + 1, length=phase.steps * phase.batch)
-        loader = DataLoader(
-            pairs,
-            batch_sampler=list(batches(pairs, phase.batch, done, phase.steps - done)),
-            num_workers=self.recipe.workers,
-            worker_init_fn=_single_thread,
-        )
-        for hr, lr in loader:
+        indices = list(batches(pairs, phase.batch, done, phase.steps - done))
+        for batch in load(pairs, indices, self.recipe.workers, self.corrupt):
+            hr, lr = batch.pairs()
             yield lr, hr
 
     def _pairs(self, crop: int, seed: int, length: int) -> PhotoPairs:
-        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, self.recipe.zoom_probability)
+        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, self.recipe.zoom_probability, self.lr)
 
     def _fit(self) -> None:
         """Standardise the latents and set the grouping's bounds so that the groups start with equal shares."""
         pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
-        hr, lr = (torch.stack(x) for x in zip(*(pairs[i] for i in range(len(pairs))), strict=True))
+        (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
+        hr, lr = batch.pairs()
         self.model.autoencoder.fit(2 * hr - 1)
         z_l, z_h = self.model.encode(2 * upsample(lr, self.model.spec.scale) - 1), self.model.encode(2 * hr - 1)
         grouping = self.model.spec.grouping
@@ -253,7 +254,3 @@ def learning_rate(phase: Phase, progress: float, step: int) -> float:
     """Cosine from the phase's first to its last learning rate, after 100 steps of warm-up at the start of the run."""
     high, low = phase.learning_rate
     return (low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))) * min(1.0, (step + 1) / 100)
-
-
-def _single_thread(_: int) -> None:
-    torch.set_num_threads(1)
