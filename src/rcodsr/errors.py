@@ -3,6 +3,7 @@
 RcodsrError                1   something failed; the message names the file and the remedy
 ├── InputError             1   one input picture cannot be read or is refused
 ├── ModelOutputError       1   the model produced NaN or a blank picture
+├── WorkerError            1   a data worker of a training run was killed
 ├── UsageError             2   the request contradicts itself or the checkpoint
 ├── WeightsError           3   weights are unknown, unavailable or damaged
 │   └── HubError           3   the Hub itself cannot be reached or does not answer
@@ -41,6 +42,10 @@ class InputError(RcodsrError):
 
 class ModelOutputError(RcodsrError):
     """The model's output is not a picture (NaN); nothing is saved."""
+
+
+class WorkerError(RcodsrError):
+    """A data worker of a training run was killed, as a rule for lack of memory."""
 
 
 class UsageError(RcodsrError):

@@ -1,8 +1,6 @@
 import io
 import math
 import pickle
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +9,25 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from rcodsr.data.dataset import PhotoPairs, batches, check_sizes, find_photos
-from rcodsr.data.degradation import PRESETS, _filter, degrade
+from rcodsr.data.degradation import (
+    PRESETS,
+    Degradation,
+    DegradationSpec,
+    Filter,
+    Jpeg,
+    Noise,
+    Resize,
+    _filter,
+    apply,
+    degrade,
+    degrade_batch,
+    sample_degradation,
+)
 from rcodsr.data.jpeg import _CHROMA, _LUMA, _table, jpeg
 from rcodsr.data.kernels import SIDES, gaussian_kernel, random_kernel, sinc_kernel
-from rcodsr.errors import InputError, NoInputError
 from rcodsr.images.resize import upsample
-
-MIX = {"full": 0.4, "light": 0.3, "camera": 0.3}
+from tests.data.drawn_on_the_way import drawn_on_the_way
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -34,14 +41,6 @@ def psnr(a: Tensor, b: Tensor) -> float:
 @pytest.fixture(scope="module")
 def face() -> Tensor:
     return to_tensor(skimage.data.astronaut()[:192, 128:320])
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("photos")
-    for name, pixels in (("astronaut", skimage.data.astronaut()[:200, 100:300]), ("chelsea", skimage.data.chelsea()[:160])):
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    return find_photos(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
@@ -270,137 +269,154 @@ def test_full_loses_more_than_light_and_camera(face: Tensor) -> None:
     assert full < mean_psnr("camera") - 1
 
 
-# ------------------------------------------------------------------------------------------------------------ dataset
+# ---------------------------------------------------------------------------------------------- drawing, then carrying out
 
 
-def pairs_of(photos: list[Path], seed: int = 3, length: int = 6) -> PhotoPairs:
-    return PhotoPairs(photos, 64, MIX, seed, length)
-
-
-def test_a_pair_depends_on_seed_and_index_alone(photos: list[Path]) -> None:
-    forwards, backwards = pairs_of(photos), pairs_of(photos, length=100)
-    first = [forwards[index] for index in range(6)]
-    second = [backwards[index] for index in reversed(range(6))][::-1]
-    for (hr, lr), (other_hr, other_lr) in zip(first, second, strict=True):
-        assert torch.equal(hr, other_hr)
-        assert torch.equal(lr, other_lr)
-    for a in range(6):
-        for b in range(a):
-            assert not torch.equal(first[a][1], first[b][1])
-    assert not torch.equal(pairs_of(photos, seed=4)[0][1], first[0][1])
-
-
-def test_the_loader_gives_the_same_pairs_with_and_without_workers(photos: list[Path]) -> None:
-    def load(workers: int) -> list[list[Tensor]]:
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(pairs_of(photos), batch_size=2, num_workers=workers)
-        return [[part.clone() for part in batch] for batch in loader]
-
-    alone, shared = load(0), load(2)
-    assert len(alone) == len(shared) == 3
-    for (hr, lr), (other_hr, other_lr) in zip(alone, shared, strict=True):
-        assert hr.shape == (2, 3, 64, 64)
-        assert lr.shape == (2, 3, 16, 16)
-        assert torch.equal(hr, other_hr)
-        assert torch.equal(lr, other_lr)
-
-
-def test_the_low_resolution_side_is_the_degraded_crop(photos: list[Path]) -> None:
-    pairs = PhotoPairs(photos, 64, {"camera": 2.0}, 5, 4)
-    for index in range(4):
-        hr, lr = pairs[index]
-        assert torch.equal(lr, degrade(hr, PRESETS["camera"], (5, index, 1)))
-
-
-def test_without_zoom_a_crop_is_cut_from_the_photo_up_to_flips(tmp_path: Path) -> None:
-    # every pixel names its place
-    rows, columns = np.mgrid[:100, :120].astype(np.uint8)
-    Image.fromarray(np.stack([rows, columns, np.zeros_like(rows)], -1)).save(tmp_path / "map.png")
-    pairs = PhotoPairs(find_photos(tmp_path), 64, {"camera": 1}, 0, 40, zoom_probability=0)
-    turned = set()
-    for index in range(40):
-        row, column, _ = (pairs[index][0] * 255).round().int()
-        transposed = bool(row[0, 0] == row[1, 0])
-        if transposed:
-            row, column = row.T, column.T
-        assert (row.diff(dim=0) == 1).all()
-        step = int(column[0, 1] - column[0, 0])
-        assert abs(step) == 1
-        assert (column.diff(dim=1) == step).all()
-        turned.add((transposed, step))
-    assert len(turned) == 4
-
-
-def test_zoom_shrinks_the_photo_but_never_below_the_crop(photos: list[Path]) -> None:
-    plain = PhotoPairs(photos, 160, {"camera": 1}, 0, 12, zoom_probability=0)
-    zoomed = PhotoPairs(photos, 160, {"camera": 1}, 0, 12, zoom_probability=1)
-    assert all(zoomed[index][0].shape == (3, 160, 160) for index in range(12))
-    assert not torch.equal(plain[0][0], zoomed[0][0])
-
-
-def test_the_mix_decides_the_presets(photos: list[Path]) -> None:
-    mixed = PhotoPairs(photos, 64, {"camera": 1, "full": 3}, 0, 40)
-    cameras = sum(
-        torch.equal(lr, degrade(hr, PRESETS["camera"], (0, i, 1)))
-        for i, (hr, lr) in enumerate(map(mixed.__getitem__, range(40)))
-    )
-    assert 4 <= cameras <= 17  # a quarter of 40
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("height", "width", "scale"), [(96, 128, 4), (64, 66, 2), (8, 8, 4)])
+def test_drawing_first_gives_the_bits_of_drawing_on_the_way(
+    face: Tensor, preset: str, height: int, width: int, scale: int
+) -> None:
+    # what the embedded weights were trained on must be what the recipe makes today
+    for seed in range(30):
+        photo = face[:, :height, :width]
+        assert torch.equal(
+            degrade(photo, PRESETS[preset], (seed, 1), scale), drawn_on_the_way(photo, PRESETS[preset], (seed, 1), scale)
+        )
 
 
 @pytest.mark.parametrize(
-    ("make", "cause"),
+    ("preset", "means"),
     [
-        (lambda path: path.write_text("not a picture"), "not a picture"),
-        (lambda path: Image.new("RGB", (100, 63)).save(path), "smaller than the 64-pixel crop"),
+        ("full", [0.5881, 0.5879, 0.5909, 0.5902]),
+        ("light", [0.5883, 0.5892, 0.5888, 0.5886]),
+        ("camera", [0.5875, 0.5879, 0.5875, 0.5874]),
     ],
-    ids=["text", "small"],
 )
-def test_a_bad_photo_is_named(tmp_path: Path, make: Callable[[Path], object], cause: str) -> None:
-    make(tmp_path / "bad.png")
-    with pytest.raises(InputError, match=rf"bad\.png: {cause}"):
-        check_sizes(find_photos(tmp_path), 64)
+def test_the_means_are_those_of_the_day_they_were_written_down(face: Tensor, preset: str, means: list[float]) -> None:
+    # kernels, tables and the order of the draws in one number; a mean hardly depends on the kind of CPU
+    assert [degrade(face, PRESETS[preset], seed).mean().item() for seed in range(4)] == pytest.approx(means, abs=3e-4)
 
 
-def test_errors_survive_the_way_from_a_data_worker() -> None:
-    error = pickle.loads(pickle.dumps(InputError("a.png", "cut short", "get a whole copy")))
-    assert (type(error), str(error)) == (InputError, "a.png: cut short; get a whole copy")
+def drawn(preset: str, seeds: range = range(200)) -> list[Degradation]:
+    return [sample_degradation(PRESETS[preset], seed, 128, 192) for seed in seeds]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
-    Image.fromarray(skimage.data.astronaut()[:80, :80]).convert(mode).save(tmp_path / "a.png")
-    hr, lr = pairs_of(find_photos(tmp_path))[0]
-    assert hr.shape == (3, 64, 64)
-    assert lr.shape == (3, 16, 16)
+@pytest.mark.parametrize("preset", ["full", "light"])
+def test_the_second_order_steps_come_in_the_papers_order(preset: str) -> None:
+    letters = {Filter: "f", Resize: "r", Noise: "n", Jpeg: "j"}
+    orders = {"".join(letters[type(step)] for step in degradation.steps) for degradation in drawn(preset)}
+    assert orders == {f"frnj{blur}rn{end}" for blur in ("", "f") for end in ("rj", "jr", "rfj", "jrf")}
 
 
-def test_photos_are_found_at_any_depth_in_a_stable_order(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt", "sub/c.webp", "sub/deep/d.tiff", "e.gif"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert [str(path.relative_to(tmp_path)) for path in find_photos(tmp_path)] == [
-        "a.JPG",
-        "b.png",
-        "e.gif",
-        "sub/c.webp",
-        "sub/deep/d.tiff",
+def test_the_camera_shrinks_once() -> None:
+    for degradation in drawn("camera"):
+        kinds = [type(step) for step in degradation.steps]
+        assert kinds[:2] == [Filter, Resize]
+        assert kinds[2:] in ([], [Noise], [Jpeg], [Noise, Jpeg])
+        assert degradation.steps[1] == Resize(32, 48, degradation.steps[1].mode)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("preset", ["full", "light"])
+def test_drawn_values_lie_in_the_presets_ranges(preset: str) -> None:
+    spec = PRESETS[preset]
+    assert spec.second is not None
+    grays = []
+    for degradation in drawn(preset):
+        first, *_, last = (step for step in degradation.steps if isinstance(step, Resize))
+        assert (last.height, last.width) == (32, 48)
+        low, high = spec.first.resize_range
+        assert int(128 * low) <= first.height <= 128 * high
+        assert first.width / 192 == pytest.approx(first.height / 128, abs=1 / 128)
+        noises = [step for step in degradation.steps if isinstance(step, Noise)]
+        for stage, noise in zip((spec.first, spec.second), noises, strict=True):
+            lowest, highest = stage.poisson_scale
+            if noise.kind == "gaussian":
+                lowest, highest = (sigma / 255 for sigma in stage.gaussian_sigma)
+            assert lowest <= noise.strength <= highest
+            grays.append(noise.gray)
+        for stage, jpeg_step in zip(
+            (spec.first, spec.second), (s for s in degradation.steps if isinstance(s, Jpeg)), strict=True
+        ):
+            assert stage.jpeg_quality[0] <= jpeg_step.quality <= stage.jpeg_quality[1]
+    assert sum(grays) / len(grays) == pytest.approx(0.4, abs=0.08)
+
+
+def test_a_degradation_survives_the_way_from_a_data_worker(face: Tensor) -> None:
+    degradation = sample_degradation(PRESETS["full"], 3, 192, 192)
+    assert torch.equal(apply(face, pickle.loads(pickle.dumps(degradation))), apply(face, degradation))
+
+
+def test_steps_by_hand() -> None:
+    ramp = torch.arange(16.0).view(1, 4, 4).expand(3, 4, 4) / 16
+    box = Filter(np.full((3, 3), 1 / 9, dtype=np.float32))
+    blurred = apply(ramp, Degradation((box,), 0))
+    assert blurred[0, 1, 1].item() == pytest.approx(round(255 * 5 / 16) / 255)  # the mean around it is the ramp itself
+    shrunk = apply(ramp, Degradation((Resize(1, 1, "area"),), 0))
+    assert shrunk.flatten().tolist() == pytest.approx([round(255 * 7.5 / 16) / 255] * 3)
+    flat = torch.full((3, 200, 200), 0.5)
+    noisy = apply(flat, Degradation((Noise("gaussian", 0.05, gray=False),), 7))
+    assert noisy.std().item() == pytest.approx(0.05, rel=0.02)
+    assert not torch.equal(noisy[0], noisy[1])
+    gray = apply(flat, Degradation((Noise("gaussian", 0.05, gray=True),), 7))
+    assert torch.equal(gray[0], gray[1])
+    # one distinct value counts as two photons per unit of light: Poisson(1) has variance 1, half of it is the light
+    photons = apply(flat, Degradation((Noise("poisson", 0.2, gray=False),), 7))
+    assert photons.std().item() == pytest.approx(0.2 / 2, rel=0.03)
+
+
+def test_a_batch_of_any_presets_is_what_each_photo_gives_alone(face: Tensor) -> None:
+    photos = torch.stack([face[:, :96, 8 * i : 8 * i + 96] for i in range(6)])
+    specs = [PRESETS[name] for name in ("full", "camera", "light", "full", "light", "camera")]
+    plans = [sample_degradation(spec, (5, i), 96, 96) for i, spec in enumerate(specs)]
+    together = degrade_batch(photos, plans)
+    assert together.shape == (6, 3, 24, 24)
+    for i, spec in enumerate(specs):
+        assert torch.equal(together[i], degrade(photos[i], spec, (5, i)))
+    backwards = degrade_batch(photos.flip(0), plans[::-1])
+    assert torch.equal(backwards.flip(0), together)
+
+
+def test_as_many_degradations_as_photos(face: Tensor) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        degrade_batch(face[None], [])
+
+
+def test_half_precision_training_does_not_reach_the_degradation(face: Tensor) -> None:
+    photo = face.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = degrade(photo, PRESETS["full"], 2)
+    assert torch.equal(low, degrade(face, PRESETS["full"], 2))
+    assert not low.requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_batches_do_not_matter_and_all_but_the_noise_is_the_cpus(face: Tensor) -> None:
+    photos = torch.stack([face, face.flip(2)]).cuda()
+    plans = [sample_degradation(PRESETS["full"], seed, 192, 192) for seed in (1, 2)]
+    together = degrade_batch(photos, plans)
+    assert torch.equal(together[1], apply(photos[1], plans[1]))
+    for plan in plans:
+        silent = Degradation(tuple(step for step in plan.steps if not isinstance(step, Noise)), 0)
+        assert psnr(apply(photos[0], silent).cpu(), apply(face, silent)) > 45
+
+
+def test_presets_hold_the_published_values() -> None:
+    full, light = PRESETS["full"], PRESETS["light"]
+
+    def ranges(spec: DegradationSpec) -> list[object]:
+        assert spec.second is not None
+        return [
+            (stage.resize_range, stage.gaussian_sigma, stage.poisson_scale, stage.jpeg_quality, stage.blur_sigma)
+            for stage in (spec.first, spec.second)
+        ]
+
+    assert ranges(full) == [
+        ((0.15, 1.5), (1, 30), (0.05, 3.0), (30, 95), (0.2, 3.0)),
+        ((0.3, 1.2), (1, 25), (0.05, 2.5), (30, 95), (0.2, 1.5)),
     ]
-
-
-def test_a_directory_named_like_a_photo_is_not_one(tmp_path: Path) -> None:
-    (tmp_path / "album.png").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "album.png" / "a.png")
-    assert find_photos(tmp_path) == [tmp_path / "album.png" / "a.png"]
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_no_photos_are_an_error(tmp_path: Path, exists: bool) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(NoInputError, match="no photos found"):
-        find_photos(tmp_path if exists else tmp_path / "gone")
-
-
-def test_batches_go_on_where_a_run_stopped_and_wrap_around(photos: list[Path]) -> None:
-    pairs = pairs_of(photos, length=10)
-    assert list(batches(pairs, 4, 0, 3)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
-    assert list(batches(pairs, 4, 1, 2)) == list(batches(pairs, 4, 0, 3))[1:]
+    assert ranges(light) == [
+        ((0.3, 1.5), (1, 15), (0.05, 2.0), (60, 95), (0.2, 1.5)),
+        ((0.6, 1.2), (1, 12), (0.05, 1.0), (60, 100), (0.2, 1.0)),
+    ]

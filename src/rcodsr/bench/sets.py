@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rcodsr.data.dataset import find_photos
 from rcodsr.data.degradation import PRESETS, degrade
+from rcodsr.data.photos import find_photos
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture

@@ -1,6 +1,7 @@
 """Photos → seeded training pairs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,50 +10,83 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rcodsr.data.degradation import PRESETS, degrade
-from rcodsr.errors import InputError, NoInputError
-from rcodsr.images import io
-from rcodsr.images.picture import to_pil
+from rcodsr.data.degradation import PRESETS, Degradation, apply, degrade_batch, sample_degradation
+from rcodsr.data.photos import PhotoCache
+from rcodsr.errors import InputError
+
+_SCALE = 4
+_MOST_REDRAWS = 20
 
 
-def find_photos(source: Path) -> list[Path]:
-    """Pictures of a directory, recursively, in a stable order.
+@dataclass(frozen=True)
+class Sample:
+    """One training pair on its way from a data worker."""
 
-    Raises:
-        NoInputError: when there is none.
-    """
-    found = (p for p in source.rglob("*") if p.suffix.lower() in io.SUFFIXES and not p.name.startswith("."))
-    photos = sorted(p for p in found if p.is_file())
-    if not photos:
-        raise NoInputError(source, "no photos found", "point to a directory with PNG, JPEG or WebP files")
-    return photos
-
-
-def check_sizes(photos: list[Path], crop: int) -> None:
-    """Find unreadable and too small photos by their headers, before hours of training.
-
-    Raises:
-        InputError: naming the first.
-    """
-    for path in photos:
-        if min(io.read_header(path).size) < crop:
-            raise InputError(path, f"smaller than the {crop}-pixel crop", "remove it or train with a smaller crop")
+    hr: Tensor
+    """Shape (3, crop, crop), uint8."""
+    lr: Tensor | Degradation
+    """Shape (3, crop/4, crop/4), uint8; or how it is to be made."""
+    corrupt: tuple[InputError, ...]
+    """Photos drawn for this pair that could not be read."""
 
 
-class PhotoPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless training pairs; pair i depends on (seed, i) alone. Decoded photos are kept in memory, by each worker.
+@dataclass(frozen=True)
+class Batch:
+    """Training pairs as a loader delivers them."""
+
+    hr: Tensor
+    """Shape (B, 3, crop, crop), uint8."""
+    lr: Tensor | tuple[Degradation, ...]
+    """Shape (B, 3, crop/4, crop/4), uint8; or how they are to be made."""
+    corrupt: tuple[InputError, ...]
+
+    def pairs(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Ground truth (B, 3, crop, crop) and low resolution (B, 3, crop/4, crop/4), float32 in [0, 1], on a device.
+
+        Degrades there what the workers have not.
+        """
+        hr = _to_float(self.hr.to(device))
+        return hr, _to_float(self.lr.to(device)) if isinstance(self.lr, Tensor) else degrade_batch(hr, self.lr)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples of one dataset as a batch, in their order."""
+    lr = [sample.lr for sample in samples]
+    made, planned = [x for x in lr if isinstance(x, Tensor)], [x for x in lr if isinstance(x, Degradation)]
+    hr = torch.stack([sample.hr for sample in samples])
+    return Batch(
+        hr, torch.stack(made) if made else tuple(planned), tuple(error for sample in samples for error in sample.corrupt)
+    )
+
+
+class PhotoPairs(Dataset[Sample]):
+    """Endless training pairs; pair i depends on (seed, i) and the photos alone.
+
+    A photo that turns out to be unreadable is reported with the sample, and the sample's own generator draws another one.
 
     Args:
         photos: picture files, each at least as large as the crop.
-        crop: side of the ground truth, in pixels.
+        crop: side of the ground truth, in pixels, a multiple of 4.
         mix: preset name → share of the pairs.
         seed: of the whole stream.
         length: number of pairs.
         zoom_probability: share of pairs whose photo is first shrunk to 0.55–0.95.
+        lr: low-resolution version of each photo (`photos.find_pairs`); neither zoom nor degradation then.
+        degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
+        cache_bytes: memory for decoded photos, in each worker.
     """
 
     def __init__(
-        self, photos: list[Path], crop: int, mix: dict[str, float], seed: int, length: int, zoom_probability: float = 0.3
+        self,
+        photos: list[Path],
+        crop: int,
+        mix: dict[str, float],
+        seed: int,
+        length: int,
+        zoom_probability: float = 0.3,
+        lr: dict[Path, Path] | None = None,
+        degrade: bool = True,
+        cache_bytes: int = 1 << 30,
     ) -> None:
         self.photos = photos
         self.crop = crop
@@ -61,36 +95,71 @@ class PhotoPairs(Dataset[tuple[Tensor, Tensor]]):
         self.seed = seed
         self.length = length
         self.zoom_probability = zoom_probability
-        self._decoded: dict[Path, np.ndarray] = {}
+        self.lr = lr
+        self.degrade = degrade
+        self.cache = PhotoCache(cache_bytes)
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pair `index`: ground truth (3, crop, crop) and its degraded version (3, crop/4, crop/4), both in [0, 1]."""
+    def __getitem__(self, index: int) -> Sample:
+        """Pair `index`.
+
+        Raises:
+            InputError: when 20 photos in a row cannot be read.
+        """
         rng = np.random.default_rng((self.seed, index))
-        hr = self._crop(self.photos[rng.integers(len(self.photos))], rng)
+        decoded, corrupt = self._draw(rng)
+        if self.lr is not None:
+            hr, low = self._cut(decoded, rng)
+            return Sample(hr, low, corrupt)
+        (hr,) = self._cut([self._zoom(decoded[0], rng)], rng)
         preset = self.presets[rng.choice(len(self.presets), p=self.shares)]
-        return hr, degrade(hr, preset, (self.seed, index, 1))
+        degradation = sample_degradation(preset, (self.seed, index, 1), self.crop, self.crop, _SCALE)
+        return Sample(hr, _to_bytes(apply(_to_float(hr), degradation)) if self.degrade else degradation, corrupt)
 
-    def _crop(self, path: Path, rng: np.random.Generator) -> Tensor:
-        pixels = self._load(path)
-        if rng.random() < self.zoom_probability:
-            share = rng.uniform(0.55, 0.95)
-            sides = [max(self.crop, round(side * share)) for side in pixels.shape[:2]]
-            pixels = np.asarray(Image.fromarray(pixels).resize((sides[1], sides[0]), Image.Resampling.LANCZOS))
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in pixels.shape[:2])
-        patch = pixels[top : top + self.crop, left : left + self.crop]
-        if rng.random() < 0.5:
-            patch = patch[:, ::-1]
-        if rng.random() < 0.5:
-            patch = patch.transpose(1, 0, 2)
-        return torch.from_numpy(patch.copy()).permute(2, 0, 1).float() / 255
+    def _draw(self, rng: np.random.Generator) -> tuple[list[np.ndarray], tuple[InputError, ...]]:
+        """A readable photo (and its low-resolution version), and what went wrong with those drawn before."""
+        corrupt: list[InputError] = []
+        while True:
+            path = self.photos[rng.integers(len(self.photos))]
+            try:
+                return self._read(path), tuple(corrupt)
+            except InputError as error:
+                corrupt.append(error)
+                if len(corrupt) == _MOST_REDRAWS:
+                    raise InputError(
+                        path, f"{error.cause}, like the {_MOST_REDRAWS - 1} photos drawn before it", error.remedy
+                    ) from error
 
-    def _load(self, path: Path) -> np.ndarray:
-        if path not in self._decoded:
-            self._decoded[path] = np.asarray(to_pil(io.read(path)).convert("RGB"))
-        return self._decoded[path]
+    def _read(self, path: Path) -> list[np.ndarray]:
+        decoded = [self.cache.read(file) for file in ([path] if self.lr is None else [path, self.lr[path]])]
+        if min(decoded[0].shape[:2]) < self.crop:  # replaced since its header was checked
+            raise InputError(path, f"smaller than the {self.crop}-pixel crop", "remove it or use a smaller crop")
+        if self.lr is not None and decoded[0].shape[:2] != tuple(_SCALE * side for side in decoded[1].shape[:2]):
+            raise InputError(path, f"not four times as large as {self.lr[path]}", "remove the pair or crop it to match")
+        return decoded
+
+    def _zoom(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.zoom_probability:
+            return pixels
+        share = rng.uniform(0.55, 0.95)
+        height, width = (max(self.crop, round(side * share)) for side in pixels.shape[:2])
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+    def _cut(self, decoded: list[np.ndarray], rng: np.random.Generator) -> list[Tensor]:
+        """The same random crop, flipped and transposed at random, of a photo and, if given, its low-resolution version."""
+        grid = 1 if len(decoded) == 1 else _SCALE  # pairs are cut where their pixels meet
+        top, left = (grid * int(rng.integers((side - self.crop) // grid + 1)) for side in decoded[0].shape[:2])
+        patches = [
+            pixels[top // scale : (top + self.crop) // scale, left // scale : (left + self.crop) // scale]
+            for pixels, scale in zip(decoded, (1, _SCALE), strict=False)
+        ]
+        if rng.random() < 0.5:
+            patches = [patch[:, ::-1] for patch in patches]
+        if rng.random() < 0.5:
+            patches = [patch.transpose(1, 0, 2) for patch in patches]
+        return [torch.from_numpy(patch.transpose(2, 0, 1).copy()) for patch in patches]
 
 
 def batches(pairs: PhotoPairs, batch: int, first: int, steps: int) -> Iterator[list[int]]:
@@ -98,3 +167,11 @@ def batches(pairs: PhotoPairs, batch: int, first: int, steps: int) -> Iterator[l
     for step in range(first, first + steps):
         start = step * batch
         yield [i % len(pairs) for i in range(start, start + batch)]
+
+
+def _to_float(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255
+
+
+def _to_bytes(x: Tensor) -> Tensor:
+    return (x * 255).round().byte()

@@ -67,6 +67,8 @@ class Recipe:
     phases: tuple[Phase, ...]
     variant: VariantSpec = RCOD_TINY
     stage: Literal["prior", "generator"] = "generator"
+    lr: Path | None = None
+    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
     output: Path = Path("runs/rcod-tiny")
     seed: int = 0
     mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
@@ -176,7 +178,7 @@ class Recipe:
 
 
 _FREE_TO_CHANGE = (
-    *("photos", "output", "prior", "base_model", "perceptual_weights"),  # may lie elsewhere on another machine
+    *("photos", "lr", "output", "prior", "base_model", "perceptual_weights"),  # may lie elsewhere on another machine
     *("device", "workers", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
 )
 """What a resumed run may change without becoming another run."""

@@ -11,7 +11,7 @@ from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
-_PATHS = ("photos", "output", "perceptual_weights", "prior", "validation")
+_PATHS = ("photos", "lr", "output", "perceptual_weights", "prior", "validation")
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:

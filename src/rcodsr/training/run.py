@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
 
 from rcodsr.checkpoints.format import save_adapter, save_model
-from rcodsr.data.dataset import PhotoPairs, check_sizes, find_photos
+from rcodsr.data.dataset import PhotoPairs
+from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
+from rcodsr.data.photos import check_sizes, find_pairs, find_photos
 from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
@@ -54,7 +55,9 @@ class Run:
         self.log = log if self.processes.is_first else _silent
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        self.photos = find_photos(recipe.photos)
+        self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
+        self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
+        self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
         self.bases = resolve_bases(recipe, self.log)
         saved = newest_state(recipe.output) if resume else None
@@ -91,7 +94,8 @@ class Run:
         journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
         checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
         try:
-            finished = self._train(stop, journal, checks)
+            with naming_killed_workers():
+                finished = self._train(stop, journal, checks)
             self.save()
         finally:
             if journal is not None:
@@ -196,22 +200,24 @@ class Run:
         ]
         pairs = self._pairs(phase.crop, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
         indices = [list(range(start, start + phase.batch)) for start in mine]
-        loader = DataLoader(pairs, batch_sampler=indices, num_workers=recipe.workers, worker_init_fn=_single_thread)
         batches = []
-        for (hr, lr), numbers in zip(loader, indices, strict=True):
-            draws = Draws(recipe.seed, tuple(earlier + number for number in numbers))
-            batches.append(Batch(lr.to(self.processes.device), hr.to(self.processes.device), draws))
+        for loaded, numbers in zip(load(pairs, indices, recipe.workers, self.corrupt), indices, strict=True):
+            hr, lr = loaded.pairs(self.processes.device)
+            batches.append(Batch(lr, hr, Draws(recipe.seed, tuple(earlier + number for number in numbers))))
             if len(batches) == recipe.accumulate:
                 yield batches
                 batches = []
 
     def _pairs(self, crop: int, seed: int, length: int) -> PhotoPairs:
-        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, self.recipe.zoom_probability)
+        in_workers = self.processes.device.type == "cpu"  # a GPU degrades faster than the cores beside it
+        zoom = self.recipe.zoom_probability
+        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, zoom, self.lr, in_workers)
 
     def _fit(self, model: OneStepSR) -> None:
         """Standardise the latents and set the grouping's bounds so that the groups start with equal shares."""
         pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
-        hr, lr = (torch.stack(x) for x in zip(*(pairs[i] for i in range(len(pairs))), strict=True))
+        (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
+        hr, lr = batch.pairs()
         if isinstance(model.autoencoder, WaveletAutoencoder):
             model.autoencoder.fit(2 * hr - 1)
         with torch.no_grad():
@@ -243,10 +249,6 @@ def learning_rate(phase: Phase, done: int, step: int, warmup: int) -> float:
 
 def _fingerprint(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _single_thread(_: int) -> None:
-    torch.set_num_threads(1)
 
 
 def _silent(_: str) -> None:

@@ -1,0 +1,125 @@
+"""Photo files for training and test sets: finding them, checking their headers, decoding them once."""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.images import io
+from rcodsr.images.picture import to_pil
+
+
+def find_photos(source: Path) -> list[Path]:
+    """Pictures of a directory, recursively, in a stable order; or those a `.txt` file lists, in its order.
+
+    The list has one path a line, relative to its own directory. Blank lines and lines that start with # do not count.
+
+    Raises:
+        NoInputError: when there is none.
+        InputError: when the list cannot be read, or a listed file is missing; it names the line.
+    """
+    photos = _listed(source) if source.suffix.lower() == ".txt" and source.is_file() else _contained(source)
+    if not photos:
+        raise NoInputError(
+            source, "no photos found", "point to a directory with PNG, JPEG or WebP files, or to a .txt file that lists some"
+        )
+    return photos
+
+
+def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
+    """Photos of a directory with their low-resolution versions: the same path in the directory `lr`, up to the suffix.
+
+    Raises:
+        UsageError: when one of both is not a directory.
+        NoInputError: when there is none.
+        InputError: when a photo has no counterpart or is not exactly four times as large; it names the pair.
+    """
+    for folder in (photos, lr):
+        if not folder.is_dir():
+            raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
+    high, low = (_by_stem(find_photos(folder), folder) for folder in (photos, lr))
+    for stem in sorted(high.keys() ^ low.keys()):
+        path, other = (high[stem], lr) if stem in high else (low[stem], photos)
+        raise InputError(path, f"has no counterpart in {other}", "remove it or add the other half of the pair")
+    for stem, photo in high.items():
+        (width, height), small = io.read_header(photo).size, io.read_header(low[stem]).size
+        if (width, height) != (4 * small[0], 4 * small[1]):
+            cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {low[stem]}"
+            raise InputError(photo, cause, "remove the pair or crop it to match")
+    return {photo: low[stem] for stem, photo in high.items()}
+
+
+def check_sizes(photos: list[Path], crop: int) -> None:
+    """Find unreadable and too small photos by their headers, before hours of training.
+
+    Raises:
+        InputError: naming the first unreadable one, or the first too small one and how many more there are.
+    """
+    small = [path for path in photos if min(io.read_header(path).size) < crop]
+    if small:
+        more = f", and so are {len(small) - 1} more photos" if len(small) > 1 else ""
+        raise InputError(small[0], f"smaller than the {crop}-pixel crop{more}", "remove them or use a smaller crop")
+
+
+class PhotoCache:
+    """Decoded photos in memory; those used longest ago make room.
+
+    Args:
+        max_bytes: upper limit of all pixels together. A photo that is larger alone is decoded each time.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    def read(self, path: Path) -> np.ndarray:
+        """Pixels of a photo, shape (H, W, 3), uint8; not to be written to.
+
+        Raises:
+            InputError: when the file is not a whole picture.
+        """
+        if path in self._decoded:
+            self._decoded.move_to_end(path)
+            return self._decoded[path]
+        pixels = np.asarray(to_pil(io.read(path)).convert("RGB"))
+        if pixels.nbytes <= self.max_bytes:
+            self._decoded[path] = pixels
+            self.bytes += pixels.nbytes
+        while self.bytes > self.max_bytes:
+            self.bytes -= self._decoded.popitem(last=False)[1].nbytes
+        return pixels
+
+
+def _contained(directory: Path) -> list[Path]:
+    found = (p for p in directory.rglob("*") if p.suffix.lower() in io.SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def _listed(source: Path) -> list[Path]:
+    try:
+        # as bytes: a file name need not be UTF-8, and str.splitlines would break at form feeds
+        lines = [line.strip() for line in source.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()]
+    except OSError as error:
+        raise InputError(source, f"cannot be read ({error.strerror})", "check its permissions") from error
+    photos = []
+    for number, line in enumerate(lines, start=1):
+        if line and not line.startswith(b"#"):
+            photos.append(source.parent / os.fsdecode(line))
+            if not photos[-1].is_file():
+                raise InputError(
+                    f"{source}:{number}", f"no file {photos[-1]}", "list one path a line, relative to the list's directory"
+                )
+    return photos
+
+
+def _by_stem(photos: list[Path], folder: Path) -> dict[Path, Path]:
+    """Photos by their path in the folder without suffix."""
+    index: dict[Path, Path] = {}
+    for photo in photos:
+        first = index.setdefault(photo.relative_to(folder).with_suffix(""), photo)
+        if first is not photo:
+            raise InputError(photo, f"has the same name as {first}", "give each picture its own name")
+    return index
