@@ -6,14 +6,11 @@ import pytest
 import skimage.data
 import skimage.metrics
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcodsr.bench import sets
 from rcodsr.bench.quality import Niqe, Scorer, Scores, luma, mean_scores, psnr_y, ssim_y
-from rcodsr.errors import InputError, NoInputError, UsageError, WeightsError
-from rcodsr.images import io
+from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.perceptual import LpipsSqueeze
 
@@ -319,138 +316,10 @@ def test_means_leave_missing_scores_out() -> None:
     assert mean.lpips is None
 
 
-# --------------------------------------------------------------------------------------------------------------- sets
-
-
-def folder_of(folder: Path, *names: str) -> Path:
-    folder.mkdir()
-    for name in names:
-        (folder / name).touch()
-    return folder
-
-
-def test_results_are_matched_to_their_truth_by_name(tmp_path: Path) -> None:
-    ours = folder_of(tmp_path / "ours", "b_LR4_x4.png", "a_x4.png", "Canon_001_LR4.jpg", "extra.png", "d.webp")
-    truth = folder_of(tmp_path / "truth", "a.png", "b_HR.png", "Canon_001_HR.png", "d.png")
-    found = [(left.name, right.name) for left, right in sets.pairs(ours, truth)]
-    assert found == [
-        ("Canon_001_LR4.jpg", "Canon_001_HR.png"),
-        ("a_x4.png", "a.png"),
-        ("b_LR4_x4.png", "b_HR.png"),
-        ("d.webp", "d.png"),
-    ]
-
-
-def test_tails_count_at_the_end_only(tmp_path: Path) -> None:
-    ours = folder_of(tmp_path / "ours", "a_HR_b.png", "c_x2.5.png")
-    truth = folder_of(tmp_path / "truth", "a_HR_b_HR.png", "c.png")
-    assert [right.name for _, right in sets.pairs(ours, truth)] == ["a_HR_b_HR.png", "c.png"]
-
-
-def test_a_truth_without_result_is_an_error(tmp_path: Path) -> None:
-    ours = folder_of(tmp_path / "ours", "a_x4.png")
-    truth = folder_of(tmp_path / "truth", "a.png", "c.png", "b_HR.png")
-    with pytest.raises(UsageError, match="2 pictures of .*truth have no counterpart, b first"):
-        sets.pairs(ours, truth)
-
-
-def test_folders_with_nothing_in_common_are_an_error(tmp_path: Path) -> None:
-    ours, truth = folder_of(tmp_path / "ours", "a.png"), folder_of(tmp_path / "truth", "b.png")
-    with pytest.raises(NoInputError, match="no file matches a file of"):
-        sets.pairs(ours, truth)
-    with pytest.raises(NoInputError, match="no photos found"):
-        sets.pairs(folder_of(tmp_path / "empty"), truth)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.fromarray(skimage.data.chelsea()[:67, :90]).save(folder / "cat.jpg")
-    Image.fromarray(skimage.data.astronaut()[:64, 180:260]).save(folder / "face.png")
-    return folder
-
-
-@pytest.mark.parametrize("preset", ["full", "light", "camera"])
-def test_a_set_can_be_made_again(photos: Path, tmp_path: Path, preset: str) -> None:
-    one, two, other = (tmp_path / name for name in ("one", "two", "other"))
-    written = list(sets.synthesize(photos, one, preset, seed=5))
-    assert [path.relative_to(one).as_posix() for path in written] == ["lr/cat.png", "lr/face.png"]
-    list(sets.synthesize(photos, two, preset, seed=5))
-    list(sets.synthesize(photos, other, preset, seed=6))
-    for path in sorted(one.rglob("*.png")):
-        assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
-    for path in written:
-        assert path.read_bytes() != (other / path.relative_to(one)).read_bytes()
-
-
-def test_every_photo_of_a_set_has_its_own_randomness(photos: Path, tmp_path: Path) -> None:
-    (photos / "face2.png").write_bytes((photos / "face.png").read_bytes())
-    list(sets.synthesize(photos, tmp_path / "set", "full", seed=0))
-    one, two = (io.read(tmp_path / "set" / "lr" / name).rgb for name in ("face.png", "face2.png"))
-    assert not torch.equal(one, two)
-
-
-def test_a_sets_truth_is_the_photo_cut_to_whole_pixels(photos: Path, tmp_path: Path) -> None:
-    list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
-    original = io.read(photos / "cat.jpg")
-    high, low = (io.read(tmp_path / "set" / folder / "cat.png") for folder in ("hr", "lr"))
-    assert high.size == (88, 64)
-    assert low.size == (22, 16)
-    assert torch.equal(high.rgb, original.rgb[:, :64, :88])
-    small = torch.nn.functional.interpolate(high.rgb[None], scale_factor=0.25, mode="area")[0]
-    assert psnr_y(low.rgb, small) > 20  # the pair shows the same thing
-    assert [(a.name, b.name) for a, b in sets.pairs(tmp_path / "set" / "lr", tmp_path / "set" / "hr")] == [
-        ("cat.png", "cat.png"),
-        ("face.png", "face.png"),
-    ]
-
-
-def test_photos_of_the_same_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
-    (photos / "sub").mkdir()
-    Image.fromarray(skimage.data.chelsea()[100:164, :64]).save(photos / "sub" / "cat.png")
-    with pytest.raises(UsageError, match="has the same name as"):
-        list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
-    assert not (tmp_path / "set").exists()
-
-
-def test_an_unknown_preset_is_an_error(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'heavy' is unknown; use one of full, light, camera"):
-        next(sets.synthesize(photos, tmp_path / "set", "heavy", seed=0))
-    assert not (tmp_path / "set").exists()
-
-
-def test_bad_photos_are_named(photos: Path, tmp_path: Path) -> None:
-    (photos / "broken.png").write_text("hello")
-    with pytest.raises(InputError, match=r"broken\.png: not a picture"):
-        list(sets.synthesize(photos, tmp_path / "broken", "camera", seed=0))
-    (photos / "broken.png").unlink()
-    Image.new("RGB", (3, 50)).save(photos / "thin.png")
-    with pytest.raises(InputError, match=r"thin\.png: smaller than 4×4 pixels"):
-        list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
-
-
-def test_a_set_is_never_written_over_another(photos: Path, tmp_path: Path) -> None:
-    list(sets.synthesize(photos, tmp_path / "set", "camera", seed=0))
-    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
-    with pytest.raises(UsageError, match="exists already"):
-        list(sets.synthesize(tmp_path / "set" / "hr", tmp_path / "set", "camera", seed=1))
-    assert before == {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
-
-
 def test_niqe_of_a_flat_picture_is_no_accident(niqe_file: Path) -> None:
     flat = Picture(torch.full((3, 192, 192), 0.5))
     score = Scorer(niqe=niqe_file)(flat, flat).niqe
     assert score is None or score > 0
-
-
-def test_two_results_for_one_truth_are_refused(cat: Tensor, tmp_path: Path) -> None:
-    for name in ("lr/cat.png", "lr/cat_x4.png", "hr/cat.png"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path)
-    with pytest.raises(UsageError, match="has the same name as"):
-        sets.pairs(tmp_path / "lr", tmp_path / "hr")
 
 
 def test_niqe_is_left_out_where_a_picture_is_too_small_for_it(cat: Tensor, niqe_file: Path) -> None:

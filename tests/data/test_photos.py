@@ -160,7 +160,7 @@ def test_small_photos_are_counted(tmp_path: Path) -> None:
         picture(tmp_path / f"{name}.png", size)
     with pytest.raises(InputError) as caught:
         check_sizes(find_photos(tmp_path), 64)
-    assert str(caught.value).startswith(f"{tmp_path}/b.png: smaller than the 64-pixel crop, and so are 2 more photos; ")
+    assert str(caught.value).startswith(f"{tmp_path}/b.png: smaller than the 64-pixel crop, and 2 more are; ")
     check_sizes(find_photos(tmp_path), 1)
 
 

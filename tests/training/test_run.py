@@ -264,3 +264,12 @@ def test_overfits_eight_photos(recipe: Recipe, photo: Image.Image) -> None:
     batches = next(run._phase_batches(0, phases[0], 0))
     losses = [run.trainer.train_step(batches, phases[0], 3e-3, step)["loss"] for step in range(150)]
     assert losses[-1] < losses[0]
+
+
+def test_the_same_run_with_any_number_of_workers(recipe: Recipe, tmp_path: Path) -> None:
+    losses = []
+    for workers in (0, 2):
+        run = Run(replace(recipe, workers=workers, output=tmp_path / str(workers)), _silent)
+        run.go()
+        losses.append(_hex(run.recipe.output))
+    assert losses[0] == losses[1]

@@ -2,53 +2,118 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from rcodsr.data.degradation import PRESETS, degrade
-from rcodsr.data.photos import find_photos
-from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.data.photos import check_sizes, find_photos
+from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
 
 _TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
 
 
-def synthesize(photos: Path, output: Path, preset: str, seed: int, scale: int = 4) -> Iterator[Path]:
-    """Write `<output>/hr/NAME.png` and its degraded `<output>/lr/NAME.png` for every photo of a directory.
+@dataclass(frozen=True)
+class _Crop:
+    """One pair of a test set."""
+
+    photo: Path
+    name: str
+    seed: tuple[int, int]
+
+
+def synthesize(
+    photos: Path,
+    output: Path,
+    preset: str,
+    seed: int,
+    crop: int = 512,
+    count: int | None = None,
+    overwrite: bool = False,
+    scale: int = 4,
+) -> Iterator[Path]:
+    """Write a test set as the papers' DIV2K-Val is made: random crops of photos, and their degraded versions.
+
+    The n-th crop is `<output>/hr/NAME.png` and `<output>/lr/NAME.png`, NAME being that of its photo; photos are taken in turn,
+    and the second crop of a photo is NAME-2. The same arguments give the same bytes.
 
     Args:
-        photos: a directory.
+        photos: a directory, or a `.txt` file that lists photos.
         output: where the set goes.
         preset: a name of `data.degradation.PRESETS`.
-        seed: with the photo's position it decides all that is random.
+        seed: with the crop's number it decides all that is random.
+        crop: side of the ground truth, a multiple of `scale`; 0 takes whole photos, cut to a multiple of `scale`.
+        count: number of crops; one of each photo by default.
+        overwrite: replace the files of an older set of the same names.
         scale: how much smaller the low-resolution pictures are.
 
     Yields:
-        The low-resolution files.
+        Each file that has been written.
 
     Raises:
-        UsageError: when the preset is unknown, two photos share a name, or `output` holds a set already.
+        UsageError: when an argument makes no sense, two crops share a name, or `output` holds something already.
         OutputError: when the set cannot be written.
-        InputError: when a photo cannot be read.
+        InputError: when a photo cannot be read or is smaller than the crop; nothing is written where the header shows it.
     """
     if preset not in PRESETS:
         raise UsageError("--preset", f"'{preset}' is unknown", f"use one of {', '.join(PRESETS)}")
+    if crop % scale:
+        raise UsageError("--crop", f"{crop} is not a multiple of {scale}", f"use {crop + -crop % scale}")
     found = find_photos(photos)
-    _by_stem(found, lambda stem: stem)  # refuses two photos of one name
-    for folder in ("hr", "lr"):
-        if (output / folder).exists():
-            raise UsageError(output / folder, "exists already", "choose a new directory with -o")
-        io.make_directory(output / folder)
-    for index, photo in enumerate(found):
-        picture = io.read(photo)
-        width, height = (side // scale * scale for side in picture.size)
-        if not (width and height):
-            raise InputError(photo, f"smaller than {scale}×{scale} pixels", "remove it from the set")
-        hr = picture.rgb[:, :height, :width]
-        for folder, pixels in (("hr", hr), ("lr", degrade(hr, PRESETS[preset], (seed, index), scale))):
-            path = output / folder / f"{photo.stem}.png"
+    crops = _plan(found, seed, count or len(found))
+    check_sizes(found[: len(crops)], crop or scale)
+    files = {output / side / f"{one.name}.png" for one in crops for side in ("hr", "lr")}
+    _check_output(output, files, set(found), overwrite)
+    for side in ("hr", "lr"):
+        io.make_directory(output / side)
+    for one in crops:
+        hr = _cut(one, crop, scale)
+        for side, pixels in (("hr", hr), ("lr", degrade(hr, PRESETS[preset], one.seed, scale))):
+            path = output / side / f"{one.name}.png"
             io.write_atomic(path, io.encode(Picture(pixels), "PNG"))
-        yield path
+            yield path
+
+
+def _plan(photos: list[Path], seed: int, count: int) -> list[_Crop]:
+    """Crops of photos in turn, each with a name of its own."""
+    crops: dict[str, _Crop] = {}
+    for index in range(count):
+        turn, position = divmod(index, len(photos))
+        photo = photos[position]
+        one = _Crop(photo, f"{photo.stem}-{turn + 1}" if turn else photo.stem, (seed, index))
+        first = crops.setdefault(_TAIL.sub("", one.name), one)  # as `pairs` will tell them apart
+        if first is not one:
+            raise UsageError(photo, f"has the same name as {first.photo}", "give each picture its own name")
+    return list(crops.values())
+
+
+def _check_output(output: Path, files: set[Path], photos: set[Path], overwrite: bool) -> None:
+    """Refuse to mix a set with anything else, or to write over a photo it is made of."""
+    present = {path for path in output.rglob("*") if path.is_file()}
+    if not present:
+        return
+    if not overwrite:
+        raise UsageError(output, "is not empty", "choose a new directory with -o, or use --overwrite")
+    if inputs := {path.resolve() for path in files & present} & {path.resolve() for path in photos}:
+        raise UsageError(min(inputs), "is a photo the set is made of", "choose another directory with -o")
+    # left from a larger set, it would be scored along with the new one
+    if strangers := {path for path in present - files if path.parent in {output / "hr", output / "lr"}}:
+        raise UsageError(min(strangers), "is not part of this set", "remove it or choose a new directory with -o")
+
+
+def _cut(one: _Crop, crop: int, scale: int) -> Tensor:
+    """Shape (3, crop, crop), or all of the photo that is a multiple of `scale`; in [0, 1]."""
+    rgb = io.read(one.photo).rgb
+    height, width = rgb.shape[-2:]
+    if not crop:
+        return rgb[:, : height // scale * scale, : width // scale * scale]
+    rng = np.random.default_rng((*one.seed, 1))
+    top, left = (int(rng.integers(side - crop + 1)) for side in (height, width))
+    return rgb[:, top : top + crop, left : left + crop]
 
 
 def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:

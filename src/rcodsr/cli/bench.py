@@ -17,15 +17,18 @@ app = typer.Typer(help="Measure picture quality; make test sets.", no_args_is_he
 
 @app.command("synth")
 def synth(
-    photos: Annotated[Path, typer.Argument(help="Directory of photos.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Receives lr/ and hr/.")],
+    photos: Annotated[Path, typer.Argument(help="Directory of photos, or a .txt file that lists some.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Receives hr/ and lr/.", show_default=False)],
     preset: Annotated[str, typer.Option("--preset", help="light, full or camera.")] = "light",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    crop: Annotated[int, typer.Option("--crop", min=0, help="Side of the random crops, in pixels; 0: whole photos.")] = 512,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Number of crops; one of each photo by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an older set of the same names.")] = False,
 ) -> int:
-    """Write a seeded LR/HR test set from any photos."""
+    """Write a seeded LR/HR test set: random crops of photos, degraded as the papers degrade DIV2K-Val."""
     from rcodsr.bench.sets import synthesize
 
-    for path in synthesize(photos, output, preset, seed):
+    for path in synthesize(photos, output, preset, seed, crop, count, overwrite):
         result_line(str(path))
     return 0
 

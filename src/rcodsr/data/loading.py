@@ -18,7 +18,7 @@ class CorruptPhotos:
 
     A few damaged files among thousands must not cost a night's training; a failing disk or a half-finished download must be
     noticed. The limit is 1 % of the samples drawn, but at least 3 different files, so that one file drawn early, or often from
-    a small folder, is not mistaken for a pattern.
+    a small folder, is not mistaken for a pattern. A resumed run counts from the start.
 
     Args:
         log: receives one line per file, the first time it is met.

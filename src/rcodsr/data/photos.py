@@ -59,7 +59,8 @@ def check_sizes(photos: list[Path], crop: int) -> None:
     """
     small = [path for path in photos if min(io.read_header(path).size) < crop]
     if small:
-        more = f", and so are {len(small) - 1} more photos" if len(small) > 1 else ""
+        others = len(small) - 1
+        more = f", and {others} more {'are' if others > 1 else 'is'}" if others else ""
         raise InputError(small[0], f"smaller than the {crop}-pixel crop{more}", "remove them or use a smaller crop")
 
 

@@ -1,0 +1,55 @@
+"""`rcodsr bench synth` as people meet it; the scores are tested in tests/bench."""
+
+import json
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from tests.conftest import RunCli
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, left in (("a", 0), ("b", 200)):
+        Image.fromarray(skimage.data.astronaut()[:96, left : left + 80]).save(folder / f"{name}.png")
+    return folder
+
+
+def test_synth_prints_what_it_writes_and_quality_scores_it(run_cli: RunCli, photos: Path, tmp_path: Path) -> None:
+    done = run_cli("bench", "synth", "photos", "-o", "set", "--preset", "full", "--seed", 3, "--crop", 64, "--count", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"set/{side}/{name}.png" for name in ("a", "b", "a-2") for side in ("hr", "lr")]
+    for line in done.stdout.splitlines():
+        with Image.open(tmp_path / line) as image:
+            assert image.size == ((64, 64) if "/hr/" in line else (16, 16))
+    scored = run_cli("bench", "quality", "--gt", "set/hr", "--lr", "set/lr", "--realism", "0", "--json", "--device", "cpu")
+    assert scored.returncode == 0, scored.stderr
+    assert [json.loads(line)["name"] for line in scored.stdout.splitlines()] == ["bicubic", "realism 0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["photos"], 1, "photos/a.png: smaller than the 512-pixel crop, and 1 more is; "),
+        (["photos", "--crop", 66], 2, "--crop: 66 is not a multiple of 4; use 68"),
+        (["photos", "--preset", "heavy"], 2, "--preset: 'heavy' is unknown; use one of "),
+        (["photos", "-o", "photos", "--crop", 64], 2, "photos: is not empty; "),
+        (["gone.txt"], 6, "gone.txt: no photos found; "),
+        (["list.txt"], 1, "list.txt:2: no file gone.png; "),
+        (["photos", "-o", "list.txt/set", "--crop", 64], 7, "cannot be written"),
+    ],
+    ids=["small", "crop", "preset", "full", "missing", "listed", "unwritable"],
+)
+def test_a_bad_request_is_one_line(
+    run_cli: RunCli, photos: Path, tmp_path: Path, arguments: list[object], code: int, words: str
+) -> None:
+    (tmp_path / "list.txt").write_text("photos/a.png\ngone.png\n")
+    done = run_cli("bench", "synth", *arguments, *([] if "-o" in arguments else ["-o", "set"]))
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr
+    assert not (tmp_path / "set").exists()
