@@ -27,6 +27,7 @@ def recipe(tmp_path: Path, photo: Image.Image, small_spec: VariantSpec) -> Recip
     return Recipe(
         photos=tmp_path / "hr",
         variant=small_spec,
+        fit=True,
         output=tmp_path / "run",
         phases=(Phase("pixel", 2, 2, 64, (1e-3, 1e-4)),),
     )
