@@ -10,7 +10,7 @@ demo: $(READY)  ## enlarge a photo at three realism levels
 	$(BIN)/python tools/demo.py demo
 
 test: check  ## lint, types, import order, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: $(READY)  ## lint, types, import order
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from rcodsr.errors import HubError, WeightsError
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds without an answer or a single new byte after which a server counts as hanging."""
 ATTEMPTS = 3
 """Tries of a download whose connection breaks."""
