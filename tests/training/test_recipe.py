@@ -5,7 +5,7 @@ import pytest
 
 from rcodsr.errors import UsageError
 from rcodsr.training.recipe import Phase, Recipe, differences
-from rcodsr.training.recipe_file import read_recipe
+from rcodsr.training.recipe_file import find_recipe, read_recipe
 from rcodsr.training.run import learning_rate
 from rcodsr.variants import RCOD_O, TextSpec
 
@@ -118,3 +118,20 @@ def test_learning_rate_follows_a_cosine_after_warm_up() -> None:
     assert learning_rate(phase, 500, 500, 100) == pytest.approx(5.5e-4)
     assert learning_rate(phase, 1000, 1000, 100) == pytest.approx(1e-4)
     assert learning_rate(phase, 0, 0, 0) == pytest.approx(1e-3)  # no warm-up: from the first step on
+
+
+def test_every_ablation_of_the_table_reads() -> None:
+    table = (RECIPES / "ablations" / "README.md").read_text().splitlines()
+    rows = [line.split("|")[3] for line in table if line.startswith("| ") and "`" in line and "command" not in line]
+    commands = [command.split() for row in rows for command in row.split("`")[1::2]]
+    assert len(commands) >= 10
+    specs = [read_recipe(PAPER, ["photos=x", *command]).settings(1) for command in commands]
+    plain = read_recipe(PAPER, ["photos=x"]).settings(1)
+    assert all(differences(plain, settings) for settings in specs)
+
+
+def test_packaged_recipes_have_names(tmp_path: Path) -> None:
+    assert find_recipe("rcod-o").samefile(PAPER)
+    assert find_recipe("rcod-tiny/generator").samefile(TINY)
+    with pytest.raises(UsageError, match=r"no such recipe; give a TOML file, or one of ablations/tiny, .*rcod-o"):
+        find_recipe("rcod-x")

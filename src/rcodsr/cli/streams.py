@@ -73,12 +73,7 @@ class Progress:
         self.started = time.monotonic()
         self._bar: Any = None
         if bar and not quiet and total > 1 and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            name = TextColumn("{task.description}", markup=False)
-            columns = (BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True), name)
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = _bar()
             self._task = self._bar.add_task("", total=total)
             self._bar.start()
 
@@ -113,3 +108,43 @@ class Progress:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class StepBar:
+    """How far a training run is: a bar below its log lines on a terminal, nothing elsewhere.
+
+    Args:
+        total: steps of the run.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._bar = _bar() if sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+
+    def log(self, text: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.console.out(text.translate(_ESCAPES), highlight=False)
+        else:
+            note(text)
+
+    def reach(self, step: int, loss: float) -> None:
+        """So many steps are done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, description=f"loss {loss:.4g}")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True), text)
+    return Progress(*columns, console=Console(stderr=True), transient=True)

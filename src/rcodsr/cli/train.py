@@ -1,38 +1,41 @@
 """`rcodsr train`."""
 
+import shutil
 import signal
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.streams import note, result_line
+from rcodsr.cli.streams import StepBar, note, result_line
+from rcodsr.errors import UsageError
 
-
-class Resume(StrEnum):
-    """`--resume`."""
-
-    auto = "auto"
-    never = "never"
+if TYPE_CHECKING:
+    from rcodsr.training.run import Run
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (TOML).", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="Recipe file (TOML), or the name of a packaged one.", show_default=False)],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example photos=DIR phases.0.steps=100.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Directory of the run; overrides the recipe.")] = None,
-    resume: Annotated[Resume, typer.Option("--resume", help="Go on from the run's saved state, or start again.")] = Resume.auto,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show the recipe with all its values, and stop.")
-    ] = False,
+    resume: Annotated[
+        str, typer.Option("--resume", help="auto goes on from the run's saved state; never; or another run's directory.")
+    ] = "auto",
+    init_config: Annotated[
+        Path | None, typer.Option("--init-config", help="Copy the recipe to this file, to be edited, and stop.")
+    ] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Show the recipe with all its values.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="One step of every phase; writes nothing.")] = False,
 ) -> int:
     """Train from a recipe. Stop it at any time; the same command goes on."""
-    from rcodsr.training.recipe_file import print_recipe, read_recipe
+    from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe
 
-    plan = read_recipe(recipe, overrides or [])
+    path = find_recipe(recipe)
+    if init_config is not None:
+        return _copy(path, init_config)
+    plan = read_recipe(path, overrides or [])
     if output is not None:
         plan = replace(plan, output=output)
     if print_config:
@@ -40,16 +43,35 @@ def train(
         return 0
     from rcodsr.training.run import Run
 
-    run = Run(plan, log=note, resume=resume is Resume.auto and not dry_run)
+    other = None if resume in {"auto", "never"} else Path(resume)
     if dry_run:
-        run.rehearse()
+        Run(plan, note, resume=False).rehearse()
         return 0
-    stop = _Stop()
-    if not run.go(stop):
+    return _go(Run(plan, note, resume=resume != "never", resume_from=other))
+
+
+def _go(run: "Run") -> int:
+    """Train under a progress bar; the exit code tells whether a signal ended it."""
+    stop, bar = _Stop(), StepBar(run.recipe.steps if run.processes.is_first else 0)
+    run.log = bar.log if run.processes.is_first else run.log
+    try:
+        finished = run.go(stop, bar.reach)
+    finally:
+        bar.close()
+    if not finished:
         note("stopped; the same command goes on")
         return 128 + stop.number
     if run.processes.is_first:
-        result_line(str(plan.output / "checkpoint"))
+        result_line(str(run.recipe.output / "checkpoint"))
+    return 0
+
+
+def _copy(recipe: Path, target: Path) -> int:
+    if target.exists():
+        raise UsageError(target, "already exists", "choose another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(recipe, target)
+    result_line(str(target))
     return 0
 
 

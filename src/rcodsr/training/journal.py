@@ -1,6 +1,7 @@
 """What a run says while it runs: one JSON line per step, TensorBoard, and lines for people."""
 
 import json
+import resource
 import time
 from collections import deque
 from collections.abc import Callable
@@ -65,10 +66,11 @@ class Journal:
         steps = min(50, step) / seconds if seconds else 0.0
         left = (self.total - step) / steps if steps else 0.0
         shown = "  ".join(f"{name} {value:.4g}" for name, value in facts.items() if not name.startswith("share_"))
-        memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else ""
-        self.log(f"{phase} {step}/{self.total}  {shown}  {speed:.1f} img/s{memory}  {_duration(left)} left")
+        memory = _peak_memory()
+        self.log(f"{phase} {step}/{self.total}  {shown}  {speed:.1f} img/s  {memory:.1f} GiB  {_duration(left)} left")
         if self._board is not None:
             self._board.add_scalar("img_per_s", speed, step)
+            self._board.add_scalar("peak_memory_gib", memory, step)
         self._since, self._samples = time.monotonic(), 0
         self._warn_of_scarce_groups()
 
@@ -106,6 +108,13 @@ def _tensorboard(run: Path, step: int, log: Log) -> Any:
         log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl has everything but the pictures")
         return None
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)
+
+
+def _peak_memory() -> float:
+    """GiB at most so far: of the GPU, or else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _duration(seconds: float) -> str:

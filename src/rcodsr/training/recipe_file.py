@@ -6,12 +6,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
 _PATHS = ("photos", "lr", "output", "perceptual_weights", "prior", "validation")
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file: a path, or the name of one that comes with the package, as `rcod-o` or `ablations/tiny`.
+
+    Raises:
+        UsageError: when there is neither.
+    """
+    packaged = project_file("recipes")
+    for path in (Path(name), packaged / f"{name}.toml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(str(path.relative_to(packaged).with_suffix("")) for path in packaged.rglob("*.toml")))
+    raise UsageError(name, "no such recipe", f"give a TOML file, or one of {known}")
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,13 +44,14 @@ class Run:
         recipe: what to train on, for how long, with which weights.
         log: receives one line now and then.
         resume: go on from the run's newest whole state if there is one.
+        resume_from: the directory whose states are meant; None for the recipe's output.
 
     Raises:
         UsageError: when the run was started with other settings.
         WeightsError: when a base, the prior or the saved state cannot be used.
     """
 
-    def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True) -> None:
+    def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True, resume_from: Path | None = None) -> None:
         self.recipe = recipe
         self.processes = Processes(recipe.device)
         self.log = log if self.processes.is_first else _silent
@@ -60,7 +62,9 @@ class Run:
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
         self.bases = resolve_bases(recipe, self.log)
-        saved = newest_state(recipe.output) if resume else None
+        saved = newest_state(resume_from or recipe.output) if resume else None
+        if saved is None and resume_from is not None:
+            raise UsageError("--resume", f"{resume_from} holds no state of a run", "give the directory of a run")
         if saved is not None and (changed := differences(saved.facts.settings, self._settings(saved.facts.step))):
             remedy = "restore them, or use --resume never or another --output"
             raise UsageError(recipe.output, f"was started with other settings ({'; '.join(changed)})", remedy)
@@ -80,8 +84,12 @@ class Run:
         """What is being trained."""
         return self.trainer.model
 
-    def go(self, stop: Callable[[], bool] = lambda: False) -> bool:
+    def go(self, stop: Callable[[], bool] = lambda: False, watch: Callable[[int, float], None] | None = None) -> bool:
         """Train to the end of the recipe, or until `stop` says so, then save and write `<output>/checkpoint`.
+
+        Args:
+            stop: asked after every step.
+            watch: told the number of steps done, and the loss.
 
         Returns:
             Whether the recipe's end was reached.
@@ -95,14 +103,20 @@ class Run:
         checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
         try:
             with naming_killed_workers():
-                finished = self._train(stop, journal, checks)
+                finished = self._train(stop, watch or _unwatched, journal, checks)
             self.save()
         finally:
             if journal is not None:
                 journal.close()
         return finished
 
-    def _train(self, stop: Callable[[], bool], journal: Journal | None, checks: validation.Validation | None) -> bool:
+    def _train(
+        self,
+        stop: Callable[[], bool],
+        watch: Callable[[int, float], None],
+        journal: Journal | None,
+        checks: validation.Validation | None,
+    ) -> bool:
         """Steps until the end or until `stop`; says which."""
         saved = time.monotonic()
         for phase, first, batches in self._steps():
@@ -117,6 +131,7 @@ class Run:
             if time.monotonic() - saved > 60 * self.recipe.save_minutes:
                 self.save()
                 saved = time.monotonic()
+            watch(self.step, facts["loss"])
             if stop():
                 return False
         return True
@@ -252,4 +267,8 @@ def _fingerprint(lines: list[str]) -> str:
 
 
 def _silent(_: str) -> None:
+    pass
+
+
+def _unwatched(step: int, loss: float) -> None:
     pass
