@@ -22,6 +22,7 @@ MAX_OUTPUT_PIXELS = 200_000_000
 
 ColorFix = Literal["wavelet", "adain", "none"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
+Adaptive = Literal["image", "tile"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -59,7 +60,9 @@ class UpscaleOptions:
     """
 
     realism: float = 0.5
-    """0 stays with the evidence, 1 fills in believable texture."""
+    """0 stays with the evidence, 1 fills in believable texture. Not used where `adaptive` decides."""
+    adaptive: Adaptive | None = None
+    """Let the degradation decide: of the whole picture, or of each tile."""
     scale: float = 4.0
     """Final enlargement; the model works at its own scale and one resize follows where they differ."""
     tile: int | None = None
@@ -72,6 +75,8 @@ class UpscaleOptions:
         """Check ranges."""
         if not (math.isfinite(self.realism) and 0.0 <= self.realism <= 1.0):
             raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
+        if self.adaptive not in {None, "image", "tile"}:
+            raise UsageError("--adaptive-by", f"'{self.adaptive}' is not known", "use image or tile")
         if not (math.isfinite(self.scale) and 1.0 <= self.scale <= 8.0):
             raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
         if self.color_fix not in {None, *COLOR_FIXES}:

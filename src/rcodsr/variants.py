@@ -253,6 +253,19 @@ class LoraSpec(Spec):
 
 
 @dataclass(frozen=True)
+class MetricSpec(Spec):
+    """The metric estimator (MEM), trained after the generator."""
+
+    window: int = 128
+    """Side of the windows of the enlarged picture that are judged one by one, the crops it was trained on."""
+    pool: int = 0
+    """z_L is also seen pooled to this many positions a side; 0 leaves its statistics alone."""
+    features: int = 96
+    """Width of the class token or of the degradation features."""
+    hidden: int = 128
+
+
+@dataclass(frozen=True)
 class VariantSpec(Spec):
     """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
 
@@ -269,6 +282,8 @@ class VariantSpec(Spec):
     """Name of the frozen vision tower in the manifest, for variants that borrow one."""
     noise_head: Literal["plain", "residual"] = "residual"
     """How the U-Net's output becomes eps in Eq. (3)."""
+    metric_estimator: MetricSpec | None = None
+    """How degradation is judged without ground truth; None for weights that cannot."""
     embedded_timestep: int | None = None
     """The timestep the U-Net is told; None for the timestep of Eq. (3). For ablations of t's two roles."""
     coefficient_timestep: int | None = None
@@ -309,6 +324,7 @@ _NESTED: dict[tuple[str, str], dict[str, type[Spec]]] = {
     ("VariantSpec", "prompt"): _kinds(TowerSpec, ClipSpec, TextSpec),
     ("VariantSpec", "grouping"): _kinds(GroupingSpec),
     ("VariantSpec", "lora"): _kinds(LoraSpec),
+    ("VariantSpec", "metric_estimator"): _kinds(MetricSpec),
 }
 
 RCOD_TINY = VariantSpec(name="rcod-tiny")

@@ -118,7 +118,8 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
         return _blank(job, "skipped")
     picture = io.read(job.source)
     upscaled = upscaler.run(picture, options)
-    data = io.encode(upscaled.picture, format, output.quality, record)
+    made = record | ({} if options.adaptive is None else {"timestep": upscaled.timestep, "similarity": upscaled.similarity})
+    data = io.encode(upscaled.picture, format, output.quality, made)
     if job.target is None:
         io.write_stream(stdout, data)
     else:
@@ -126,6 +127,7 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
     result = _blank(job, "done")
     result.width, result.height = upscaled.picture.size
     result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
+    result.similarity = None if upscaled.similarity is None else round(upscaled.similarity, 4)
     result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
     result.device, result.dtype = str(upscaler.runtime.device), upscaled.dtype
     result.weights = upscaler.weights_id
@@ -182,12 +184,15 @@ def _is_newer_bitmap(source: Path, target: Path, scale: float) -> bool:
 
 def _record(source: Path, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
     """How a picture is made: all that decides its pixels, nothing that says when or where."""
+    spec = upscaler.model.spec
+    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if options.adaptive is None else {}
     return {
         "made_by": f"rcodsr {__version__}",
         "weights": upscaler.weights_id,
-        "timestep": upscaler.model.spec.grouping.realism_timestep(options.realism),
+        **timestep,
+        "adaptive": options.adaptive,
         "scale": options.scale,
-        "color_fix": options.color_fix or upscaler.model.spec.color_fix,
+        "color_fix": options.color_fix or spec.color_fix,
         "dtype": upscaler.runtime.dtype_name,
         "input_sha256": _hash(source),
     }

@@ -7,11 +7,12 @@
       vae.safetensors         the autoencoder
       vision.safetensors      the vision tower
       vpim.safetensors        VPIM's linear layer  (or prompt.safetensors: a fixed text prompt's embedding)
+      metric_estimator.safetensors    only with `--adaptive`
 
     adapter layout            what training changed, float32; the rest comes from the bases that config.json names
       unet_lora.safetensors   LoRA of the U-Net, and its conv_in
       vae_lora.safetensors    LoRA of the autoencoder's encoder
-      vpim.safetensors
+      vpim.safetensors, metric_estimator.safetensors
 
     README.md                 model card (not read)
 
@@ -54,7 +55,11 @@ class CheckpointConfig:
 
 def parts(model: OneStepSR) -> dict[str, nn.Module]:
     """The model's modules by the name of the file that stores each."""
-    return {"unet": model.unet, "vae": model.autoencoder, **model.prompt.parts()}
+    return {"unet": model.unet, "vae": model.autoencoder, **model.prompt.parts(), **_estimator(model)}
+
+
+def _estimator(model: OneStepSR) -> dict[str, nn.Module]:
+    return {} if model.metric_estimator is None else {"metric_estimator": model.metric_estimator}
 
 
 def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None, card: str = "") -> None:
@@ -161,8 +166,8 @@ def _lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
 
 
 def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
-    """What an adapter checkpoint stores whole: VPIM's linear layer, or the embedding of a fixed prompt."""
-    return {name: module for name, module in model.prompt.parts().items() if name != "vision"}
+    """What an adapter checkpoint stores whole: VPIM's linear layer, or the embedding of a fixed prompt; the estimator."""
+    return {name: module for name, module in model.prompt.parts().items() if name != "vision"} | _estimator(model)
 
 
 def read_config(directory: Path) -> CheckpointConfig:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.streams import Progress, error_line, json_line, note, silent
-from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, ColorFix, Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def upscale(
         ),
     ] = None,
     adaptive: Annotated[bool, typer.Option("-a", "--adaptive", help="Let each picture's own degradation decide.")] = False,
+    adaptive_by: Annotated[
+        str | None, typer.Option("--adaptive-by", help="image, or tile: each tile its own timestep. Implies -a.")
+    ] = None,
     scale: Annotated[float, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.")] = 4.0,
     tile: Annotated[str, typer.Option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
     tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
@@ -77,7 +80,7 @@ def upscale(
 
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
-    options = _options(realism, adaptive, scale, tile, tile_overlap, color_fix)
+    options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
     from rcodsr.batch.pipeline import Output, planned, run
     from rcodsr.batch.plan import plan, prepare_outputs
     from rcodsr.images.io import FORMATS
@@ -96,24 +99,24 @@ def upscale(
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
     upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)
+    upscaler.check(options, steered=realism is not None)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     results = run(jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
     return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-", verbose=verbose)
 
 
 def _options(
-    realism: str | None, adaptive: bool, scale: float, tile: str, tile_overlap: int, color_fix: str | None
+    realism: str | None, adaptive: str | None, scale: float, tile: str, tile_overlap: int, color_fix: str | None
 ) -> UpscaleOptions:
     if adaptive and realism is not None:
         raise UsageError("-a", "contradicts -r", "leave one of the two out")
-    if adaptive:
-        raise UsageError("-a", "these weights have no degradation estimator", "choose a level with -r, for example -r 0.5")
     if tile not in {"auto", "off"} and not tile.isdecimal():
         raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
     fix: ColorFix | None = color_fix  # type: ignore[assignment]
     side = None if tile == "auto" else 0 if tile == "off" else int(tile)
     chosen = 0.5 if realism is None else parse_realism(realism)
-    return UpscaleOptions(realism=chosen, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
+    by: Adaptive | None = adaptive  # type: ignore[assignment]
+    return UpscaleOptions(realism=chosen, adaptive=by, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
 
 
 def _report(
@@ -154,7 +157,8 @@ def _report(
 
 def _describe(result: "Result", verbose: bool) -> str:
     size = f"  {result.width}x{result.height}" if result.width else ""
-    steered = f"  realism {result.realism:g} (timestep {result.timestep})" if result.realism is not None else ""
+    seen = f", similarity {result.similarity:.2f}" if result.similarity is not None else ""
+    steered = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
     computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
     remark = f"  ({result.note})" if result.note else ""

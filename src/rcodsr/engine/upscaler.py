@@ -10,7 +10,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,9 @@ from torch import Tensor
 from rcodsr.checkpoints.load import LoadRequest, load_weights
 from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
+from rcodsr.engine.estimation import measure
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
+from rcodsr.engine.steering import Steering
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
 from rcodsr.images import color, io
 from rcodsr.images.picture import Picture
@@ -28,6 +30,8 @@ from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
 
+_ADAPTIVE_TILE = 128
+"""Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
 _FLAT, _LIVELY = 1e-4, 1e-2
 """Standard deviations in [-1, 1]: an output below the first for an input above the second is blank."""
 
@@ -38,8 +42,12 @@ class Upscaled:
 
     picture: Picture
     realism: float
+    """What was asked for, or what the degradation stands for."""
     timestep: int
+    """The mean over the picture where every tile has its own."""
     level: str
+    similarity: float | None
+    """Estimated M_L, where it was asked for."""
     tiles: int
     unet_passes: int
     dtype: str
@@ -144,15 +152,34 @@ class Upscaler:
                 self._exact = Upscaler(self._reload(), runtime, self.weights_id)
             return self._exact
 
+    def check(self, options: UpscaleOptions, steered: bool = True) -> None:
+        """Refuse what the weights cannot do, before any picture is read.
+
+        Args:
+            options: of the pictures to come.
+            steered: whether a realism was asked for, rather than left at its default.
+
+        Raises:
+            UsageError: naming the remedy.
+        """
+        spec = self.model.spec
+        if (steered or options.adaptive) and spec.grouping.n == 1:
+            option = "-a" if options.adaptive else "-r"
+            cause = f"these weights have one fixed timestep, {spec.grouping.k}"
+            raise UsageError(option, cause, "leave it out, or choose weights with a knob")
+        if options.adaptive and self.model.metric_estimator is None:
+            remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
+            raise UsageError("-a", "these weights have no degradation estimator", remedy)
+
     def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         started = time.perf_counter()
+        self.check(options, steered=False)
         grouping = self.model.spec.grouping
-        timestep = grouping.realism_timestep(options.realism)
         width, height = io.output_size(picture.size, options.scale)
         try:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
-                rgb, tiles = self._restore(source, timestep, options)
+                rgb, steering, tiles = self._restore(source, options)
                 rgb = resize(rgb[None], height, width)[0]
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
         except (RuntimeError, MemoryError) as error:
@@ -161,37 +188,49 @@ class Upscaler:
             raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
         return Upscaled(
             picture=picture.with_pixels(rgb, alpha),
-            realism=options.realism,
-            timestep=timestep,
-            level=grouping.level(timestep),
+            realism=options.realism if options.adaptive is None else grouping.timestep_realism(steering.timestep),
+            timestep=steering.timestep,
+            level=grouping.level(steering.timestep),
+            similarity=steering.similarity,
             tiles=tiles,
             unet_passes=1,
             dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
 
-    def _restore(self, rgb: Tensor, timestep: int, options: UpscaleOptions) -> tuple[Tensor, int]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, and the number of tiles."""
+    def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, what steered it, tiles."""
         spec = self.model.spec
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
-        t = torch.tensor([timestep], device=self.runtime.device)
-        condition = self.model.condition(enlarged.to(self.runtime.device), t)
+        steering = self._steering(enlarged, options)
         tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
-        restored, tiles = self._with_smaller_tiles(padded, condition, tile, options.tile_overlap)
+        if options.tile is None and options.adaptive == "tile":
+            tile = min(tile, _ADAPTIVE_TILE)
+        condition = self.model.condition(enlarged.to(self.runtime.device), torch.tensor([0], device=self.runtime.device))
+        restored, grid = self._with_smaller_tiles(padded, condition, steering, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
         if spec.limit_overshoot:
             color.limit_overshoot(restored, enlarged[0])
-        return restored, tiles
+        return restored, steering.settled(grid), len(grid)
 
-    def _with_smaller_tiles(self, padded: Tensor, condition: Condition, tile: int, overlap: int) -> tuple[Tensor, int]:
+    def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:
+        grouping = self.model.spec.grouping
+        if options.adaptive is None:
+            return Steering(grouping, grouping.realism_timestep(options.realism))
+        degradation = measure(self.model, enlarged.to(self.runtime.device))
+        return Steering.by_degradation(grouping, degradation, options.adaptive == "tile")
+
+    def _with_smaller_tiles(
+        self, padded: Tensor, condition: Condition, steering: Steering, tile: int, overlap: int
+    ) -> tuple[Tensor, TileGrid]:
         """Run over tiles, halving them when memory runs out."""
         scale, multiple = self.model.spec.scale, self.model.spec.multiple
         while True:
             grid = plan_tiles(padded.shape[2], padded.shape[3], tile * scale, min(overlap, tile // 2) * scale, multiple)
             try:
-                return self._over_tiles(padded, condition, grid), len(grid)
+                return self._over_tiles(padded, condition, steering, grid), grid
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -200,12 +239,13 @@ class Upscaler:
             if tile < SMALLEST_TILE:
                 raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
 
-    def _over_tiles(self, padded: Tensor, condition: Condition, grid: TileGrid) -> Tensor:
+    def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
         """Encode, restore and decode each tile; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
         for rows, columns, weight in grid:
+            t = torch.tensor([steering.at(rows, columns)], device=self.runtime.device)
             tile = padded[:, :, rows, columns].to(self.runtime.device)
-            restored = self._sound(2 * tile - 1, condition).add_(1).mul_(0.5)
+            restored = self._sound(2 * tile - 1, replace(condition, timestep=t)).add_(1).mul_(0.5)
             blended[:, rows, columns] += restored[0].to(padded.device) * weight
         return blended
 

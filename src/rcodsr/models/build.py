@@ -9,6 +9,7 @@ import torch
 
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.metric_estimator import MetricEstimator
 from rcodsr.models.modulation import NoModulation
 from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
@@ -37,7 +38,15 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
             schedule=schedule,
             noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
             modulator=NoModulation(),
+            metric_estimator=build_metric_estimator(spec),
         )
+
+
+def build_metric_estimator(spec: VariantSpec) -> MetricEstimator | None:
+    """The metric estimator of a variant that has one."""
+    if spec.metric_estimator is None:
+        return None
+    return MetricEstimator(spec.metric_estimator, spec.autoencoder.channels, spec.grouping.metric == "cosine")
 
 
 def random_model(spec: VariantSpec, seed: int) -> OneStepSR:

@@ -14,6 +14,7 @@ from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:
     from rcodsr.models.autoencoder import WaveletAutoencoder
+    from rcodsr.models.metric_estimator import MetricEstimator
     from rcodsr.models.prompts import FixedPrompt, VisualPrompt
     from rcodsr.models.stable_diffusion import KlAutoencoder, SdUNet
     from rcodsr.models.tiny_unet import TinyUNet
@@ -94,6 +95,7 @@ class OneStepSR(nn.Module):
         schedule: α_t and σ_t.
         noise_head: the U-Net's output → eps.
         modulator: degradation modulation, or the null object.
+        metric_estimator: judges degradation without ground truth, or None.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class OneStepSR(nn.Module):
         schedule: NoiseSchedule,
         noise_head: NoiseHead,
         modulator: Modulator,
+        metric_estimator: MetricEstimator | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -114,6 +117,7 @@ class OneStepSR(nn.Module):
         self.schedule = schedule
         self.noise_head = noise_head
         self.modulator = modulator
+        self.metric_estimator = metric_estimator
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +144,12 @@ class OneStepSR(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] → latents, float32. Deterministic (posterior mode)."""
         return self.autoencoder.encode(x)
+
+    def estimate(self, x_l: Tensor) -> Tensor:
+        """M̂_L of enlarged low-resolution crops of the estimator's window size: (B, 3, H, W) in [0, 1] → (B,), float32."""
+        assert self.metric_estimator is not None
+        estimated: Tensor = self.metric_estimator(self.encode(2 * x_l - 1), self.prompt.look(x_l))
+        return estimated
 
     def restore(self, z_l: Tensor, condition: Condition) -> Tensor:
         """The single U-Net step, Eq. (4): ẑ_H = F_θ(z_L; t, c_y).

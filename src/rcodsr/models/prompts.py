@@ -64,9 +64,17 @@ class VisualPrompt(nn.Module):
         Returns:
             Shape (B, 1 + N, D).
         """
+        out: Tensor = self.linear(self._tokens(x_l))
+        return out
+
+    def look(self, x_l: Tensor) -> Tensor:
+        """The tower's class token, which the metric estimator sees: shape (B, width)."""
+        return self._tokens(x_l)[:, 0]
+
+    def _tokens(self, x_l: Tensor) -> Tensor:
         mode = str(self.tower.resample)
         squashed = F.interpolate(x_l, (self.side, self.side), mode=mode, antialias=True).clamp(0, 1)
-        out: Tensor = self.linear(self.tower(squashed))
+        out: Tensor = self.tower(squashed)
         return out
 
     def parts(self) -> dict[str, nn.Module]:
@@ -91,6 +99,10 @@ class FixedPrompt(nn.Module):
     def forward(self, x_l: Tensor) -> Tensor:
         """The embedding, once per picture of `x_l` (B, 3, H, W): shape (B, N, D)."""
         return self.embedding.expand(len(x_l), -1, -1)
+
+    def look(self, x_l: Tensor) -> Tensor:
+        """Nothing is seen: shape (B, 0)."""
+        return x_l.new_zeros(len(x_l), 0)
 
     def parts(self) -> dict[str, nn.Module]:
         """Modules by the name of the file that stores them."""

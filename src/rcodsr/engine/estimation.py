@@ -1,0 +1,70 @@
+"""How degraded is a picture, and each part of it: the metric estimator run over windows of the size it was trained on."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rcodsr.images.resize import pad_to_multiple
+from rcodsr.models.one_step import OneStepSR
+
+_MOST = 16
+"""Windows along one axis; larger pictures are sampled evenly."""
+_BATCH = 16
+"""Windows estimated at once."""
+
+
+@dataclass(frozen=True)
+class DegradationMap:
+    """M̂_L of evenly spaced windows of an enlarged picture."""
+
+    values: Tensor
+    """Shape (rows, columns), float32, on the CPU."""
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    height: int
+    """Of a window, in pixels."""
+    width: int
+
+    @property
+    def mean(self) -> float:
+        """M̂_L of the picture."""
+        return float(self.values.mean())
+
+    def inside(self, rows: slice, columns: slice) -> float:
+        """M̂_L of a tile: the mean of the windows, weighted by how much of each lies in it."""
+        down = torch.tensor([_overlap(rows, top, self.height) for top in self.tops])
+        across = torch.tensor([_overlap(columns, left, self.width) for left in self.lefts])
+        weight = (down[:, None] * across).float()
+        return float((self.values * weight).sum() / weight.sum()) if weight.any() else self.mean
+
+
+def measure(model: OneStepSR, enlarged: Tensor) -> DegradationMap:
+    """Estimate M_L over a picture; neither the U-Net nor the decoder runs.
+
+    Args:
+        model: with a metric estimator.
+        enlarged: the enlarged low-resolution picture, shape (1, 3, H, W) in [0, 1], on any device.
+    """
+    spec = model.spec.metric_estimator
+    assert spec is not None
+    picture = pad_to_multiple(enlarged, model.spec.autoencoder.factor)
+    height, width = (min(spec.window, side) for side in picture.shape[2:])
+    tops, lefts = (_starts(side, part) for side, part in zip(picture.shape[2:], (height, width), strict=True))
+    windows = [picture[0, :, top : top + height, left : left + width] for top in tops for left in lefts]
+    with torch.no_grad():
+        parts = [model.estimate(torch.stack(windows[i : i + _BATCH]).to(model.device)) for i in range(0, len(windows), _BATCH)]
+    return DegradationMap(torch.cat(parts).cpu().view(len(tops), len(lefts)), tops, lefts, height, width)
+
+
+def _starts(side: int, part: int) -> tuple[int, ...]:
+    """Evenly spaced starts of windows, on multiples of 8 pixels, so that they share the latents' grid."""
+    count = min(_MOST, math.ceil(side / part))
+    if count == 1:
+        return (0,)
+    return tuple(round(i * (side - part) / (count - 1)) // 8 * 8 for i in range(count))
+
+
+def _overlap(span: slice, start: int, length: int) -> int:
+    return max(0, min(span.stop, start + length) - max(span.start, start))
