@@ -18,12 +18,15 @@ _URLS = {
     "preupload": re.compile(f"/api/models/{_REPO}/preupload/main"),
     "commit": re.compile(f"/api/models/{_REPO}/commit/main"),
     "batch": re.compile(rf"/{_REPO}\.git/info/lfs/objects/batch"),
-    "blob": re.compile("/lfs/(?P<sha256>[0-9a-f]{64})"),
+    "lfs": re.compile("/lfs/(?P<sha256>[0-9a-f]{64})"),
 }
 
 
 class Upload(NamedTuple):
-    """One request of an upload; `file` is "", as for everything of the API."""
+    """One request of an upload; `file` is "", as for everything of the API.
+
+    Where no repository is named, `repo` is the kind, so that faults can be aimed: "card" or "lfs".
+    """
 
     kind: str
     repo: str
@@ -36,7 +39,7 @@ class Upload(NamedTuple):
         for kind, url in _URLS.items():
             if match := url.fullmatch(path):
                 found = match.groupdict()
-                repo = "{organization}/{name}".format(**json.loads(body)) if kind == "create" else found.get("repo", "")
+                repo = "{organization}/{name}".format(**json.loads(body)) if kind == "create" else found.get("repo", kind)
                 return cls(kind, unquote(repo), body, found.get("sha256", ""))
         return None
 
@@ -58,7 +61,7 @@ class UploadHandler:
         hub = self.server.hub
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         repo = hub._repos.get(upload.repo)
-        if upload.kind == "blob":  # its URL is the permission
+        if upload.kind == "lfs":  # its URL is the permission
             fits = hashlib.sha256(upload.body).hexdigest() == upload.sha256
             hub._blobs |= {upload.sha256: upload.body} if fits else {}
             self.answer_json({}, 200 if fits else 400)

@@ -60,7 +60,6 @@ def test_rcod_tiny_exported_gives_the_same_bytes(run_cli: RunCli, photo: Image.I
     again = run_cli("weights", "export", "rcod-tiny", "-o", "mine/rcod-tiny")
     assert again.returncode == 2
     assert again.stderr == "rcodsr: mine/rcod-tiny: exists already; choose a new directory with -o, or replace it with -y\n"
-    assert run_cli("weights", "export", "rcod-tiny", "-o", "mine/rcod-tiny", "-y", "--merged").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -165,6 +164,31 @@ def test_a_hub_that_fails(
     _ends_with(done, words)
     assert done.stdout == "out\n"
     assert (tmp_path / "out" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "words"),
+    [
+        ("500", "card", "answers with status 500; try again later"),
+        ("html", "card", "does not answer as a Hub; check HF_ENDPOINT"),
+        ("403", "lfs", "your token may not write to it"),
+        pytest.param("hang", "card", "does not answer; check the network", marks=pytest.mark.slow),
+        pytest.param("hang", "lfs", "does not answer; check the network", marks=pytest.mark.slow),
+        pytest.param("reset", "lfs", "Connection reset by peer", marks=pytest.mark.slow),
+    ],
+)
+def test_an_upload_that_breaks_off(
+    hub: LoopbackHub, small_checkpoint: Path, tmp_path: Path, fault: str, where: str, words: str
+) -> None:
+    hub.fault(fault, repo=where)
+    impatient = "import sys; from rcodsr.checkpoints import push; push.PATIENCE = 0.5; from rcodsr.cli.app import run"
+    arguments = ["weights", "export", str(small_checkpoint), "-o", "out", "--push-to-hub", "me/small"]
+    command = [sys.executable, "-c", f"{impatient}; sys.exit(run(sys.argv[1:]))", *arguments]
+    environment = hub.env(tmp_path / "home", CANARY) | {"HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    _fails(done, "me/small", words)
+    assert CANARY not in done.stdout + done.stderr
+    assert [*hub._repos["me/small"].commits[hub._repos["me/small"].main]] == [".gitattributes"]
 
 
 def _ends_with(done: subprocess.CompletedProcess[str], words: str) -> None:

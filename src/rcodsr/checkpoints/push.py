@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from rcodsr.checkpoints.hub import Repository, host
+from rcodsr.checkpoints.hub import Repository, address, host
 from rcodsr.checkpoints.resolve import WEIGHT_FILES
 from rcodsr.errors import WeightsError
 
@@ -62,7 +62,8 @@ class Destination(Repository):
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         api = HfApi()
-        url = self._patiently(lambda: api.create_repo(self.repo, private=private or None, exist_ok=True), lambda: None, "main")
+        url = f"{address()}/{self.repo}"
+        self._patiently(lambda: api.create_repo(self.repo, private=private or None, exist_ok=True), lambda: None, "main")
         if private and not self._patiently(lambda: api.model_info(self.repo), lambda: None, "main").private:
             raise WeightsError(self.repo, "exists and is public", "make it private in its settings, or choose another name")
         size = sum(path.stat().st_size for path in directory.iterdir())
@@ -81,7 +82,7 @@ class Destination(Repository):
                 )
         except Exception as error:
             raise self._explain(error, "main", None) from error
-        return str(url)
+        return url
 
     def _explain(self, error: Exception, revision: str, file: str | None) -> WeightsError:
         """As of a download, but for the rights it takes."""
