@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
+from tests.loopback_uploads import Upload, UploadHandler
+
 # name of a fault → status, X-Error-Code (by which huggingface_hub chooses its exception), message
 _REFUSALS = {
     "401": (401, "", "Unauthorized"),
@@ -100,7 +102,7 @@ class _Fault:
     path: str | None
     times: int | None
 
-    def strikes(self, method: str, target: _Target | None) -> bool:
+    def strikes(self, method: str, target: _Target | Upload | None) -> bool:
         if target is None:  # nothing of a repo: it fails when the whole Hub does, and does not count
             return self.name in _ANYWHERE and self.times is None
         is_file = target.kind == "file"
@@ -114,11 +116,13 @@ class LoopbackHub:
 
     `log` has every request; one to `/api/agent-harnesses` is `huggingface_hub`'s own, once a process, even with
     `local_files_only=True` (not with HF_HUB_OFFLINE or HF_HUB_DISABLE_TELEMETRY). `cdn_log` has those of the second
-    origin. `pause` is how many seconds the fault `slow` waits after each tenth of a body.
+    origin. `pause` is how many seconds the fault `slow` waits after each tenth of a body. `lfs` says whether safetensors that
+    are uploaded go by LFS.
     """
 
     def __init__(self) -> None:
         self.pause = 0.05
+        self.lfs = True
         self.log: list[Request] = []
         self.cdn_log: list[Request] = []
         self._repos: dict[str, _Repo] = {}
@@ -181,7 +185,7 @@ class LoopbackHub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _strike(self, method: str, target: _Target | None) -> str | None:
+    def _strike(self, method: str, target: _Target | Upload | None) -> str | None:
         repo, path = (target.repo, target.file) if target else (None, None)
         with self._lock:
             for scope in [(repo, path), (repo, None), (None, path), (None, None)]:
@@ -298,14 +302,14 @@ class _CdnHandler(_Handler):
     do_HEAD = do_GET  # noqa: N815
 
 
-class _HubHandler(_Handler):
+class _HubHandler(UploadHandler, _Handler):
     """The Hub's API of models, and their files."""
 
     def do_GET(self) -> None:
         self.server.hub.log.append(self.seen())
-        target = _Target.parse(urlsplit(self.path).path) if self.command in ("GET", "HEAD") else None
+        path, body = urlsplit(self.path).path, self.read_body()
+        target = _Target.parse(path) if self.command in ("GET", "HEAD") else Upload.parse(path, body)
         fault = self.server.hub._strike(self.command, target)
-        self.close_connection |= target is None  # a POST's body stays unread
         if fault == "hang":
             self.hang()
         elif fault == "reset":
@@ -314,6 +318,8 @@ class _HubHandler(_Handler):
             self.reply(200, {"Content-Type": "text/html"}, _HTML)
         elif target is None or fault in _REFUSALS:
             self.refuse(fault or "404")
+        elif isinstance(target, Upload):
+            self.receive(target)
         else:
             self.answer(target, self.server.hub._repos.get(target.repo), fault)
 

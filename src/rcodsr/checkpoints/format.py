@@ -20,7 +20,6 @@ Safetensors only, strict keys, shapes and finiteness. Weights are computed as fl
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +31,12 @@ from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.resolve import ResolvedWeights
+from rcodsr.checkpoints.staging import staged
 from rcodsr.checkpoints.tensors import REMEDY, check_fit, load_strictly, read_tensors
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import VariantSpec
+from rcodsr.variants import LoraSpec, VariantSpec
 
 FORMAT_VERSION = 2
 
@@ -116,10 +116,7 @@ def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = No
             the one the adapter was trained on.
     """
     config = read_config(directory)
-    try:
-        model = build_model(config.spec, weightless=True)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise WeightsError(directory / "config.json", f"describes no network ({error})", REMEDY) from error
+    model = _build(directory, config)
     if config.layout == "adapter":
         _load_adapter(model, directory, config, bases or {}, merge)
     else:
@@ -128,13 +125,47 @@ def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = No
     return model.eval().requires_grad_(False)
 
 
+def check_files(directory: Path) -> CheckpointConfig:
+    """Read all files of a checkpoint as strictly as `load_model` does, but none of its bases.
+
+    Raises:
+        WeightsError: as `load_model`.
+    """
+    config = read_config(directory)
+    model = _build(directory, config)
+    modules = parts(model)
+    states: dict[str, dict[str, Tensor]] = {}
+    if config.layout == "adapter":
+        from rcodsr.models.lora import add_lora
+
+        add_lora(model, _lora_spec(directory, config))
+        modules, states = _small_parts(model), _lora_parts(model)
+    for name, state in (states | {name: dict(module.state_dict()) for name, module in modules.items()}).items():
+        path = directory / f"{name}.safetensors"
+        check_fit(path, read_tensors(path), state)
+    return config
+
+
+def _build(directory: Path, config: CheckpointConfig) -> OneStepSR:
+    """The model a checkpoint describes, without weights."""
+    try:
+        return build_model(config.spec, weightless=True)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise WeightsError(directory / "config.json", f"describes no network ({error})", REMEDY) from error
+
+
+def _lora_spec(directory: Path, config: CheckpointConfig) -> LoraSpec:
+    if config.spec.lora is None:
+        raise WeightsError(directory / "config.json", "an adapter without a LoRA specification", REMEDY)
+    return config.spec.lora
+
+
 def _load_adapter(
     model: OneStepSR, directory: Path, config: CheckpointConfig, bases: Mapping[str, ResolvedWeights], merge: bool
 ) -> None:
     from rcodsr.models.lora import add_lora, merge_lora
 
-    if config.spec.lora is None:
-        raise WeightsError(directory / "config.json", "an adapter without a LoRA specification", REMEDY)
+    lora = _lora_spec(directory, config)
     for name, expected in config.bases.items():
         base = bases[name]
         for file, sha256 in expected.items():
@@ -143,7 +174,7 @@ def _load_adapter(
                 cause = f"trained on another {name}: {file} should have sha256 {sha256[:12]}…, has {found[:12]}…"
                 raise WeightsError(directory, cause, "point --base-model to the base it was trained on")
     load_bases(model, bases)
-    add_lora(model, config.spec.lora)
+    add_lora(model, lora)
     for name, module in _small_parts(model).items():
         load_strictly(module, directory / f"{name}.safetensors")
     for name, state in _lora_parts(model).items():
@@ -202,13 +233,7 @@ def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Te
 
 
 def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig, card: str) -> None:
-    """Stage a whole directory beside the target, then swap."""
-    staged, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
-    for leftover in (staged, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged.mkdir(parents=True)
-    for name, tensors in files.items():
-        save_file(tensors, staged / f"{name}.safetensors", metadata={"format": "pt"})
+    """Write a whole checkpoint, or nothing."""
     values = {
         "format_version": FORMAT_VERSION,
         "layout": config.layout,
@@ -216,10 +241,9 @@ def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: Chec
         "bases": config.bases,
         "training": config.training,
     }
-    (staged / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    if card:
-        (staged / "README.md").write_text(card, encoding="utf-8")
-    if directory.exists():
-        directory.rename(old)
-    staged.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    with staged(directory) as new:
+        for name, tensors in files.items():
+            save_file(tensors, new / f"{name}.safetensors", metadata={"format": "pt"})
+        (new / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if card:
+            (new / "README.md").write_text(card, encoding="utf-8")

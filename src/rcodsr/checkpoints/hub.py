@@ -191,7 +191,7 @@ class Repository:
             cause = f"cannot be written ({error.strerror})"
             return WeightsError(error.filename or cache(), cause, "free some space or set HF_HOME")
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return HubError(what, f"cannot be fetched from {where} ({cause})", network)
+        return HubError(what, f"the exchange with {where} failed ({cause})", network)
 
 
 def address() -> str:

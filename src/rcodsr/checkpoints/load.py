@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from rcodsr.checkpoints.format import load_model, read_config
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve, resolve_base, silent
@@ -29,6 +30,8 @@ class LoadedWeights:
     model: OneStepSR
     id: str
     """Name and abbreviated digest, as records and reports show it."""
+    directory: Path | None = None
+    """The checkpoint; None where the weights are random."""
 
 
 def load_weights(request: LoadRequest, log: Log = silent) -> LoadedWeights:
@@ -48,7 +51,7 @@ def load_weights(request: LoadRequest, log: Log = silent) -> LoadedWeights:
     for name in config.bases:
         override = request.base_model if name == config.spec.base else None
         bases[name] = resolve_base(name, override, request.offline, log)
-    return LoadedWeights(load_model(resolved.directory, bases), resolved.id)
+    return LoadedWeights(load_model(resolved.directory, bases), resolved.id, resolved.directory)
 
 
 def _random(request: LoadRequest) -> LoadedWeights:

@@ -27,6 +27,8 @@ _WHOLE = [
     for parts in ("unet vae vision vpim", "unet vae prompt", "unet_lora vae_lora vpim", "unet_lora vae_lora prompt")
 ]
 """What a checkpoint consists of besides `config.json`, without suffixes."""
+WEIGHT_FILES = sorted({f"{part}.safetensors" for parts in _WHOLE for part in parts})
+"""Files of weights that a checkpoint may have."""
 
 
 def silent(line: str) -> None:

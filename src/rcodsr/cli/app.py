@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, train, upscale
+from rcodsr.cli import bench, train, upscale, weights
 from rcodsr.cli.streams import error_line
 from rcodsr.errors import RcodsrError
 
@@ -53,6 +53,7 @@ def _root(
 app.command("upscale")(upscale.upscale)
 app.command("train")(train.train)
 app.add_typer(bench.app, name="bench")
+app.add_typer(weights.app, name="weights")
 
 
 def run(arguments: list[str] | None = None) -> int:

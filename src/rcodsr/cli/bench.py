@@ -1,11 +1,12 @@
-"""`rcodsr bench`: picture quality and test sets."""
+"""`rcodsr bench`: picture quality, latent metrics and test sets."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.streams import json_line, result_line
+from rcodsr.cli.streams import Progress, json_line, result_line
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
 
@@ -64,6 +65,52 @@ def quality(
         for level in levels:
             _row(f"realism {level:g}", score_level(lr, truth, scorer, upscaler, UpscaleOptions(realism=level)), json)
     return 0
+
+
+@app.command("metric")
+def metric(
+    photos: Annotated[Path, typer.Argument(help="Directory of photos.")],
+    count: Annotated[int, typer.Option("--count", min=2, help="Number of crops.")] = 600,
+    crop: Annotated[int, typer.Option("--crop", help="Side of each crop, in pixels.")] = 256,
+    preset: Annotated[
+        list[str] | None, typer.Option("--preset", help="light, full or camera; repeat it for a mix. Default full.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
+    weights: Annotated[str, typer.Option("--weights", help="Whose autoencoder makes the latents.")] = "rcod-tiny",
+    device: Annotated[str, typer.Option("--device")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per metric.")] = False,
+) -> int:
+    """Correlate the latent metrics of Eq. (6) with what people see: |Spearman| against SSIM and LPIPS (Table S1(b))."""
+    from rcodsr.bench.latents import DegradedCrops, correlate
+    from rcodsr.bench.quality import Scorer
+    from rcodsr.engine.upscaler import Upscaler
+
+    number: Dtype = dtype  # type: ignore[assignment]
+    scorer = Scorer(None, lpips)
+    model = Upscaler.load(weights, device, number).model
+    crops = DegradedCrops(photos, count, crop, preset or ["full"], seed, model.spec.multiple)
+    progress = Progress(count, quiet=not sys.stderr.isatty())
+    try:
+        table = correlate(crops, model, scorer, lambda: progress.advance("crops", ""))
+    finally:
+        progress.close()
+    _table(table, count, json)
+    return 0
+
+
+def _table(table: "dict[str, dict[str, float | None]]", count: int, json: bool) -> None:
+    """Aligned on a terminal, else separated by tabs."""
+    if json:
+        for kind, values in table.items():
+            json_line({"metric": kind, "crops": count} | values)
+        return
+    rows = [["metric", *next(iter(table.values()))]]
+    rows += [[kind, *("-" if value is None else f"{value:.4f}" for value in values.values())] for kind, values in table.items()]
+    aligned = sys.stdout is not None and sys.stdout.isatty()
+    for row in rows:
+        result_line("".join(f"{cell:10}" for cell in row).rstrip() if aligned else "\t".join(row))
 
 
 def _row(name: str, scores: "Scores", json: bool) -> None:

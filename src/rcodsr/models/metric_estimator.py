@@ -11,8 +11,8 @@ class MetricEstimator(nn.Module):
     """Regresses M_L, Eq. (6), from z_L and from what another network sees in the picture.
 
     The paper feeds "a simple MLP" with z_L and the last layer of a degradation estimator (RCOD_S); where there is none, the
-    vision tower's class token takes its place. z_L enters by each channel's mean and spread, and pooled to a small grid, so that
-    any size of picture works.
+    vision tower's class token takes its place. z_L enters by each channel's mean and spread, and pooled to a small grid, so
+    that any size of picture works.
 
     Args:
         spec: widths.

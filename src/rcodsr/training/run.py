@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
 from rcodsr.data.dataset import PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
@@ -26,7 +27,6 @@ from rcodsr.images.resize import upsample
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import validation
-from rcodsr.training.card import model_card
 from rcodsr.training.draws import Draws
 from rcodsr.training.journal import Journal, Log
 from rcodsr.training.processes import Processes
@@ -166,9 +166,10 @@ class Run:
 
     def _export(self) -> None:
         directory = self.recipe.output / "checkpoint"
-        card = model_card(self.model.spec, self._summary())
+        adapter = self.model.spec.lora is not None
+        card = model_card(self.model.spec, self._summary(), "adapter" if adapter else "merged")
         with self.trainer.averaged():
-            if self.model.spec.lora is not None:
+            if adapter:
                 save_adapter(directory, self.model, self.bases, self._summary(), card)
             else:
                 save_model(directory, self.model, self._summary(), card)

@@ -1,0 +1,100 @@
+"""A checkpoint directory to a repository of the Hugging Face Hub, and every fault as one clear line.
+
+Uploads go through huggingface_hub like downloads. It waits for ever on a server that is silent, so it is given limits.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from rcodsr.checkpoints.hub import Repository, address, host
+from rcodsr.checkpoints.resolve import WEIGHT_FILES
+from rcodsr.errors import WeightsError
+
+PATIENCE = 30.0
+"""Seconds for which the Hub may be silent during an upload; the library tries five times more, with pauses."""
+
+
+class Destination(Repository):
+    """A repository that is to be written, by name.
+
+    Args:
+        repo: organisation/name.
+        log: receives a line.
+
+    Raises:
+        WeightsError: when nobody is logged in, the Hub must not be asked, or no repository can have that name.
+    """
+
+    def __init__(self, repo: str, log: Callable[[str], None]) -> None:
+        from huggingface_hub import constants, errors, get_token
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        super().__init__(repo, log)
+        try:
+            validate_repo_id(repo)
+        except errors.HFValidationError as error:
+            raise self._explain(error, "main", None) from error
+        if repo.count("/") != 1:
+            raise WeightsError(repo, "not a repository name", "write organisation/name")
+        if constants.is_offline_mode():
+            raise WeightsError(repo, "cannot be written offline", "unset HF_HUB_OFFLINE")
+        if get_token() is None:
+            raise WeightsError(repo, f"no token for {host()}", "log in with `hf auth login`, or set HF_TOKEN")
+
+    def upload(self, directory: Path, private: bool) -> str:
+        """Make the repository hold a checkpoint, and none of another one's weights; other files stay.
+
+        Args:
+            directory: the checkpoint.
+            private: create the repository as one that only you can see.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            WeightsError: when the Hub does not answer or refuses; when the repository exists and is public, but should not be.
+        """
+        from huggingface_hub import HfApi, get_session
+        from huggingface_hub import logging as library
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        api = HfApi()
+        url = f"{address()}/{self.repo}"
+        self._patiently(lambda: api.create_repo(self.repo, private=private or None, exist_ok=True), lambda: None, "main")
+        if private and not self._patiently(lambda: api.model_info(self.repo), lambda: None, "main").private:
+            raise WeightsError(self.repo, "exists and is public", "make it private in its settings, or choose another name")
+        size = sum(path.stat().st_size for path in directory.iterdir())
+        self.log(f"uploading {directory} to {url} ({size / 1e6:.0f} MB)")
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        library.set_verbosity(logging.ERROR)
+        get_session().timeout = PATIENCE
+        try:
+            with warnings.catch_warnings(action="ignore"):  # on the card's metadata; the Hub shows them on the page
+                api.upload_folder(
+                    repo_id=self.repo,
+                    folder_path=directory,
+                    delete_patterns=WEIGHT_FILES,
+                    commit_message=f"Upload {directory.name} with rcodsr",
+                )
+        except Exception as error:
+            raise self._explain(error, "main", None) from error
+        return url
+
+    def _explain(self, error: Exception, revision: str, file: str | None) -> WeightsError:
+        """As of a download, but for the rights it takes."""
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # it says which file, not why
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 401:
+            return WeightsError(self.repo, f"{host()} does not accept your token", "log in with `hf auth login` (or HF_TOKEN)")
+        if status == 403:
+            cause = f"your token may not write to it on {host()} (403)"
+            return WeightsError(self.repo, cause, "check the name, and the rights of your token with `hf auth whoami`")
+        if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in README.md"):
+            reason = "; ".join(str(error).splitlines()[1:])
+            return WeightsError(self.repo, f"{host()} refuses README.md ({reason})", "correct it")
+        return super()._explain(error, revision, file)
