@@ -66,7 +66,7 @@ class Recipe:
     photos: Path
     phases: tuple[Phase, ...]
     variant: VariantSpec = RCOD_TINY
-    stage: Literal["prior", "generator"] = "generator"
+    stage: Literal["prior", "generator", "estimator"] = "generator"
     lr: Path | None = None
     """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
     output: Path = Path("runs/rcod-tiny")
@@ -80,6 +80,8 @@ class Recipe:
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
     prior: Path | None = None
     """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
+    generator: str | None = None
+    """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
     fit: bool = False
     """Standardise the latents and fit the grouping's bounds before the first step."""
 
@@ -133,7 +135,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Reject recipes that cannot run."""
-        _require(self.stage in {"prior", "generator"}, "stage", "prior or generator")
+        _require(self.stage in {"prior", "generator", "estimator"}, "stage", "prior, generator or estimator")
+        if self.stage == "estimator" and self.generator is None:
+            raise UsageError("generator", "not given", "add generator=WEIGHTS, the finished weights to extend")
         from_0 = {name: getattr(self, name) for name in ("seed", "workers", "threads", "warmup")}
         from_1 = {name: getattr(self, name) for name in ("accumulate", "keep", "validate_steps")}
         for least, counts in enumerate((from_0, from_1)):
@@ -178,7 +182,15 @@ class Recipe:
 
 
 _FREE_TO_CHANGE = (
-    *("photos", "lr", "output", "prior", "base_model", "perceptual_weights"),  # may lie elsewhere on another machine
+    *(
+        "photos",
+        "lr",
+        "output",
+        "prior",
+        "generator",
+        "base_model",
+        "perceptual_weights",
+    ),  # may lie elsewhere on another machine
     *("device", "workers", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
 )
 """What a resumed run may change without becoming another run."""

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
-from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
+from rcodsr.checkpoints.format import load_model, read_config
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve, resolve_base
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
-from rcodsr.models.build import build_model, random_model
+from rcodsr.models.build import build_metric_estimator, build_model, random_model
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+from rcodsr.training.metric_trainer import MetricTrainer
 from rcodsr.training.objectives import AdversarialObjective, Objective, VsdObjective
 from rcodsr.training.perceptual import build_perceptual
 from rcodsr.training.prior_trainer import PriorTrainer
@@ -24,7 +25,7 @@ from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
 from rcodsr.training.trainer import GeneratorTrainer
-from rcodsr.variants import VariantSpec
+from rcodsr.variants import ClipSpec, MetricSpec, TowerSpec, VariantSpec
 
 Log = Callable[[str], None]
 
@@ -35,12 +36,40 @@ def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
     Raises:
         WeightsError: when one is not to be had.
     """
+    if recipe.generator is not None and recipe.stage == "estimator":
+        return _bases_of(resolve(recipe.generator, log=log), recipe.base_model, log)
     names = [name for name in (recipe.variant.base, recipe.variant.vision) if name is not None]
     if _random_seed(recipe) is not None:
         hashes = {"random": str(recipe.base_model)}
         return {name: ResolvedWeights(name, recipe.output, hashes) for name in names}
     overrides = {recipe.variant.base: recipe.base_model}
     return {name: resolve_base(name, overrides.get(name), log=log) for name in names}
+
+
+def _bases_of(weights: ResolvedWeights, override: str | None, log: Log) -> dict[str, ResolvedWeights]:
+    config = read_config(weights.directory)
+    return {name: resolve_base(name, override if name == config.spec.base else None, log=log) for name in config.bases}
+
+
+def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
+    """Finished weights, frozen, with a new metric estimator that is trained."""
+    assert recipe.generator is not None  # the recipe has seen to it
+    model = load_model(resolve(recipe.generator, log=log).directory, bases, merge=False)
+    spec = replace(model.spec, metric_estimator=_metric_spec(model.spec))
+    if isinstance(model.prompt, FixedPrompt):
+        raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
+    torch.manual_seed(recipe.seed)
+    model.spec, model.metric_estimator = spec, build_metric_estimator(spec)
+    assert model.metric_estimator is not None
+    model.metric_estimator.requires_grad_(True)
+    return model
+
+
+def _metric_spec(spec: VariantSpec) -> MetricSpec:
+    """The estimator that suits a variant: learned latents are also seen as a small grid, a tower by its class token."""
+    if isinstance(spec.prompt, ClipSpec):
+        return MetricSpec(window=512, pool=8, features=spec.prompt.width, hidden=256)
+    return MetricSpec(features=spec.prompt.tower_channels[-1]) if isinstance(spec.prompt, TowerSpec) else MetricSpec()
 
 
 def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
@@ -52,6 +81,8 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
         bases: from `resolve_bases`.
         log: receives lines.
     """
+    if recipe.stage == "estimator":
+        return _with_estimator(recipe, bases, log)
     if recipe.stage == "prior":
         spec = replace(spec, name=f"{spec.name}-prior", noise_head="plain", limit_overshoot=False)
     torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
@@ -86,6 +117,8 @@ def build_trainer(
         checkpoint_activations(model)
     if recipe.stage == "prior":
         return PriorTrainer(recipe, model, processes)
+    if recipe.stage == "estimator":
+        return MetricTrainer(recipe, model, processes)
     objectives: list[Objective] = []
     if any(phase.vsd for phase in recipe.phases):
         objectives.append(_distillation(recipe, model, bases, processes.device))
