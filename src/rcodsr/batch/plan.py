@@ -1,12 +1,13 @@
 """From command-line inputs to jobs: discovery, names of outputs, clashes. Runs before weights are loaded, without torch."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rcodsr.config import OUTPUT_FORMATS
-from rcodsr.errors import NoInputError, OutputError, UsageError
+from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
 from rcodsr.images.io import FORMATS, SUFFIXES, make_directory, remove_stale_parts
 
 
@@ -43,6 +44,39 @@ def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> l
         raise UsageError("-o -", f"{len(jobs)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
     _refuse_clashes(jobs)
     return jobs
+
+
+def expand_lists(inputs: list[str]) -> list[Path]:
+    """Inputs with lists replaced by what they hold: `@list.txt` and `@-` (standard input), one path a line.
+
+    A picture whose own name starts with @ is written `./@name`.
+
+    Raises:
+        UsageError: when a name is empty.
+        InputError: when a list cannot be read.
+    """
+    if not all(inputs):
+        raise UsageError("''", "an empty name among the inputs", "check the shell variable it came from")
+    found: list[Path] = []
+    for name in inputs:
+        found += [Path(line) for line in _lines(name) if line] if name.startswith("@") else [Path(name)]
+    if not found:
+        raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
+    return found
+
+
+def sources(inputs: list[Path]) -> list[Path]:
+    """Every picture of files and directories, once each, in order."""
+    found = (_pictures(source) if _is_directory(source) else [source] for source in inputs)
+    return list(dict.fromkeys(picture for pictures in found for picture in pictures))
+
+
+def _lines(name: str) -> list[str]:
+    try:
+        data = sys.stdin.buffer.read() if name == "@-" else Path(name[1:]).read_bytes()
+    except OSError as error:
+        raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
+    return os.fsdecode(data).splitlines()
 
 
 def prepare_outputs(jobs: list[Job]) -> None:

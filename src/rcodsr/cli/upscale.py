@@ -36,7 +36,10 @@ class Format(StrEnum):
 
 
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(help="Picture files and directories.", show_default=False)],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Picture files and directories, @list.txt or @- (paths on standard input).", show_default=False),
+    ],
     output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
     realism: Annotated[
         str | None,
@@ -82,12 +85,10 @@ def upscale(
     """
     options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
     from rcodsr.batch.pipeline import Output, planned, run
-    from rcodsr.batch.plan import plan, prepare_outputs
+    from rcodsr.batch.plan import expand_lists, plan, prepare_outputs
     from rcodsr.images.io import FORMATS
 
-    if not all(inputs):
-        raise UsageError("''", "an empty name among the inputs", "check the shell variable it came from")
-    jobs = plan([Path(name) for name in inputs], output, format, scale)
+    jobs = plan(expand_lists(inputs), output, format, scale)
     settings = Output(quality, overwrite, max_pixels, None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]])
     if dry_run:
         return _report((planned(job, options, settings) for job in jobs), len(jobs), json, quiet, bar=False, stream=False)

@@ -1,11 +1,13 @@
 """How degraded is a picture, and each part of it: the metric estimator run over windows of the size it was trained on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.images.resize import pad_to_multiple
 from rcodsr.models.one_step import OneStepSR
 
@@ -47,15 +49,42 @@ def measure(model: OneStepSR, enlarged: Tensor) -> DegradationMap:
         model: with a metric estimator.
         enlarged: the enlarged low-resolution picture, shape (1, 3, H, W) in [0, 1], on any device.
     """
+    return _over_windows(model, (enlarged,), lambda x_l: model.estimate(x_l))
+
+
+def measure_true(model: OneStepSR, enlarged: Tensor, truth: Tensor) -> DegradationMap:
+    """M_L itself, Eq. (6), over the same windows.
+
+    Args:
+        model: with a metric estimator, for its window.
+        enlarged: the enlarged low-resolution picture, shape (1, 3, H, W) in [0, 1].
+        truth: its ground truth, same shape.
+    """
+    kind = model.spec.grouping.metric
+
+    def metric(x_l: Tensor, x_h: Tensor) -> Tensor:
+        found = latent_metric(model.encode(2 * x_l - 1), model.encode(2 * x_h - 1), kind)
+        return found.nan_to_num(model.spec.grouping.metric_min)
+
+    return _over_windows(model, (enlarged, truth), metric)
+
+
+def _over_windows(model: OneStepSR, pictures: tuple[Tensor, ...], judge: Callable[..., Tensor]) -> DegradationMap:
+    """Judge the same windows of pictures of one size, a few at a time."""
     spec = model.spec.metric_estimator
     assert spec is not None
-    picture = pad_to_multiple(enlarged, model.spec.autoencoder.factor)
-    height, width = (min(spec.window, side) for side in picture.shape[2:])
-    tops, lefts = (_starts(side, part) for side, part in zip(picture.shape[2:], (height, width), strict=True))
-    windows = [picture[0, :, top : top + height, left : left + width] for top in tops for left in lefts]
+    padded = [pad_to_multiple(picture, model.spec.autoencoder.factor)[0] for picture in pictures]
+    sides = padded[0].shape[1:]
+    height, width = (min(spec.window, side) for side in sides)
+    tops, lefts = (_starts(side, part) for side, part in zip(sides, (height, width), strict=True))
+    places = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
+    values = []
     with torch.no_grad():
-        parts = [model.estimate(torch.stack(windows[i : i + _BATCH]).to(model.device)) for i in range(0, len(windows), _BATCH)]
-    return DegradationMap(torch.cat(parts).cpu().view(len(tops), len(lefts)), tops, lefts, height, width)
+        for i in range(0, len(places), _BATCH):
+            some = places[i : i + _BATCH]
+            windows = (torch.stack([picture[:, rows, columns] for rows, columns in some]) for picture in padded)
+            values.append(judge(*(each.to(model.device) for each in windows)).cpu())
+    return DegradationMap(torch.cat(values).view(len(tops), len(lefts)), tops, lefts, height, width)
 
 
 def _starts(side: int, part: int) -> tuple[int, ...]:

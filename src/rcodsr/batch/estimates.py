@@ -1,0 +1,94 @@
+"""Pictures → how degraded each is, and the timestep that follows; with ground truth, how true that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rcodsr.errors import InputError, RcodsrError, UsageError
+from rcodsr.images import io
+
+if TYPE_CHECKING:
+    from rcodsr.engine.upscaler import Upscaler
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One picture's row; the fields are the keys of `--json`."""
+
+    input: str
+    similarity: float | None = None
+    """M̂_L."""
+    timestep: int | None = None
+    realism: float | None = None
+    level: str | None = None
+    true_similarity: float | None = None
+    error: str | None = None
+    exit_code: int = 0
+    """Not a key of `--json`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; keys without a value are left out, except the first five."""
+        always = ("input", "similarity", "timestep", "realism", "level")
+        values = {key: value for key, value in asdict(self).items() if key in always or value is not None}
+        del values["exit_code"]
+        return values
+
+
+def estimates(sources: list[Path], upscaler: Upscaler, truths: Mapping[Path, Path] | None = None) -> Iterator[Estimate]:
+    """Judge pictures one by one. The encoder and the estimator run, the U-Net and the decoder do not.
+
+    Args:
+        sources: low-resolution pictures.
+        upscaler: with weights that have an estimator.
+        truths: the ground truth of each source, four times as large, to compare with.
+
+    Yields:
+        One row per picture; a bad one never stops the others.
+    """
+    for source in sources:
+        try:
+            yield _estimate(source, upscaler, truths[source] if truths else None)
+        except RcodsrError as error:
+            yield Estimate(str(source), error=str(error), exit_code=error.exit_code)
+        except Exception as error:  # one strange file must not cost the others
+            cause = f"{source}: unexpected {type(error).__name__}: {error}; please report it"
+            yield Estimate(str(source), error=cause, exit_code=1)
+
+
+def _estimate(source: Path, upscaler: Upscaler, truth: Path | None) -> Estimate:
+    from rcodsr.engine.estimation import measure, measure_true
+    from rcodsr.engine.steering import Steering
+    from rcodsr.images.resize import upsample
+
+    model = upscaler.model
+    enlarged = upsample(io.read(source, scale=model.spec.scale).rgb[None], model.spec.scale)
+    grouping = model.spec.grouping
+    found = measure(model, enlarged)
+    t = Steering.by_degradation(grouping, found, by_tile=False).timestep
+    true = None
+    if truth is not None:
+        rgb = io.read(truth).rgb[None]
+        if rgb.shape != enlarged.shape:
+            cause = f"is not {model.spec.scale} times as large as {source}"
+            raise InputError(truth, cause, "give the ground truth of the same pictures")
+        true = round(measure_true(model, enlarged, rgb).mean, 4)
+    realism = round(grouping.timestep_realism(t), 4)
+    return Estimate(str(source), round(found.mean, 4), t, realism, grouping.level(t), true)
+
+
+def match_truths(sources: list[Path], folder: Path) -> dict[Path, Path]:
+    """Ground truth of each source: the file of the same stem in a folder.
+
+    Raises:
+        UsageError: when one is missing.
+    """
+    by_stem = (
+        {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES} if folder.is_dir() else {}
+    )
+    for source in sources:
+        if source.stem not in by_stem:
+            raise UsageError("--gt", f"{folder} has no ground truth for {source}", "give a folder with the same names")
+    return {source: by_stem[source.stem] for source in sources}

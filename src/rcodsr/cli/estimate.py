@@ -1,0 +1,114 @@
+"""`rcodsr estimate`."""
+
+import csv as csv_files
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
+from rcodsr.errors import NoInputError, OutputError
+
+if TYPE_CHECKING:
+    from rcodsr.batch.estimates import Estimate
+    from rcodsr.variants import GroupingSpec
+
+_COLUMNS = ("input", "similarity", "timestep", "realism", "level")
+
+
+def estimate(
+    inputs: Annotated[list[str], typer.Argument(help="Picture files and directories, @list.txt or @-.", show_default=False)],
+    gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth of the same names: prints the true M_L, too.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write the rows to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw a histogram to this PNG file.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Quantiles, group shares, and bounds they suggest.")] = False,
+    weights: Annotated[str, typer.Option("--weights", help="Weights with a degradation estimator.")] = "rcod-tiny",
+    base_model: Annotated[str | None, typer.Option("--base-model", help="As of upscale.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="As of upscale.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+) -> int:
+    """Say how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
+    from rcodsr.batch.plan import expand_lists, sources
+
+    found = sources(expand_lists(inputs))
+    if not found:
+        raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
+    from rcodsr.batch.estimates import estimates, match_truths
+    from rcodsr.config import UpscaleOptions
+    from rcodsr.engine.upscaler import Upscaler
+
+    truths = match_truths(found, gt) if gt is not None else None
+    log, number = silent if quiet else note, dtype
+    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)  # type: ignore[arg-type]
+    upscaler.check(UpscaleOptions(adaptive="image"))
+    columns = (*_COLUMNS, "true_similarity") if truths else _COLUMNS
+    rows = []
+    if not json:
+        _line(columns)
+    for row in estimates(found, upscaler, truths):
+        _show(row, columns, json)
+        rows.append(row)
+    good = [row for row in rows if row.error is None]
+    if csv is not None:
+        _write_csv(csv, rows, columns)
+    if good:
+        _summarise(good, upscaler.model.spec.grouping, plot, calibrate, log)
+    return 1 if len(good) < len(rows) else 0
+
+
+def _show(row: "Estimate", columns: tuple[str, ...], json: bool) -> None:
+    if row.error is not None:
+        error_line(row.error)
+    if json:
+        json_line(row.to_dict())
+    elif row.error is None:
+        _line([str(getattr(row, name)) for name in columns])
+
+
+def _line(cells: "tuple[str, ...] | list[str]") -> None:
+    """A row: aligned for people, separated by tabs for programs."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        first, *others = cells
+        result_line(f"{first:40} " + " ".join(f"{cell:>11}" for cell in others))
+    else:
+        result_line("\t".join(cells))
+
+
+def _write_csv(path: Path, rows: "list[Estimate]", columns: tuple[str, ...]) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv_files.writer(handle)
+            writer.writerow([*columns, "error"])
+            writer.writerows([*(getattr(row, name) for name in columns), row.error] for row in rows)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
+
+
+def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | None, calibrate: bool, log: object) -> None:
+    from rcodsr.bench.calibration import QUANTILES, borders, group_shares, quality, suggested_bounds
+
+    estimated = [row.similarity for row in rows if row.similarity is not None]
+    true = [row.true_similarity for row in rows if row.true_similarity is not None] or None
+    say = note if log is note else silent
+    if true is not None:
+        found = quality(estimated, true, grouping)
+        say("  ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    if calibrate:
+        import numpy as np
+
+        values = true or estimated
+        for share, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True):
+            note(f"quantile {share:.2f}: {value:.4f}")
+        for timestep, share in group_shares(values, grouping).items():
+            note(f"timestep {timestep}: {share:.1%}")
+        low, high = suggested_bounds(values, grouping.n)
+        note(f"equal outer groups: metric_min={low:.4f} metric_max={high:.4f}")
+    if plot is not None:
+        from rcodsr.report.charts import similarity_chart
+
+        similarity_chart(plot, estimated, true, borders(grouping))

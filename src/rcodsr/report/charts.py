@@ -1,0 +1,99 @@
+"""Small charts as PNG, drawn with Pillow: a plotting library would be the heaviest thing this package needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rcodsr.images.io import write_atomic
+
+_SIZE, _MARGIN = 480, 56
+_INK, _FAINT, _BAR, _BORDER = "#222222", "#dddddd", "#4a7fb5", "#c0392b"
+
+
+def similarity_chart(path: Path, estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float]) -> None:
+    """Histogram of M_L with the groups' borders (the paper's Fig. S4b); with the truth, predicted against true beside it.
+
+    Args:
+        path: PNG file to write.
+        estimated: M̂_L of each picture.
+        true: M_L of each picture, or None.
+        borders: where groups change.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    import io
+
+    panels = [_histogram(estimated, borders)]
+    if true is not None:
+        panels.append(_scatter(estimated, true, borders))
+    sheet = Image.new("RGB", (_SIZE * len(panels), _SIZE), "white")
+    for i, panel in enumerate(panels):
+        sheet.paste(panel, (i * _SIZE, 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+class _Axes:
+    """A square plot: values of [low, high] across, [0, top] or the same range upwards."""
+
+    def __init__(self, low: float, high: float, bottom: float, top: float, across: str, upwards: str) -> None:
+        self.image = Image.new("RGB", (_SIZE, _SIZE), "white")
+        self.draw = ImageDraw.Draw(self.image)
+        self.font = ImageFont.load_default(14)
+        self.low, self.high, self.bottom, self.top = low, high, bottom, top
+        edge = _SIZE - _MARGIN
+        for value in np.linspace(low, high, 6):
+            x, _ = self.at(value, bottom)
+            self.draw.line((x, _MARGIN, x, edge), _FAINT)
+            self.draw.text((x, edge + 6), f"{value:.2f}", _INK, self.font, anchor="mt")
+        for value in np.linspace(bottom, top, 5):
+            _, y = self.at(low, value)
+            self.draw.text((_MARGIN - 6, y), f"{value:.3g}", _INK, self.font, anchor="rm")
+        self.draw.rectangle((_MARGIN, _MARGIN, edge, edge), outline=_INK)
+        self.draw.text((_SIZE / 2, _SIZE - 8), across, _INK, self.font, anchor="mb")
+        self.draw.text((_SIZE / 2, 10), upwards, _INK, self.font, anchor="mt")
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Pixel of a point."""
+        side = _SIZE - 2 * _MARGIN
+        across = (x - self.low) / (self.high - self.low)
+        up = (y - self.bottom) / (self.top - self.bottom)
+        return _MARGIN + side * across, _SIZE - _MARGIN - side * up
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = max(0.02, 0.05 * (high - low))
+    return low - room, high + room
+
+
+def _histogram(values: Sequence[float], borders: Sequence[float]) -> Image.Image:
+    low, high = _range([*values, *borders])
+    counts, edges = np.histogram(values, bins=30, range=(low, high))
+    axes = _Axes(
+        low, high, 0, max(1, int(counts.max())), "estimated M_L", f"{len(values)} pictures, borders of the groups in red"
+    )
+    for count, left, right in zip(counts, edges, edges[1:], strict=False):
+        if count:
+            axes.draw.rectangle((*axes.at(left, count), *axes.at(right, 0)), _BAR, "white")
+    for border in borders:
+        axes.draw.line((*axes.at(border, 0), *axes.at(border, axes.top)), _BORDER, 2)
+    return axes.image
+
+
+def _scatter(estimated: Sequence[float], true: Sequence[float], borders: Sequence[float]) -> Image.Image:
+    low, high = _range([*estimated, *true])
+    axes = _Axes(low, high, low, high, "true M_L", "estimated M_L upwards")
+    axes.draw.line((*axes.at(low, low), *axes.at(high, high)), _INK)
+    for border in borders:
+        if low < border < high:
+            axes.draw.line((*axes.at(border, low), *axes.at(border, high)), _BORDER)
+            axes.draw.line((*axes.at(low, border), *axes.at(high, border)), _BORDER)
+    for x, y in zip(true, estimated, strict=True):
+        a, b = axes.at(x, y)
+        axes.draw.ellipse((a - 2, b - 2, a + 2, b + 2), _BAR)
+    return axes.image
