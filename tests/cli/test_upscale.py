@@ -197,7 +197,7 @@ def test_odd_names_survive(run_cli: RunCli, picture: Path) -> None:
         done = run_cli("upscale", "--", name)
         assert done.returncode == 0, done.stderr
         assert picture.with_name(name.removesuffix(".png") + "_x4.png").exists()
-        assert len(done.stderr.splitlines()) == 1
+        assert len(done.stderr.splitlines()) == 2  # device and dtype, then the picture
 
 
 # ---- bad input: one line, the right code, the others done, nothing half-written

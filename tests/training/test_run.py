@@ -274,3 +274,35 @@ def test_the_same_run_with_any_number_of_workers(recipe: Recipe, tmp_path: Path)
         run.go()
         losses.append(_hex(run.recipe.output))
     assert losses[0] == losses[1]
+
+
+def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe: Recipe, tmp_path: Path) -> None:
+    finished = replace(recipe, phases=recipe.phases[:1])
+    Run(finished, _silent).go()
+    weights = finished.output / "checkpoint"
+    phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
+    settings = {"stage": "estimator", "generator": str(weights), "fit": False, "ema": 0.0, "grouped_share": 1.0}
+    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", **settings), _silent)
+    run.go()
+    extended = tmp_path / "mem" / "checkpoint"
+    for name in ("unet", "vae", "vision", "vpim"):
+        assert sha256(extended / f"{name}.safetensors") == sha256(weights / f"{name}.safetensors")
+    losses = [line["loss"] for line in metrics(tmp_path / "mem")]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    estimated = load_model(extended).estimate(torch.rand(2, 3, 128, 128))
+    assert estimated.shape == (2,)
+
+
+def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_path: Path) -> None:
+    """Algorithm 1 without Stable Diffusion: stage prior, then VSD from it."""
+    phase = Phase("prior", 30, 4, 64, (2e-3, 2e-4))
+    prior = replace(recipe, stage="prior", phases=(phase,), output=tmp_path / "prior", ema=0.0)
+    Run(prior, _silent).go()
+    losses = [line["loss"] for line in metrics(prior.output)]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    taught = Phase("Algorithm 1", 2, 2, 64, (1e-3, 1e-3), vsd=1.0)
+    distilled = replace(recipe, prior=prior.output / "checkpoint", phases=(taught,), output=tmp_path / "distilled")
+    Run(distilled, _silent).go()
+    assert {"vsd", "vsd_own", "w", "cond_uncond", "gradient_cosine"} <= metrics(distilled.output)[-1].keys()
+    with pytest.raises(UsageError, match="has no base to distil from"):
+        replace(distilled, prior=None)

@@ -1,0 +1,97 @@
+"""`rcodsr estimate` and `--adaptive` as a person types them, with weights that have a (small) estimator."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rcodsr.checkpoints.format import save_model
+from rcodsr.models.build import build_model
+from rcodsr.variants import MetricSpec, VariantSpec
+from tests.conftest import RunCli
+
+
+@pytest.fixture
+def desk(photo: Image.Image, tmp_path: Path, small_spec: VariantSpec) -> Path:
+    spec = replace(small_spec, metric_estimator=MetricSpec(window=32, features=8, hidden=8))
+    save_model(tmp_path / "weights", build_model(spec))
+    for i, name in enumerate(("a.png", "b.png", "c.png")):
+        for folder, side in (("lr", 16), ("hr", 64)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            photo.crop((50 * i, 0, 50 * i + 64, 64)).resize((side, side)).save(tmp_path / folder / name)
+    return tmp_path
+
+
+def test_rows_for_programs_and_files_for_people(desk: Path, run_cli: RunCli) -> None:
+    done = run_cli(
+        "estimate", "lr", "--weights", "weights", "--gt", "hr", "--csv", "rows.csv", "--plot", "chart.png", "--calibrate"
+    )
+    assert done.returncode == 0, done.stderr
+    header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert header == ["input", "similarity", "timestep", "realism", "level", "true_similarity"]
+    assert [row[0] for row in rows] == ["lr/a.png", "lr/b.png", "lr/c.png"]
+    assert all(int(row[2]) in {250, 500, 750} for row in rows)
+    assert all(-1 <= float(row[5]) <= 1 for row in rows)
+    assert (desk / "rows.csv").read_text().splitlines()[1].startswith("lr/a.png,")
+    with Image.open(desk / "chart.png") as chart:
+        assert chart.size == (960, 480)
+    for word in ("mae", "spearman", "group_accuracy", "quantile 0.50", "timestep 250", "metric_min="):
+        assert word in done.stderr
+
+
+def test_estimates_choose_what_is_enlarged(desk: Path, run_cli: RunCli) -> None:
+    """`rcodsr estimate d/ --json | (choose) | rcodsr upscale @- -o out/`."""
+    done = run_cli("estimate", "lr", "--weights", "weights", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"input", "similarity", "timestep", "realism", "level"} == rows[0].keys()
+    chosen = "".join(f"{row['input']}\n" for row in rows[:2])
+    used = run_cli("upscale", "@-", "-o", "out/", "-a", "--weights", "weights", "--json", input=chosen)
+    assert used.returncode == 0, used.stderr
+    results = [json.loads(line) for line in used.stdout.splitlines()][:-1]
+    assert [(r["timestep"], r["similarity"]) for r in results] == [(r["timestep"], r["similarity"]) for r in rows[:2]]
+    again = run_cli("upscale", "@-", "-o", "out/", "-a", "--weights", "weights", "--json", input=chosen)
+    assert [json.loads(line)["status"] for line in again.stdout.splitlines()[:-1]] == ["skipped", "skipped"]
+    by_tile = run_cli("upscale", "lr/a.png", "-o", "out/", "--adaptive-by", "tile", "--weights", "weights")
+    assert by_tile.returncode == 1
+    assert "was made differently" in by_tile.stderr
+
+
+def test_a_bad_picture_does_not_stop_the_others(desk: Path, run_cli: RunCli) -> None:
+    (desk / "lr" / "b.png").write_bytes(b"nonsense")
+    done = run_cli("estimate", "lr", "--weights", "weights")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    assert "rcodsr: lr/b.png" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("lr",), 2, "no degradation estimator"),
+        (("empty", "--weights", "weights"), 6, "no pictures found"),
+        (("@nowhere.txt", "--weights", "weights"), 1, "cannot be read"),
+        (("lr", "--weights", "weights", "--gt", "empty"), 2, "no ground truth for"),
+        (("lr", "--weights", "weights", "--gt", "nowhere"), 2, "nowhere"),
+        (("lr", "--weights", "weights", "--csv", "nowhere/rows.csv"), 7, "cannot be written"),
+    ],
+)
+def test_bad_requests_get_one_line(desk: Path, run_cli: RunCli, arguments: tuple[str, ...], code: int, message: str) -> None:
+    (desk / "empty").mkdir()
+    done = run_cli("estimate", *arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_estimate_runs_neither_the_u_net_nor_the_decoder(desk: Path) -> None:
+    code = (
+        "import sys, rcodsr.cli.app as app, rcodsr.models.one_step as m\n"
+        "def never(*a, **k): raise SystemExit('ran')\n"
+        "m.OneStepSR.restore = m.OneStepSR.decode = never\n"
+        "sys.exit(app.run(['estimate', 'lr', '--weights', 'weights']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True).returncode == 0
