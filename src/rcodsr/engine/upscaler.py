@@ -176,7 +176,7 @@ class Upscaler:
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         t = torch.tensor([timestep], device=self.runtime.device)
-        condition = self.model.condition(enlarged.to(self.runtime.device), t)
+        condition = self.model.condition(enlarged.to(self.runtime.device), t, rgb[None].to(self.runtime.device))
         tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
         restored, tiles = self._with_smaller_tiles(padded, condition, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]

@@ -9,7 +9,7 @@ import torch
 
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
-from rcodsr.models.modulation import NoModulation
+from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulation
 from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
@@ -36,7 +36,7 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
             prompt=_prompt(spec),
             schedule=schedule,
             noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
-            modulator=NoModulation(),
+            modulator=_modulator(spec),
         )
 
 
@@ -74,3 +74,9 @@ def _prompt(spec: VariantSpec) -> Prompt:
         return VisualPrompt(ClipVisionTower(prompt), prompt.image_side, prompt.width, prompt.context)
     tower = TinyVisionTower(prompt.tower_channels)
     return VisualPrompt(tower, prompt.image_side, prompt.tower_channels[-1], prompt.context)
+
+
+def _modulator(spec: VariantSpec) -> Modulator:
+    if spec.modulation is None or spec.lora is None or not isinstance(spec.autoencoder, KlSpec):
+        return NoModulation()
+    return DegradationModulation(spec.modulation, spec.lora, len(spec.autoencoder.widths), len(spec.unet.channels))
