@@ -61,6 +61,21 @@ def test_scores_lie_between_0_and_1_and_features_are_pooled(size: tuple[int, int
     assert ((scores > 0) & (scores < 1)).all()
 
 
+@pytest.mark.parametrize("height", [256, 257, 519])
+def test_a_tall_picture_is_seen_whole(height: int) -> None:
+    estimator = DegradationEstimator(ModulationSpec(estimator_channels=(4, 6), estimator_hidden=8))
+    lr = torch.rand(1, 3, height, 9)
+    with torch.no_grad():
+        scores, features = estimator(lr)
+        estimator.STRIP = 10_000
+        whole_scores, whole_features = estimator(lr)
+    torch.testing.assert_close(features, whole_features, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scores, whole_scores, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        direct = estimator.body[1](estimator.conv_first[1](lr)).mean((2, 3))
+    torch.testing.assert_close(features[:, 6:], direct, rtol=1e-5, atol=1e-6)
+
+
 def test_a_fresh_modulation_is_the_identity() -> None:
     steering = LoraSteering(ModulationSpec(), LoraSpec(32, 16), 4, 4)
     matrices = steering(torch.rand(2, 2))
