@@ -1,7 +1,7 @@
 """S3Diff's published weights as a start for RCOD_S.
 
-s3diff.pkl     torch.load(path, map_location="cpu", weights_only=True) → the dictionary taken here
-de_net.pth     the degradation estimator: its names are ours; store it as safetensors for `estimator_weights`
+`s3diff.pkl` is a pickle of nothing but tensors; what it holds is taken here, opening it is left to the caller. `de_net.pth`, the
+degradation estimator, has our names: stored as safetensors it is a recipe's `estimator_weights`.
 """
 
 from collections.abc import Mapping
