@@ -1,7 +1,7 @@
 """S3Diff's published weights as a start for RCOD_S.
 
-`s3diff.pkl` is a pickle of nothing but tensors; what it holds is taken here, opening it is left to the caller. `de_net.pth`, the
-degradation estimator, has our names: stored as safetensors it is a recipe's `estimator_weights`.
+`s3diff.pkl` is a pickle of nothing but tensors; what it holds is taken here, opening it is left to the caller.
+`de_net.pth`, the degradation estimator, has our names: stored as safetensors it is a recipe's `estimator_weights`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rcodsr.checkpoints.tensors import check_fit
 from rcodsr.errors import UsageError, WeightsError
@@ -40,7 +40,7 @@ def warm_start_s3diff(model: OneStepSR, state: Mapping[str, Any]) -> None:
         pairs = [
             (_lora(state["state_dict_unet"], "unet"), trained_state(model.unet, TRAINED_IN_FULL)),
             (_lora(state["state_dict_vae"], "vae"), trained_state(model.autoencoder)),
-            (_steering(state), _tensors(steering)),
+            (_steering(state), dict(steering.state_dict())),
         ]
     except (KeyError, AttributeError, TypeError) as error:
         raise WeightsError("s3diff.pkl", f"not S3Diff's weights ({error})", "give the published file's contents") from error
@@ -67,7 +67,3 @@ def _steering(state: Mapping[str, Any]) -> dict[str, Tensor]:
             tensors = state[f"state_dict_{network}_{kind}_mlp"]
             found |= {f"{network}.{kind}_mlp.{key}": value for key, value in tensors.items()}
     return found
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return dict(module.state_dict())
