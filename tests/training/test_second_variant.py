@@ -144,3 +144,15 @@ def test_a_real_base_needs_the_estimators_weights(s_recipe: Recipe, base_directo
     _start_estimator(trainer.model, replace(real, estimator_weights=tmp_path / "de_net.safetensors"))
     estimator = trainer.model.get_submodule("modulator.estimator")
     assert all(torch.equal(value, weights[name]) for name, value in estimator.state_dict().items())
+
+
+def test_bfloat16_computes_close_to_float32(s_recipe: Recipe) -> None:
+    facts = []
+    for dtype in ("fp32", "bf16"):
+        trainer, batches, phase = _prepared(s_recipe, dtype=dtype)
+        _shake(trainer)
+        facts.append(trainer.train_step(batches, phase, 1e-3, 0))
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    for name in ("pixel", "adversarial", "adversarial_own"):
+        assert facts[0][name] != facts[1][name]
+        assert facts[0][name] == pytest.approx(facts[1][name], rel=0.05), name
