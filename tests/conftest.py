@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,17 @@ from rcodsr.engine.upscaler import Upscaler
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import ClipSpec, KlSpec, LoraSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, VariantSpec, WaveletSpec
+from rcodsr.variants import (
+    ClipSpec,
+    KlSpec,
+    LoraSpec,
+    ModulationSpec,
+    SdUNetSpec,
+    TinyUNetSpec,
+    TowerSpec,
+    VariantSpec,
+    WaveletSpec,
+)
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -86,6 +97,32 @@ def small_sd_spec() -> VariantSpec:
         least_side=32,
         tile=32,
     )
+
+
+@pytest.fixture
+def small_s_spec(small_sd_spec: VariantSpec) -> VariantSpec:
+    """RCOD_S in small: LoRA that follows the picture's degradation."""
+    return replace(
+        small_sd_spec,
+        name="small-s",
+        lora=LoraSpec(unet_rank=6, vae_rank=4, placement="s3diff"),
+        modulation=ModulationSpec(4, 8, estimator_channels=(8, 12), estimator_blocks=(2, 1), estimator_hidden=8),
+        base="sd-turbo",
+        color_fix="wavelet",
+    )
+
+
+@pytest.fixture
+def small_s_model(small_s_spec: VariantSpec) -> OneStepSR:
+    """RCOD_S in small with random weights, LoRA and modulation with values that matter."""
+    model = build_model(small_s_spec).eval()
+    assert small_s_spec.lora is not None
+    add_lora(model, small_s_spec.lora)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
 
 
 @pytest.fixture

@@ -235,21 +235,41 @@ class TextSpec(Spec):
 
 @dataclass(frozen=True)
 class LoraSpec(Spec):
-    """Low-rank adaptation of a base, OSEDiff's placement (see `models.lora`)."""
+    """Low-rank adaptation of a base."""
 
     unet_rank: int = 4
     vae_rank: int = 4
     alpha: float = 8.0
     """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
+    placement: Literal["osediff", "s3diff"] = "osediff"
+    """Which modules are adapted (see `models.lora`)."""
 
     def __post_init__(self) -> None:
-        """Reject ranks that are not positive.
+        """Reject ranks that are not positive, and placements nobody knows.
 
         Raises:
             UsageError: naming them.
         """
         if self.unet_rank < 1 or self.vae_rank < 1:
             raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
+        if self.placement not in {"osediff", "s3diff"}:
+            raise UsageError("LoRA", f"unknown placement '{self.placement}'", "use osediff or s3diff")
+
+
+@dataclass(frozen=True)
+class ModulationSpec(Spec):
+    """Degradation-guided LoRA, S3Diff's: scores of the picture's degradation → one matrix per block of the networks."""
+
+    frequencies: int = 64
+    """Random Fourier frequencies that a score is spread over."""
+    block_width: int = 64
+    """Width of each block's embedding."""
+    estimator_channels: tuple[int, int] = (64, 128)
+    """Widths of the degradation estimator before and after it halves the picture."""
+    estimator_blocks: tuple[int, int] = (6, 2)
+    """Its residual blocks at each width."""
+    estimator_hidden: int = 512
+    """Hidden width of its heads."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +296,8 @@ class VariantSpec(Spec):
     grouping: GroupingSpec = field(default_factory=GroupingSpec)
     lora: LoraSpec | None = None
     """What is trained on top of a base; None for a model trained as a whole."""
+    modulation: ModulationSpec | None = None
+    """How the picture's degradation steers the LoRA, which then cannot be merged; None where it does not."""
     base: str | None = None
     """Name of the diffusion base in the manifest, for variants that have one."""
     vision: str | None = None
@@ -303,10 +325,17 @@ class VariantSpec(Spec):
         """Reject a spec that could not run.
 
         Raises:
-            UsageError: when the colour fix or the noise head is unknown.
+            UsageError: when the colour fix or the noise head is unknown, or a modulation has no LoRA to act on.
         """
         if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual"}:
             raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
+        if self.modulation is not None and self.lora is None:
+            raise UsageError(self.name, "modulation without LoRA", "give lora as well")
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether LoRA can be folded into the weights: not where it depends on the picture."""
+        return self.modulation is None
 
     @property
     def multiple(self) -> int:
@@ -325,6 +354,7 @@ _NESTED: dict[tuple[str, str], dict[str, type[Spec]]] = {
     ("VariantSpec", "grouping"): _kinds(GroupingSpec),
     ("VariantSpec", "lora"): _kinds(LoraSpec),
     ("VariantSpec", "metric_estimator"): _kinds(MetricSpec),
+    ("VariantSpec", "modulation"): _kinds(ModulationSpec),
 }
 
 RCOD_TINY = VariantSpec(name="rcod-tiny")
@@ -346,5 +376,15 @@ RCOD_O = VariantSpec(
 )
 """RCOD on OSEDiff's ground: SD 2.1-base, LoRA of rank 4, and CLIP's view of the picture instead of a text prompt."""
 
-VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O)}
+RCOD_S = dataclasses.replace(
+    RCOD_O,
+    name="rcod-s",
+    lora=LoraSpec(unet_rank=32, vae_rank=16, placement="s3diff"),
+    modulation=ModulationSpec(),
+    base="sd-turbo",
+    color_fix="wavelet",
+)
+"""RCOD on S3Diff's ground: SD-Turbo, LoRA of rank 32 and 16 that the picture's own degradation modulates."""
+
+VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O, RCOD_S)}
 """The variants side by side, by name."""

@@ -277,3 +277,20 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(RcodsrError):
         UpscaleOptions(**options)  # type: ignore[arg-type]
+
+
+def test_the_pictures_degradation_is_measured_once_at_its_own_size(
+    small_s_model: OneStepSR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles share what was measured; other tiles give another picture only near their seams."""
+    measured: list[Tensor] = []
+    measure = small_s_model.modulator.measure
+    monkeypatch.setattr(small_s_model.modulator, "measure", lambda lr: (measured.append(lr), measure(lr))[1])
+    upscaler = Upscaler(small_s_model, choose_runtime("cpu", "fp32"), "small-s@0")
+    rgb = torch.rand(3, 40, 72)
+    done = upscaler.run(Picture(rgb), UpscaleOptions(tile=32, tile_overlap=8, color_fix="none"))
+    assert done.tiles > 1
+    assert len(measured) == 1
+    assert torch.equal(measured[0], rgb[None])
+    assert done.picture.size == (288, 160)
+    assert torch.isfinite(done.picture.rgb).all()

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rcodsr.models.build import build_model, random_model
 from rcodsr.models.lora import add_lora, parameter_counts, unet_adapters, vae_adapters
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.stable_diffusion import CLIP_MEAN, CLIP_STD, ClipVisionTower, KlAutoencoder
-from rcodsr.variants import RCOD_O, ClipSpec, KlSpec
+from rcodsr.variants import RCOD_O, RCOD_S, ClipSpec, KlSpec
 
 
 def _count(module: nn.Module) -> int:
@@ -64,6 +65,32 @@ def test_trainable_parameters_are_the_papers() -> None:
     assert sum(counts.values()) == 5_486_508
     assert sum(counts.values()) + counts["unet_lora"] == 9_542_220
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 5_486_508
+
+
+def test_trainable_parameters_of_the_second_variant_are_the_papers() -> None:
+    """Table 2's 35.5 M: the LoRA of 257 + 31 modules, conv_in, what steers the LoRA, and VPIM's linear layer."""
+    model = build_model(RCOD_S, weightless=True)
+    assert RCOD_S.lora is not None
+    with torch.device("meta"):
+        add_lora(model, RCOD_S.lora)
+    counts = parameter_counts(model)
+    assert counts == {
+        "unet_lora": 32_434_304,
+        "vae_lora": 1_477_168,
+        "conv_in": 11_840,
+        "modulation_mlps": 550_784,
+        "block_embeddings": 1_024,
+        "vpim": 1_049_600,
+    }
+    assert sum(counts.values()) == 35_524_720
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 35_524_720
+    assert _count(model.get_submodule("modulator.estimator")) == 2_351_362  # frozen
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)]
+    assert sum(name.startswith("unet.") for name in layers) == 257
+    assert sum(name.startswith("autoencoder.encoder.") for name in layers) == 31
+    assert len(layers) == 288
+    scales = {name.partition(".")[0]: dict(model.get_submodule(name).scaling) for name in layers}  # type: ignore[call-overload]
+    assert scales == {"unet": {"default_all": 0.25}, "autoencoder": {"default_encoder": 0.5}}
 
 
 def test_latents_are_the_mode_of_diffusers_posterior() -> None:

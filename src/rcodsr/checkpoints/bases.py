@@ -35,6 +35,22 @@ def load_bases(model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> None:
         _load(tower, bases[model.spec.vision].directory / "model.safetensors", _vision_name)
 
 
+def load_dino(backbone: nn.Module, base: ResolvedWeights) -> None:
+    """Load the published DINO weights into the backbone of a `DinoDiscriminator`.
+
+    Raises:
+        WeightsError: when the file does not fit.
+    """
+    from rcodsr.models.dino import backbone_names
+
+    path = base.directory / "model.safetensors"
+    tensors, expected = read_tensors(path), backbone.state_dict()
+    names = backbone_names(set(tensors), set(expected))
+    renamed = {name: tensors[key] for key, name in names.items()}
+    check_fit(path, renamed, expected)
+    backbone.load_state_dict(renamed)
+
+
 def _load(module: nn.Module, path: Path, rename: Callable[[str], str | None]) -> None:
     expected = module.state_dict()
     tensors: dict[str, Tensor] = {}

@@ -13,8 +13,11 @@
       unet_lora.safetensors   LoRA of the U-Net, and its conv_in
       vae_lora.safetensors    LoRA of the autoencoder's encoder
       vpim.safetensors, metric_estimator.safetensors
+      modulation.safetensors, degradation_estimator.safetensors    where the LoRA follows the picture's degradation
 
     README.md                 model card (not read)
+
+A LoRA that follows the picture cannot be merged; such variants are always adapters.
 
 Safetensors only, strict keys, shapes and finiteness. Weights are computed as float32 unless the runtime says otherwise.
 """
@@ -72,8 +75,10 @@ def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | Non
         card: contents of README.md.
 
     Raises:
+        UsageError: when the variant's LoRA cannot be merged.
         WeightsError: when a value is not finite or does not fit into float16.
     """
+    _require_mergeable(model.spec)
     tensors = {name: _for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
     _write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}), card)
 
@@ -103,19 +108,23 @@ def save_adapter(
     _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}), card)
 
 
-def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool = True) -> OneStepSR:
+def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool | None = None) -> OneStepSR:
     """Read a checkpoint into a model on the CPU, float32, in evaluation mode.
 
     Args:
         directory: the checkpoint.
         bases: of an adapter, what `read_config(directory).bases` names.
-        merge: fold the LoRA into the weights; False keeps the layers, for training.
+        merge: fold the LoRA into the weights; False keeps the layers, for training; None merges where that is possible.
 
     Raises:
+        UsageError: when merging is asked for and the variant's LoRA cannot be merged.
         WeightsError: when a file is missing or damaged, a key or shape does not fit, a value is not finite, or a base is not
             the one the adapter was trained on.
     """
     config = read_config(directory)
+    if merge:
+        _require_mergeable(config.spec)
+    merge = config.spec.mergeable if merge is None else merge
     model = _build(directory, config)
     if config.layout == "adapter":
         _load_adapter(model, directory, config, bases or {}, merge)
@@ -197,8 +206,15 @@ def _lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
 
 
 def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
-    """What an adapter checkpoint stores whole: VPIM's linear layer, or the embedding of a fixed prompt; the estimator."""
-    return {name: module for name, module in model.prompt.parts().items() if name != "vision"} | _estimator(model)
+    """What an adapter checkpoint stores whole: the prompt's own layer or embedding, the modulator, the estimator."""
+    prompt = {name: module for name, module in model.prompt.parts().items() if name != "vision"}
+    return prompt | model.modulator.parts() | _estimator(model)
+
+
+def _require_mergeable(spec: VariantSpec) -> None:
+    if not spec.mergeable:
+        cause = "cannot be merged: its LoRA depends on the picture's degradation"
+        raise UsageError(spec.name, cause, "keep it as an adapter")
 
 
 def read_config(directory: Path) -> CheckpointConfig:
@@ -216,6 +232,8 @@ def read_config(directory: Path) -> CheckpointConfig:
         spec, layout = VariantSpec.from_dict(config["variant"]), config["layout"]
         if layout not in {"merged", "adapter"}:
             raise ValueError(f"unknown layout {layout}")
+        if layout == "merged" and not spec.mergeable:
+            raise ValueError(f"{spec.name} cannot be merged: its LoRA depends on the picture's degradation")
         bases = {str(name): dict(files) for name, files in config.get("bases", {}).items()}
         return CheckpointConfig(spec, layout, bases, config.get("training", {}))
     except FileNotFoundError:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import torch
+
 from rcodsr.checkpoints.format import load_model, read_config
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve, resolve_base, silent
 from rcodsr.errors import UsageError
@@ -63,4 +65,18 @@ def _random(request: LoadRequest) -> LoadedWeights:
     if request.base_model is not None or request.revision is not None:
         raise UsageError("--weights", "random weights have no base and no revision", "leave --base-model and --revision out")
     name = f"random:{variant}:{int(seed or 0)}"
-    return LoadedWeights(random_model(VARIANTS[variant], int(seed or 0)), f"{name}@{sha256(name.encode()).hexdigest()[:12]}")
+    model = random_model(VARIANTS[variant], int(seed or 0))
+    if not model.spec.mergeable:
+        _add_random_lora(model, int(seed or 0))
+    return LoadedWeights(model, f"{name}@{sha256(name.encode()).hexdigest()[:12]}")
+
+
+def _add_random_lora(model: OneStepSR, seed: int) -> None:
+    """LoRA is part of what runs where it is never merged."""
+    from rcodsr.models.lora import add_lora
+
+    assert model.spec.lora is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        add_lora(model, model.spec.lora)
+    model.requires_grad_(False)

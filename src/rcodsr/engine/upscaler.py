@@ -207,7 +207,9 @@ class Upscaler:
         tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
         if options.tile is None and options.adaptive == "tile":
             tile = min(tile, _ADAPTIVE_TILE)
-        condition = self.model.condition(enlarged.to(self.runtime.device), torch.tensor([0], device=self.runtime.device))
+        device = self.runtime.device
+        later = torch.tensor([0], device=device)  # each tile brings its own timestep
+        condition = self.model.condition(enlarged.to(device), later, rgb[None].to(device))
         restored, grid = self._with_smaller_tiles(padded, condition, steering, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         color.match(restored, enlarged[0], options.color_fix or spec.color_fix)

@@ -10,7 +10,7 @@ import torch
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.metric_estimator import MetricEstimator
-from rcodsr.models.modulation import NoModulation
+from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulation
 from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
@@ -37,7 +37,7 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
             prompt=_prompt(spec),
             schedule=schedule,
             noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
-            modulator=NoModulation(),
+            modulator=_modulator(spec),
             metric_estimator=build_metric_estimator(spec),
         )
 
@@ -83,3 +83,9 @@ def _prompt(spec: VariantSpec) -> Prompt:
         return VisualPrompt(ClipVisionTower(prompt), prompt.image_side, prompt.width, prompt.context)
     tower = TinyVisionTower(prompt.tower_channels)
     return VisualPrompt(tower, prompt.image_side, prompt.tower_channels[-1], prompt.context)
+
+
+def _modulator(spec: VariantSpec) -> Modulator:
+    if spec.modulation is None or spec.lora is None or not isinstance(spec.autoencoder, KlSpec):
+        return NoModulation()
+    return DegradationModulation(spec.modulation, spec.lora, len(spec.autoencoder.widths), len(spec.unet.channels))

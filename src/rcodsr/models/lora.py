@@ -1,14 +1,17 @@
 """Low-rank adaptation (LoRA) of a base: where it goes, and how it is folded into the weights. Through peft.
 
-Placement is OSEDiff's, which RCOD_O inherits: 258 modules of the U-Net in three adapters, 32 modules of the autoencoder's
-encoder in one, and the U-Net's `conv_in` trained in full besides. The timestep embedding stays frozen.
+Placements, by `LoraSpec.placement`. The timestep embedding stays frozen in both, and the U-Net's `conv_in` is trained in full.
+
+- `osediff`, which RCOD_O inherits: 258 modules of the U-Net in three adapters, 32 of the autoencoder's encoder in one.
+- `s3diff`, which RCOD_S inherits: the same without the U-Net's `conv_in` (257) and the autoencoder's `quant_conv` (31), in one
+  adapter each.
 """
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -23,7 +26,10 @@ _RESNET = ("conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out")
 _TRANSFORMER = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 _SIDE = {"down_blocks": "encoder", "conv_in": "encoder", "up_blocks": "decoder", "conv_out": "decoder"}
 TRAINED_IN_FULL = ("conv_in",)
-"""Modules of the U-Net whose own weight and bias are trained, besides their LoRA."""
+"""Modules of the U-Net whose own weight and bias are trained, besides their LoRA where they have one."""
+
+
+_Placement: TypeAlias = Callable[[nn.Module], dict[str, list[str]]]
 
 
 def unet_adapters(unet: nn.Module, state: str = "default") -> dict[str, list[str]]:
@@ -45,6 +51,21 @@ def vae_adapters(autoencoder: nn.Module, state: str = "default") -> dict[str, li
     return {f"{state}_encoder": [name for name in names if name.split(".")[0] in {"encoder", "quant_conv"}]}
 
 
+def _s3diff_unet_adapters(unet: nn.Module) -> dict[str, list[str]]:
+    return {"default_all": [name for names in unet_adapters(unet).values() for name in names if name not in TRAINED_IN_FULL]}
+
+
+def _s3diff_vae_adapters(autoencoder: nn.Module) -> dict[str, list[str]]:
+    return {key: [name for name in names if name != "quant_conv"] for key, names in vae_adapters(autoencoder).items()}
+
+
+_PLACEMENTS: dict[str, tuple[_Placement, _Placement]] = {
+    "osediff": (unet_adapters, vae_adapters),
+    "s3diff": (_s3diff_unet_adapters, _s3diff_vae_adapters),
+}
+"""Of the generator's LoRA in the U-Net and in the autoencoder."""
+
+
 def _targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
     """Names of convolutions and linear layers that are, or end in a dot and, one of `endings`."""
     layers = (nn.Linear, nn.Conv2d, BaseTunerLayer)
@@ -53,13 +74,31 @@ def _targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
 
 
 def add_lora(model: OneStepSR, spec: LoraSpec) -> None:
-    """Give a base its generator LoRA, at first without effect (B = 0), and let only what RCOD_O trains require gradients."""
+    """Give a base its generator LoRA, at first without effect (B = 0), and let only what the paper trains require gradients."""
     model.requires_grad_(False)
-    inject(model.unet, unet_adapters(model.unet), spec.unet_rank, spec.alpha)
-    inject(model.autoencoder, vae_adapters(model.autoencoder), spec.vae_rank, spec.alpha)
+    unet, autoencoder = (place(module) for place, module in zip(_PLACEMENTS[spec.placement], _networks(model), strict=True))
+    inject(model.unet, unet, spec.unet_rank, spec.alpha)
+    inject(model.autoencoder, autoencoder, spec.vae_rank, spec.alpha)
     for name in TRAINED_IN_FULL:
-        model.unet.get_submodule(name).get_submodule("base_layer").requires_grad_(True)
+        _base_layer(model.unet, name).requires_grad_(True)
     model.prompt.get_submodule("linear").requires_grad_(True)
+    model.modulator.attach(_halves(model))
+
+
+def _networks(model: OneStepSR) -> tuple[nn.Module, nn.Module]:
+    return model.unet, model.autoencoder
+
+
+def _base_layer(module: nn.Module, name: str) -> nn.Module:
+    """A module by name, without the LoRA around it."""
+    layer = module.get_submodule(name)
+    return layer.get_submodule("base_layer") if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _halves(model: OneStepSR) -> dict[str, nn.Module]:
+    """The A of every LoRA layer by the layer's name."""
+    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
+    return {name: cast(Any, layer).lora_A[adapter] for name, layer in layers for adapter in _adapters(layer)}
 
 
 def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: float) -> None:
@@ -158,15 +197,16 @@ def merge_lora(module: nn.Module) -> None:
 
 def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "default") -> dict[str, Tensor]:
     """The tensors of a module that training changes: a state's LoRA, and the base weights of the modules named `in_full`."""
-    full = tuple(f"{name}.base_layer." for name in in_full)
+    names = "|".join(re.escape(name) for name in in_full)
+    full = re.compile(rf"({names})\.(base_layer\.)?(weight|bias)")
     lora = re.compile(rf"\.lora_[AB]\.{state}_")
-    return {key: value for key, value in module.state_dict().items() if lora.search(key) or key.startswith(full or ("\0",))}
+    return {key: value for key, value in module.state_dict().items() if lora.search(key) or full.fullmatch(key)}
 
 
 def parameter_counts(model: OneStepSR) -> dict[str, int]:
-    """Trainable parameters by kind, for a model with LoRA: unet_lora, vae_lora, conv_in, vpim.
+    """Trainable parameters by kind, for a model with LoRA: unet_lora, vae_lora, conv_in, vpim, and the modulator's.
 
-    Training adds a regulariser's LoRA, as large as `unet_lora`; inference needs the four alone.
+    RCOD_O's training adds a regulariser's LoRA, as large as `unet_lora`; inference needs the others alone.
     """
 
     def count(tensors: Iterable[Tensor]) -> int:
@@ -179,4 +219,5 @@ def parameter_counts(model: OneStepSR) -> dict[str, int]:
         "vae_lora": count(trained_state(model.autoencoder).values()),
         "conv_in": count(unet[key] for key in full),
         "vpim": count(torch.as_tensor(p) for p in model.prompt.get_submodule("linear").parameters()),
+        **model.modulator.parameter_counts(),
     }

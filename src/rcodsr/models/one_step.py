@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.diffusion.schedule import NoiseSchedule
+from rcodsr.images.resize import resize
 from rcodsr.models.modulation import Modulation, Modulator
 from rcodsr.variants import VariantSpec
 
@@ -132,14 +133,18 @@ class OneStepSR(nn.Module):
                 nn.Module.to(module, dtype)  # diffusers' own `to` logs a warning
         return self
 
-    def condition(self, x_l: Tensor, timestep: Tensor) -> Condition:
-        """Everything the U-Net is told about pictures, measured once before tiling.
+    def condition(self, x_l: Tensor, timestep: Tensor, lr: Tensor | None = None) -> Condition:
+        """Everything the networks are told about pictures, measured once before tiling.
 
         Args:
             x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1].
             timestep: shape (B,), int64.
+            lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; None where only `x_l` is at hand, which is then
+                reduced again and comes close.
         """
-        return Condition(timestep, self.prompt(x_l), self.modulator.measure(x_l))
+        if lr is None:
+            lr = resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:]))
+        return Condition(timestep, self.prompt(x_l), self.modulator.measure(lr))
 
     def encode(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] → latents, float32. Deterministic (posterior mode)."""
@@ -175,6 +180,7 @@ class OneStepSR(nn.Module):
 
     def forward(self, x_l: Tensor, condition: Condition) -> Tensor:
         """Encode, restore, decode: (B, 3, H, W) in [-1, 1] → the same shape, not clamped."""
+        condition = condition.expand(len(x_l))
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))
 

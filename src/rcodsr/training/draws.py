@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rcodsr.diffusion.grouping import regularizer_timestep
 
-_PURPOSES = ("timestep", "anywhere", "fidelity", "t_r", "eps_r", "t_diff", "eps_diff", "drop")
+_PURPOSES = ("timestep", "anywhere", "fidelity", "t_r", "eps_r", "t_diff", "eps_diff", "drop", "augment")
 _STREAMS = {name: number for number, name in enumerate(_PURPOSES)}
 
 
@@ -28,6 +28,10 @@ class Draws:
     def uniform(self, purpose: str) -> Tensor:
         """One number in [0, 1) per sample: shape (B,)."""
         return self._each(purpose, lambda generator: torch.rand((), generator=generator))
+
+    def uniforms(self, purpose: str, count: int) -> Tensor:
+        """Several numbers in [0, 1) per sample: shape (B, count)."""
+        return self._each(purpose, lambda generator: torch.rand(count, generator=generator))
 
     def integers(self, purpose: str, low: int, high: int) -> Tensor:
         """One integer from `low` to `high`, both included, per sample: shape (B,), int64."""

@@ -1,5 +1,7 @@
 """Losses as pure functions. Per-sample losses return shape (B,), so that each sample can be weighted by its timestep."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,6 +82,16 @@ def generator_hinge(fake: Tensor) -> Tensor:
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of the discriminator per sample: mean max(0, 1 − D(real)) + mean max(0, 1 + D(fake)). → (B,)."""
     return F.relu(1 - real).mean((1, 2, 3)) + F.relu(1 + fake).mean((1, 2, 3))
+
+
+def cross_entropy(scores: Sequence[Tensor], real: bool) -> Tensor:
+    """Binary cross entropy of a multi-level discriminator, summed over its heads, per sample: logits (B, n) each → (B,).
+
+    "Real" is asked for with 0.8, as S3Diff does, from the discriminator and from the generator alike; "fake" with 0.
+    """
+    target = 0.8 if real else 0.0
+    terms = [F.binary_cross_entropy_with_logits(s, torch.full_like(s, target), reduction="none").mean(1) for s in scores]
+    return torch.stack(terms).sum(0)
 
 
 def realism_weight(t: Tensor, first: int, last: int) -> Tensor:

@@ -1,17 +1,21 @@
-"""What judges the generator besides the data loss and learns beside it: distillation, or a patch discriminator (ours)."""
+"""What judges the generator besides the data loss and learns beside it: distillation, or a discriminator (S3Diff's, ours)."""
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.training.augment import augment
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import discriminator_hinge, distillation, generator_hinge
-from rcodsr.training.recipe import Phase
+from rcodsr.training.losses import cross_entropy, discriminator_hinge, distillation, generator_hinge
+from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.teachers import Teachers
+
+if TYPE_CHECKING:
+    from rcodsr.models.dino import DinoDiscriminator
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,17 @@ Facts = dict[str, Tensor]
 """Scalars worth watching, by name."""
 
 
+@dataclass(frozen=True)
+class Rates:
+    """How AdamW changes a judge."""
+
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+    """0 does not clip."""
+    rate: float
+
+
 class Objective(Protocol):
     """A judge of the generator that learns beside it."""
 
@@ -67,6 +82,10 @@ class Objective(Protocol):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The judge's parameters by name."""
+        ...
+
+    def rates(self, recipe: Recipe) -> Rates:
+        """How they learn."""
         ...
 
     def buffers(self) -> dict[str, Tensor]:
@@ -130,6 +149,10 @@ class VsdObjective:
         """φ′."""
         return self.teachers.trained()
 
+    def rates(self, recipe: Recipe) -> Rates:
+        """As the generator, at a learning rate of its own."""
+        return Rates(recipe.betas, recipe.weight_decay, recipe.clip, recipe.regularizer_rate)
+
     def buffers(self) -> dict[str, Tensor]:
         """None."""
         return {}
@@ -168,6 +191,59 @@ class AdversarialObjective:
         """The discriminator."""
         return dict(self.discriminator.named_parameters())
 
+    def rates(self, recipe: Recipe) -> Rates:
+        """Faster than the generator, and with little momentum."""
+        return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
+
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
         return dict(self.discriminator.named_buffers())
+
+
+class DinoObjective:
+    """S3Diff's discriminator on a frozen DINO, with binary cross entropy at every level.
+
+    Args:
+        discriminator: pictures → logits of its heads.
+        augmented: change what it sees by colour, shift and cutout.
+    """
+
+    name = "adversarial"
+    acts_on_latents = False
+
+    def __init__(self, discriminator: "DinoDiscriminator", augmented: bool = True) -> None:
+        self.discriminator = discriminator
+        self.augmented = augmented
+
+    def weight(self, phase: Phase) -> float:
+        """The phase's weight of the discriminator; S3Diff's is 0.5."""
+        return phase.adversarial
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """x̂_H should look real, to heads that are frozen meanwhile: S3Diff lets this gradient into them."""
+        self.discriminator.heads.requires_grad_(False)
+        loss = made.weight.square() * cross_entropy(self._scores(made.picture, made), real=True)
+        self.discriminator.heads.requires_grad_(True)
+        return loss, {}
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """Half for the real pictures, half for the generated ones."""
+        real, fake = self._scores(made.target, made), self._scores(made.picture, made)
+        return 0.5 * (cross_entropy(real, real=True) + cross_entropy(fake, real=False))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The heads."""
+        return dict(self.discriminator.heads.named_parameters())
+
+    def rates(self, recipe: Recipe) -> Rates:
+        """As the generator, at a learning rate of its own."""
+        return Rates(recipe.betas, recipe.weight_decay, recipe.clip, recipe.discriminator_rate)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The singular vectors of spectral normalisation."""
+        return dict(self.discriminator.heads.named_buffers())
+
+    def _scores(self, picture: Tensor, made: Generated) -> list[Tensor]:
+        shown = picture.float().clamp(-1, 1)
+        out: list[Tensor] = self.discriminator(augment(shown, made.draws) if self.augmented else shown)
+        return out

@@ -36,12 +36,13 @@ class Phase:
     learning_rate: tuple[float, float]
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
+    pixel_weight: float = 1.0
     perceptual: float = 0.0
     """λ1, weight of the recipe's perceptual distance."""
     vsd: float = 0.0
     """λ2, weight of variational score distillation (L_reg)."""
     adversarial: float = 0.0
-    """Weight of the patch discriminator."""
+    """Weight of the recipe's discriminator."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     fidelity_share: float = 0.0
@@ -55,7 +56,7 @@ class Phase:
         rates = self.learning_rate
         _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        weights = (self.perceptual, self.vsd, self.adversarial, self.mesh, self.fidelity_share)
+        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.mesh, self.fidelity_share)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
 
 
@@ -82,6 +83,8 @@ class Recipe:
     """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
     generator: str | None = None
     """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
+    estimator_weights: Path | None = None
+    """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
     fit: bool = False
     """Standardise the latents and fit the grouping's bounds before the first step."""
 
@@ -111,6 +114,10 @@ class Recipe:
     """Steps over which the learning rate rises."""
     regularizer_rate: float = 2e-5
     """Learning rate of φ′."""
+    discriminator: Literal["patch", "dino"] = "patch"
+    """Ours for variants from scratch, or S3Diff's on a frozen DINO."""
+    dino_weights: str | None = None
+    """Directory or repository in the place of DINO's; `random:0` for its shapes with random weights."""
     discriminator_rate: float = 4e-4
     accumulate: int = 1
     """Batches per step."""
@@ -152,6 +159,7 @@ class Recipe:
         _require(bool(self.phases), "phases", "at least one [[phases]] table")
         _require(self.dtype in {"fp32", "bf16"}, "dtype", "fp32 or bf16")
         _require(self.perceptual in PERCEPTUAL, "perceptual", f"one of {', '.join(PERCEPTUAL)}")
+        _require(self.discriminator in {"patch", "dino"}, "discriminator", "patch or dino")
         _require(self.vsd_prompt in {"visual", "text"}, "vsd_prompt", "visual or text")
         self._check_losses()
 
@@ -165,6 +173,8 @@ class Recipe:
         if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.prior is None:
             remedy = 'train a prior with stage = "prior", then add prior=DIRECTORY'
             raise UsageError("vsd", f"{self.variant.name} has no base to distil from", remedy)
+        if any(phase.vsd for phase in self.phases) and self.variant.modulation is not None:
+            raise UsageError("vsd", f"{self.variant.name} distils nothing, its judge is a discriminator", "set vsd = 0")
 
     def settings(self, step: int) -> dict[str, Any]:
         """What has decided a run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
@@ -190,6 +200,8 @@ _FREE_TO_CHANGE = (
         "generator",
         "base_model",
         "perceptual_weights",
+        "estimator_weights",
+        "dino_weights",
     ),  # may lie elsewhere on another machine
     *("device", "workers", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
 )

@@ -12,7 +12,7 @@ from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
-_PATHS = ("photos", "lr", "output", "perceptual_weights", "prior", "validation")
+_PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")
 
 
 def find_recipe(name: str) -> Path:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.bases import load_bases, load_dino
 from rcodsr.checkpoints.format import load_model, read_config
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve, resolve_base
+from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
 from rcodsr.models.build import build_metric_estimator, build_model, random_model
@@ -18,7 +19,7 @@ from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.training.metric_trainer import MetricTrainer
-from rcodsr.training.objectives import AdversarialObjective, Objective, VsdObjective
+from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, VsdObjective
 from rcodsr.training.perceptual import build_perceptual
 from rcodsr.training.prior_trainer import PriorTrainer
 from rcodsr.training.processes import Processes
@@ -94,6 +95,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
         model = build_model(spec)
         load_bases(model, bases)
     _start_prompt(model, recipe, bases)
+    _start_estimator(model, recipe)
     if spec.lora is None:
         return model.requires_grad_(True)
     from rcodsr.models.lora import add_lora
@@ -123,10 +125,22 @@ def build_trainer(
     if any(phase.vsd for phase in recipe.phases):
         objectives.append(_distillation(recipe, model, bases, processes.device))
     if any(phase.adversarial for phase in recipe.phases):
-        discriminator = PatchDiscriminator().to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        objectives.append(AdversarialObjective(discriminator))
+        objectives.append(_discriminator(recipe, processes.device))
     perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
     return GeneratorTrainer(recipe, model, objectives, perceptual, processes)
+
+
+def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
+    if recipe.discriminator == "patch":
+        patch = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return AdversarialObjective(patch)
+    from rcodsr.models.dino import DinoDiscriminator
+
+    dino = DinoDiscriminator()
+    source = recipe.dino_weights or recipe.base_model
+    if not (source or "").startswith("random:"):
+        load_dino(dino.backbone, resolve_base("dino-vitb16", recipe.dino_weights))
+    return DinoObjective(dino.to(device))
 
 
 def _distillation(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> VsdObjective:
@@ -158,6 +172,17 @@ def _start_prompt(model: OneStepSR, recipe: Recipe, bases: Mapping[str, Resolved
             prompt.linear.bias.copy_(_text(recipe, "", model, bases).mean((0, 1)))
 
 
+def _start_estimator(model: OneStepSR, recipe: Recipe) -> None:
+    """Read the frozen degradation estimator, where the variant has one and its base is real."""
+    estimator = model.modulator.parts().get("degradation_estimator")
+    if estimator is None or _random_seed(recipe) is not None:
+        return
+    if recipe.estimator_weights is None:
+        remedy = "add estimator_weights=FILE.safetensors (docs/training.md says where it comes from)"
+        raise UsageError("estimator_weights", f"not given, but {model.spec.name} needs them", remedy)
+    load_strictly(estimator, recipe.estimator_weights)
+
+
 def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> Tensor:
     """Embedding of a text by the base's encoder; a seeded stand-in where the base itself is random."""
     seed = _random_seed(recipe)
@@ -185,7 +210,7 @@ def checkpoint_activations(model: OneStepSR) -> None:
 
     from torch.utils.checkpoint import checkpoint
 
-    again = partial(checkpoint, use_reentrant=False)
+    again = partial(checkpoint, use_reentrant=False, context_fn=model.modulator.again)
     for network in (model.unet, model.autoencoder):
         for module in network.modules():
             if hasattr(module, "gradient_checkpointing"):

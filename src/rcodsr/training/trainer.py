@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
-from rcodsr.models.one_step import OneStepSR
+from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.training.draws import Draws
 from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, realism_weight
 from rcodsr.training.objectives import Facts, Generated, Objective
@@ -62,12 +62,8 @@ class GeneratorTrainer:
         self.average = Average(self.trained, recipe.ema) if recipe.ema else None
 
     def _judge_optimizer(self, objective: Objective) -> Optimizer:
-        recipe = self.recipe
-        if objective.name == "adversarial":
-            return Optimizer(objective.trained(), (0.5, 0.99), 1e-2, 0.0, self.processes, recipe.discriminator_rate)
-        return Optimizer(
-            objective.trained(), recipe.betas, recipe.weight_decay, recipe.clip, self.processes, recipe.regularizer_rate
-        )
+        rates = objective.rates(self.recipe)
+        return Optimizer(objective.trained(), rates.betas, rates.weight_decay, rates.clip, self.processes, rates.rate)
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
         """One update of θ, then one of everything that learns beside it (Algorithm 1, lines 5 to 19).
@@ -107,15 +103,18 @@ class GeneratorTrainer:
         """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
         model = self.model
         x_l, x_h = upsample(batch.lr, model.spec.scale), 2 * batch.hr - 1
-        z_l = model.encode(2 * x_l - 1)
-        metric = self._metric(z_l, x_l, x_h)
-        t = self._timesteps(metric, batch.draws, phase)
-        condition = model.condition(x_l, t)
-        z = model.restore(z_l, condition)
+        modulation = model.modulator.measure(batch.lr)
+        with model.modulator.using(modulation):
+            z_l = model.encode(2 * x_l - 1)
+            metric = self._metric(z_l, x_l, x_h)
+            t = self._timesteps(metric, batch.draws, phase)
+            condition = Condition(t, model.prompt(x_l), modulation)
+            z = model.restore(z_l, condition)
+            picture = model.decode(z)
         if z.requires_grad:
             z.retain_grad()
         weight = realism_weight(t, *self._ends()) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
-        made = Generated(z, model.decode(z), x_h, x_l, t, condition.tokens, weight, batch.draws)
+        made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, batch.draws)
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
@@ -167,6 +166,7 @@ class GeneratorTrainer:
         else:
             pixel = charbonnier(picture, target)
             loss = pixel * (1 - 0.5 * w) + low_frequency(picture, target) * w if self.recipe.weight_by_timestep else pixel
+        loss = phase.pixel_weight * loss
         facts = {"pixel": pixel.mean()}
         if phase.mesh:
             repeated = mesh(picture, target, self.model.spec.scale)

@@ -1,0 +1,133 @@
+"""S3Diff's discriminator: what it sees, who learns from whom, and the published file it reads."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rcodsr.checkpoints.bases import load_dino
+from rcodsr.checkpoints.resolve import ResolvedWeights
+from rcodsr.errors import WeightsError
+from rcodsr.models.dino import DinoDiscriminator, DinoSpec
+from rcodsr.training.augment import augment
+from rcodsr.training.draws import Draws
+from rcodsr.training.losses import cross_entropy
+from rcodsr.training.objectives import DinoObjective, Generated
+
+SMALL = DinoSpec(image_side=32, patch=8, width=16, layers=3, heads=2, levels=(0, 1), hidden=8)
+
+
+def _made(picture: Tensor) -> Generated:
+    zeros = torch.zeros(2, 1, 1, 1)
+    target, timestep = torch.rand_like(picture) * 2 - 1, torch.tensor([250, 750])
+    return Generated(zeros, picture, target, target, timestep, torch.zeros(2, 1, 1), torch.ones(2), Draws(0, (4, 5)))
+
+
+def test_the_real_shape_is_dinos() -> None:
+    with torch.device("meta"):
+        dino = DinoDiscriminator()
+        scores = dino(torch.rand(2, 3, 512, 512))
+    assert sum(p.numel() for p in dino.backbone.parameters()) == 85_798_656  # ViT-B/16 without pooler and classifier
+    assert [tuple(s.shape) for s in scores] == [(2, 49), (2, 49), (2, 1)]
+    assert {n.partition(".")[0] for n, p in dino.named_parameters() if p.requires_grad} == {"heads"}
+
+
+def test_levels_are_outputs_of_their_blocks() -> None:
+    dino = DinoDiscriminator(SMALL).eval()
+    blocks = [m for m in dino.backbone.modules() if type(m).__name__ == "ViTLayer"]
+    outputs: list[Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda m, i, out: outputs.append(out[0] if isinstance(out, tuple) else out))
+    with torch.no_grad():
+        scores = dino(torch.rand(2, 3, 48, 40) * 2 - 1)
+        for level, head, seen in zip(SMALL.levels, dino.heads, scores, strict=False):
+            patches = outputs[level][:, 1:].transpose(1, 2).reshape(2, 16, 4, 4)
+            torch.testing.assert_close(head(patches).flatten(1), seen)
+
+
+def test_cross_entropy_by_hand() -> None:
+    """Logit 0 costs ln 2 whatever is asked for; "real" is best at probability 0.8."""
+    zeros = [torch.zeros(2, 4), torch.zeros(2, 1)]
+    torch.testing.assert_close(cross_entropy(zeros, real=False), torch.full((2,), 2 * 0.6931472))
+    best = torch.tensor([[1.3862944]], requires_grad=True)  # ln (0.8 / 0.2)
+    cross_entropy([best], real=True).sum().backward()
+    assert best.grad is not None
+    assert best.grad.abs().max() < 1e-6
+
+
+def test_gradients_stay_on_their_side() -> None:
+    objective = DinoObjective(DinoDiscriminator(SMALL))
+    picture = (torch.rand(2, 3, 32, 32) * 2 - 1).requires_grad_()
+    made = _made(picture)
+    term, _ = objective.generator_term(made)
+    assert term.shape == (2,)
+    term.mean().backward()
+    assert picture.grad is not None
+    assert all(picture.grad[i].any() for i in range(2))
+    assert all(p.grad is None for p in objective.discriminator.parameters())
+    picture.grad = None
+    objective.own_loss(made.detached()).mean().backward()
+    assert picture.grad is None
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.trained().values())
+    assert all(p.grad is None for p in objective.discriminator.backbone.parameters())
+    assert all(p.requires_grad for p in objective.trained().values())
+
+
+def test_the_heads_learn_to_tell_apart() -> None:
+    objective = DinoObjective(DinoDiscriminator(SMALL), augmented=False)
+    made = _made(torch.zeros(2, 3, 32, 32))
+    optimizer = torch.optim.AdamW(objective.trained().values(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = objective.own_loss(made).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_augmentation_is_each_samples_own_and_differentiable() -> None:
+    x = (torch.rand(3, 3, 32, 48) * 2 - 1).requires_grad_()
+    whole = augment(x, Draws(1, (7, 8, 9)))
+    assert whole.shape == x.shape
+    assert torch.equal(augment(x[1:2], Draws(1, (8,))), whole[1:2])
+    assert not torch.equal(augment(x, Draws(2, (7, 8, 9))), whole)
+    blank = (whole == 0).all(1).flatten(1).float().mean(1)
+    assert ((blank > 0.05) & (blank < 0.6)).all()  # the hole, in part outside, and what a shift brings in
+    whole.sum().backward()
+    assert x.grad is not None
+    assert x.grad.any()
+
+
+def _as_published(dino: DinoDiscriminator) -> dict[str, Tensor]:
+    old = {
+        r"^layers\.": "encoder.layer.",
+        r"\.attention\.(q|k|v)_proj\.": lambda m: f".attention.attention.{ {'q': 'query', 'k': 'key', 'v': 'value'}[m[1]] }.",
+        r"\.attention\.o_proj\.": ".attention.output.dense.",
+        r"\.mlp\.fc1\.": ".intermediate.dense.",
+        r"\.mlp\.fc2\.": ".output.dense.",
+    }
+    tensors = {}
+    for key, value in dino.backbone.state_dict().items():
+        for pattern, name in old.items():
+            key = re.sub(pattern, name, key)  # type: ignore[call-overload]
+        tensors[key] = torch.randn_like(value)
+    return tensors
+
+
+def test_the_published_file_is_read_strictly(tmp_path: Path) -> None:
+    dino = DinoDiscriminator(SMALL)
+    tensors = _as_published(dino)
+    assert "encoder.layer.2.attention.attention.query.weight" in tensors
+    base = ResolvedWeights("dino-vitb16", tmp_path, {})
+    save_file({**tensors, "pooler.dense.weight": torch.ones(1)}, tmp_path / "model.safetensors")
+    load_dino(dino.backbone, base)
+    expected = [v for k, v in tensors.items() if k.endswith("0.intermediate.dense.bias")]
+    assert any(torch.equal(p, expected[0]) for p in dino.backbone.parameters())
+    save_file({**tensors, "surprise": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="unexpected surprise"):
+        load_dino(dino.backbone, base)
