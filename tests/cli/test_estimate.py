@@ -19,6 +19,7 @@ from tests.conftest import RunCli
 def desk(photo: Image.Image, tmp_path: Path, small_spec: VariantSpec) -> Path:
     spec = replace(small_spec, metric_estimator=MetricSpec(window=32, features=8, hidden=8))
     save_model(tmp_path / "weights", build_model(spec))
+    save_model(tmp_path / "plain", build_model(small_spec))
     for i, name in enumerate(("a.png", "b.png", "c.png")):
         for folder, side in (("lr", 16), ("hr", 64)):
             (tmp_path / folder).mkdir(exist_ok=True)
@@ -71,7 +72,7 @@ def test_a_bad_picture_does_not_stop_the_others(desk: Path, run_cli: RunCli) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("lr",), 2, "no degradation estimator"),
+        (("lr", "--weights", "plain"), 2, "no degradation estimator"),
         (("empty", "--weights", "weights"), 6, "no pictures found"),
         (("@nowhere.txt", "--weights", "weights"), 1, "cannot be read"),
         (("lr", "--weights", "weights", "--gt", "empty"), 2, "no ground truth for"),
@@ -95,3 +96,14 @@ def test_the_estimate_runs_neither_the_u_net_nor_the_decoder(desk: Path) -> None
         "sys.exit(app.run(['estimate', 'lr', '--weights', 'weights']))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True).returncode == 0
+
+
+def test_the_embedded_weights_decide_by_themselves(photo: Image.Image, tmp_path: Path, run_cli: RunCli) -> None:
+    (tmp_path / "dir").mkdir()
+    photo.resize((48, 40)).save(tmp_path / "dir" / "a.png")
+    done = run_cli("upscale", "dir/", "--adaptive", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[0])
+    assert result["timestep"] in {250, 500, 750}
+    assert -1 <= result["similarity"] <= 1
+    assert f"timestep {result['timestep']}, similarity" in done.stderr

@@ -322,7 +322,6 @@ def test_memory_that_never_suffices_has_its_own_code(picture: Path) -> None:
     [
         (["-r", "50"], ["--realism", "did you mean 0.5"]),
         (["-r", "lots"], ["--realism", "fidelity"]),
-        (["-a"], ["-a", "no degradation estimator", "-r"]),
         (["-a", "-r", "1"], ["contradicts"]),
         (["-t", "many"], ["--tile"]),
         (["-s", "0"], ["--scale"]),

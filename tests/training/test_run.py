@@ -281,7 +281,7 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     Run(finished, _silent).go()
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
-    settings = {"stage": "estimator", "generator": str(weights), "fit": False, "ema": 0.0, "grouped_share": 1.0}
+    settings = {"stage": "estimator", "generator": str(weights), "fit": True, "ema": 0.0, "grouped_share": 1.0}
     run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", **settings), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"

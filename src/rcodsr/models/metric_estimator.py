@@ -6,13 +6,17 @@ from torch import Tensor, nn
 
 from rcodsr.variants import MetricSpec
 
+_QUANTILES = (0.5, 0.9, 0.99)
+_STATISTICS = 4 + len(_QUANTILES)
+
 
 class MetricEstimator(nn.Module):
     """Regresses M_L, Eq. (6), from z_L and from what another network sees in the picture.
 
     The paper feeds "a simple MLP" with z_L and the last layer of a degradation estimator (RCOD_S); where there is none, the
-    vision tower's class token takes its place. z_L enters by each channel's mean and spread, and pooled to a small grid, so
-    that any size of picture works.
+    vision tower's class token takes its place. z_L enters by statistics of each channel, so that any size of picture works:
+    mean, spread, quantiles of its amplitude (noise fills the middle, edges the top), and the correlation of neighbours (noise
+    has none, blur much); and pooled to a small grid where the latents are learned.
 
     Args:
         spec: widths.
@@ -21,12 +25,16 @@ class MetricEstimator(nn.Module):
     """
 
     keeps_float32 = True
+    center: Tensor
+    scale: Tensor
 
     def __init__(self, spec: MetricSpec, latent_channels: int, bounded: bool) -> None:
         super().__init__()
         self.pool = spec.pool
         self.bounded = bounded
-        wide = latent_channels * (2 + spec.pool**2) + spec.features
+        wide = latent_channels * (_STATISTICS + spec.pool**2) + spec.features
+        self.register_buffer("center", torch.zeros(wide))
+        self.register_buffer("scale", torch.ones(wide))
         self.layers = nn.Sequential(nn.Linear(wide, spec.hidden), nn.SiLU(), nn.Linear(spec.hidden, 1))
 
     def forward(self, z_l: Tensor, features: Tensor) -> Tensor:
@@ -39,10 +47,27 @@ class MetricEstimator(nn.Module):
         Returns:
             Shape (B,), float32: in [-1, 1] for cosine, at most 0 for distances.
         """
+        out: Tensor = self.layers((self._seen(z_l, features) - self.center) / self.scale).squeeze(1)
+        return torch.tanh(out) if self.bounded else -F.softplus(out)
+
+    def fit(self, z_l: Tensor, features: Tensor) -> None:
+        """Standardise what is seen by its mean and spread over a sample of pictures; arguments as `forward`."""
+        seen = self._seen(z_l, features)
+        self.center.copy_(seen.mean(0))
+        self.scale.copy_(seen.std(0).clamp(min=1e-2))
+
+    def _seen(self, z_l: Tensor, features: Tensor) -> Tensor:
         z = z_l.float()
-        spread = z.std((2, 3)).clamp(min=1e-4).log()
-        seen = [z.mean((2, 3)), spread, features.float()]
+        seen = [_statistics(z), features.float()]
         if self.pool:
             seen.append(F.adaptive_avg_pool2d(z, self.pool).flatten(1))
-        out: Tensor = self.layers(torch.cat(seen, 1)).squeeze(1)
-        return torch.tanh(out) if self.bounded else -F.softplus(out)
+        return torch.cat(seen, 1)
+
+
+def _statistics(z: Tensor) -> Tensor:
+    """What the channels of latents (B, C, h, w) are like: (B, 7 C), each of order one."""
+    energy = z.square().mean((2, 3)) + 1e-4
+    quantiles = z.abs().flatten(2).quantile(z.new_tensor(_QUANTILES), dim=2).add(1e-3).log()
+    across = (z[..., 1:] * z[..., :-1]).sum((2, 3)) / z[0, 0].numel() / energy
+    down = (z[..., 1:, :] * z[..., :-1, :]).sum((2, 3)) / z[0, 0].numel() / energy
+    return torch.cat((z.mean((2, 3)), 0.5 * energy.log(), *quantiles, across, down), 1)

@@ -230,10 +230,15 @@ class Run:
         return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, zoom, self.lr, in_workers)
 
     def _fit(self, model: OneStepSR) -> None:
-        """Standardise the latents and set the grouping's bounds so that the groups start with equal shares."""
+        """Standardise what a metric estimator sees; or the latents, with bounds that give the groups equal shares."""
         pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
         (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
         hr, lr = batch.pairs()
+        if model.metric_estimator is not None:
+            with torch.no_grad():
+                x_l = upsample(lr, model.spec.scale)
+                model.metric_estimator.fit(model.encode(2 * x_l - 1), model.prompt.look(x_l))
+            return
         if isinstance(model.autoencoder, WaveletAutoencoder):
             model.autoencoder.fit(2 * hr - 1)
         with torch.no_grad():

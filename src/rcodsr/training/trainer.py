@@ -210,6 +210,9 @@ class GeneratorTrainer:
         """Everything that training changes, by name: what a saved state holds besides the optimisers."""
         found: dict[str, Tensor] = {f"model/{name}": parameter for name, parameter in self.trained.items()}
         found |= {f"model/{name}": buffer for name, buffer in self.model.autoencoder.named_buffers(prefix="autoencoder")}
+        if self.model.metric_estimator is not None:
+            estimator = self.model.metric_estimator.named_buffers(prefix="metric_estimator")
+            found |= {f"model/{name}": buffer for name, buffer in estimator}
         for objective in self.objectives:
             judge = objective.trained() | objective.buffers()
             found |= {f"{objective.name}/{name}": tensor for name, tensor in judge.items()}
