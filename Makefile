@@ -9,14 +9,15 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## enlarge a photo at three realism levels
 	$(BIN)/python tools/demo.py demo
 
-test: check  ## lint, types, import order, tests
+test: check  ## lint, types, import order, safety, tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: $(READY)  ## lint, types, import order
+check: $(READY)  ## lint, types, import order, nothing that runs foreign code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/check_imports.py
+	$(BIN)/python tools/check_safety.py
 
 format: $(READY)  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

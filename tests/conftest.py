@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,15 @@ from rcodsr.variants import (
     VariantSpec,
     WaveletSpec,
 )
+
+
+def shake(parameters: Iterable[nn.Parameter], by: float) -> None:
+    """Give what is trained values that matter: LoRA alone starts without effect."""
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=by)
+
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -118,10 +127,7 @@ def small_s_model(small_s_spec: VariantSpec) -> OneStepSR:
     model = build_model(small_s_spec).eval()
     assert small_s_spec.lora is not None
     add_lora(model, small_s_spec.lora)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    shake(model.parameters(), by=0.1)
     return model
 
 
@@ -179,10 +185,7 @@ def adapter_checkpoint(small_sd_spec: VariantSpec, bases: dict[str, ResolvedWeig
     load_bases(model, bases)
     assert small_sd_spec.lora is not None
     add_lora(model, small_sd_spec.lora)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    shake(model.parameters(), by=0.05)
     directory = tmp_path / "adapter"
     save_adapter(directory, model, bases)
     return directory

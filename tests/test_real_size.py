@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
@@ -24,6 +23,7 @@ from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.models.build import random_model
 from rcodsr.models.lora import add_lora
 from rcodsr.variants import RCOD_O
+from tests.conftest import shake
 from tests.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.huge
@@ -86,10 +86,7 @@ def _publish(hub: LoopbackHub, directory: Path) -> None:
     bases = {name: _local(name, contents, directory) for name, contents in files.items()}
     assert RCOD_O.lora is not None
     add_lora(model, RCOD_O.lora)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.01)
+    shake(model.parameters(), by=0.01)
     save_adapter(directory / "adapter", model, bases)
     hub.add("somebody/rcod-o", {path.name: path.read_bytes() for path in (directory / "adapter").iterdir()})
 

@@ -1,13 +1,24 @@
 """`python -m rcodsr` and the `rcodsr` command."""
 
+import os
 import sys
 
-from rcodsr.cli.app import run
+from rcodsr.cli import stopping
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run())
+    try:
+        stopping.install()
+        if sys.stderr is None:  # closed (2>&-): or the next file that is opened would take its place, and its lines
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        from rcodsr.cli.app import run
+
+        code = run()
+    except stopping.Stopped as stopped:
+        stopping.ignore()
+        code = stopped.exit_code
+    sys.exit(code)
 
 
 if __name__ == "__main__":

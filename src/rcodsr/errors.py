@@ -83,6 +83,17 @@ class NoInputError(RcodsrError):
 
 
 class OutputError(RcodsrError):
-    """An output cannot be written (full, read-only, not a folder)."""
+    """An output cannot be written (full, read-only, not a folder).
+
+    Args:
+        subject: the output.
+        cause: what happened.
+        remedy: what to do about it.
+        lasting: whether any other output would fail as well; False for a name too long, a folder in its place.
+    """
 
     exit_code = 7
+
+    def __init__(self, subject: object, cause: str, remedy: str = "", lasting: bool = True) -> None:
+        super().__init__(subject, cause, remedy)
+        self.lasting = lasting

@@ -9,49 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, get_args
 
 from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, LEVELS, ColorFix, realism_hint
 from rcodsr.errors import UsageError
+from rcodsr.spec import Spec
 
-MetricKind = Literal["cosine", "l1", "mse"]
-
-
-class Spec:
-    """Reading and writing of the nested spec dataclasses as plain dictionaries."""
-
-    kind: ClassVar[str] = ""
-    """Tells the alternatives of a field apart, where it has any."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON-ready dictionaries and lists."""
-        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {"kind": self.kind, **values} if self.kind else values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build the spec from a dictionary; lists become tuples, nested dictionaries nested specs.
-
-        Raises:
-            KeyError: on a key or a kind the spec does not have.
-        """
-        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
-        if unknown:
-            raise KeyError(f"unknown {cls.__name__} keys: {', '.join(unknown)}")
-        return cls(**{name: _rich(value, _NESTED.get((cls.__name__, name))) for name, value in values.items()})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _rich(value: Any, alternatives: dict[str, type[Spec]] | None) -> Any:
-    if alternatives is None or value is None:
-        return tuple(value) if isinstance(value, list) else value
-    values = dict(value)
-    return alternatives[values.pop("kind", "")].from_dict(values)
+MetricKind = Literal["cosine", "channel-cosine", "l1", "mse"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +35,7 @@ class GroupingSpec(Spec):
     metric_max: float = 1.0
     """M_L at and above which a picture falls into the group of the smallest timestep."""
     metric: MetricKind = "cosine"
-    """Distance of Eq. (6); the paper's choice is cosine similarity."""
+    """Distance of Eq. (6); the paper's choice is cosine similarity over all entries."""
     metric_encoder: Literal["trained", "frozen"] = "trained"
     """Which encoder Eq. (6) sees: the one being trained, as Algorithm 1 writes, or the base's, whose M_L does not drift."""
     continuous: bool = False
@@ -85,12 +49,17 @@ class GroupingSpec(Spec):
         """
         if self.n < 1 or self.k < 1 or self.n * self.k > LAST_TIMESTEP + 1:
             raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep n·k at 1000 or below")
-        if self.metric not in {"cosine", "l1", "mse"} or self.metric_encoder not in {"trained", "frozen"}:
+        if self.metric not in get_args(MetricKind) or self.metric_encoder not in {"trained", "frozen"}:
             raise UsageError("grouping", f"unknown metric '{self.metric}' or metric_encoder '{self.metric_encoder}'")
         if not self.metric_min < self.metric_max:
             raise UsageError(
                 "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
             )
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The groups' timesteps, from fidelity to realism: k, 2k, …, n·k, at most 999."""
+        return tuple(min(LAST_TIMESTEP, self.k * i) for i in range(1, self.n + 1))
 
     def realism_timestep(self, realism: float) -> int:
         """Timestep of a realism value: 0 → k, 1 → n·k, linear between, at most 999.
@@ -225,12 +194,16 @@ class ClipSpec(Spec):
 
 @dataclass(frozen=True)
 class TextSpec(Spec):
-    """A fixed text prompt, its embedding stored in the checkpoint; for models without VPIM. No text encoder runs."""
+    """A fixed text prompt, for models without VPIM. Its embedding is computed once; no text encoder runs per picture."""
 
     kind: ClassVar[str] = "text"
     tokens: int = 77
     context: int = 1024
     """Width of the embedding the U-Net attends to."""
+    text: str | None = None
+    """What an adapter asks of its base's text encoder; None where the checkpoint stores the embedding itself."""
+    negative: str | None = None
+    """What guidance points away from, for weights that were made to be guided."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +214,7 @@ class LoraSpec(Spec):
     vae_rank: int = 4
     alpha: float = 8.0
     """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
-    placement: Literal["osediff", "s3diff"] = "osediff"
+    placement: Literal["osediff", "s3diff", "pisa-sr"] = "osediff"
     """Which modules are adapted (see `models.lora`)."""
 
     def __post_init__(self) -> None:
@@ -250,10 +223,10 @@ class LoraSpec(Spec):
         Raises:
             UsageError: naming them.
         """
-        if self.unet_rank < 1 or self.vae_rank < 1:
+        if self.unet_rank < 1 or self.vae_rank < (0 if self.placement == "pisa-sr" else 1):
             raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
-        if self.placement not in {"osediff", "s3diff"}:
-            raise UsageError("LoRA", f"unknown placement '{self.placement}'", "use osediff or s3diff")
+        if self.placement not in {"osediff", "s3diff", "pisa-sr"}:
+            raise UsageError("LoRA", f"unknown placement '{self.placement}'", "use osediff, s3diff or pisa-sr")
 
 
 @dataclass(frozen=True)
@@ -302,7 +275,7 @@ class VariantSpec(Spec):
     """Name of the diffusion base in the manifest, for variants that have one."""
     vision: str | None = None
     """Name of the frozen vision tower in the manifest, for variants that borrow one."""
-    noise_head: Literal["plain", "residual"] = "residual"
+    noise_head: Literal["plain", "residual", "difference"] = "residual"
     """How the U-Net's output becomes eps in Eq. (3)."""
     metric_estimator: MetricSpec | None = None
     """How degradation is judged without ground truth; None for weights that cannot."""
@@ -327,7 +300,7 @@ class VariantSpec(Spec):
         Raises:
             UsageError: when the colour fix or the noise head is unknown, or a modulation has no LoRA to act on.
         """
-        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual"}:
+        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual", "difference"}:
             raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
         if self.modulation is not None and self.lora is None:
             raise UsageError(self.name, "modulation without LoRA", "give lora as well")
@@ -338,26 +311,39 @@ class VariantSpec(Spec):
         return self.modulation is None
 
     @property
+    def fixed_timestep(self) -> int | None:
+        """The only timestep of a variant without a knob; None where there is a knob."""
+        return self.grouping.timesteps[0] if self.grouping.n == 1 else None
+
+    def check_steering(self, realism: bool, adaptive: bool, weighed: bool) -> None:
+        """Refuse to steer what has a fixed timestep.
+
+        Args:
+            realism: a realism was asked for.
+            adaptive: the degradation was to decide.
+            weighed: realism weighs two passes instead (PiSA-SR).
+
+        Raises:
+            UsageError: naming the remedy.
+        """
+        if self.fixed_timestep is None or not (adaptive or (realism and not weighed)):
+            return
+        cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
+        knob = "leave it out, or choose weights with a knob (rcod-tiny, rcod-o, rcod-s)"
+        raise UsageError("-a" if adaptive else "-r", cause, knob)
+
+    @property
+    def weighable(self) -> bool:
+        """Whether its LoRA has a semantic half that can be weighed: PiSA-SR's."""
+        return self.lora is not None and self.lora.placement == "pisa-sr"
+
+    @property
     def multiple(self) -> int:
         """Sides of the enlarged picture must be multiples of this many pixels."""
         return int(self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1))
 
 
-def _kinds(*alternatives: type[Spec]) -> dict[str, type[Spec]]:
-    return {alternative.kind: alternative for alternative in alternatives}
-
-
-_NESTED: dict[tuple[str, str], dict[str, type[Spec]]] = {
-    ("VariantSpec", "autoencoder"): _kinds(WaveletSpec, KlSpec),
-    ("VariantSpec", "unet"): _kinds(TinyUNetSpec, SdUNetSpec),
-    ("VariantSpec", "prompt"): _kinds(TowerSpec, ClipSpec, TextSpec),
-    ("VariantSpec", "grouping"): _kinds(GroupingSpec),
-    ("VariantSpec", "lora"): _kinds(LoraSpec),
-    ("VariantSpec", "metric_estimator"): _kinds(MetricSpec),
-    ("VariantSpec", "modulation"): _kinds(ModulationSpec),
-}
-
-RCOD_TINY = VariantSpec(name="rcod-tiny")
+RCOD_TINY = VariantSpec(name="rcod-tiny", grouping=GroupingSpec(metric="channel-cosine"))
 """The embedded default. Its grouping bounds are fitted to its own latents before training."""
 
 RCOD_O = VariantSpec(
@@ -386,5 +372,36 @@ RCOD_S = dataclasses.replace(
 )
 """RCOD on S3Diff's ground: SD-Turbo, LoRA of rank 32 and 16 that the picture's own degradation modulates."""
 
-VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O, RCOD_S)}
+OSEDIFF = dataclasses.replace(
+    RCOD_O,
+    name="osediff",
+    prompt=TextSpec(text="a sharp, detailed, high quality photo"),
+    vision=None,
+    grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
+)
+"""OSEDiff as published, but for the prompt: a fixed one instead of each picture's tags."""
+
+S3DIFF = dataclasses.replace(
+    RCOD_S,
+    name="s3diff",
+    prompt=TextSpec(
+        text="A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting.",
+        negative="oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, oversmooth",
+    ),
+    vision=None,
+    grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
+)
+"""S3Diff as published; its guidance is an option."""
+
+PISA_SR = dataclasses.replace(
+    OSEDIFF,
+    name="pisa-sr",
+    prompt=TextSpec(text=""),
+    lora=LoraSpec(vae_rank=0, placement="pisa-sr"),
+    grouping=GroupingSpec(n=1, k=1),
+    noise_head="difference",
+)
+"""PiSA-SR as published: two LoRA side by side, for pixels and for semantics; ẑ_H = z_L − net."""
+
+VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
 """The variants side by side, by name."""

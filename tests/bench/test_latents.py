@@ -80,7 +80,7 @@ def test_crops_that_cannot_be_made(photos: Path, tmp_path: Path) -> None:
 def test_the_unet_never_runs(photos: Path, small_model: OneStepSR) -> None:
     small_model.unet.register_forward_hook(lambda *_: pytest.fail("it ran"))
     table = correlate(DegradedCrops(photos, 10, 64, ["full"], 0, 16), small_model, Scorer())
-    assert [*table] == ["cosine", "l1", "mse"]
+    assert [*table] == ["cosine", "channel-cosine", "l1", "mse"]
     for values in table.values():
         assert [*values] == ["ssim"]
         assert values["ssim"] is not None and 0 <= values["ssim"] <= 1
@@ -95,13 +95,14 @@ def test_every_crop_is_told(photos: Path, small_model: OneStepSR) -> None:
 def test_what_does_not_vary_has_no_correlation(photos: Path, small_model: OneStepSR, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rcodsr.bench.quality.ssim_y", lambda a, b: 1.0)
     table = correlate(DegradedCrops(photos, 3, 64, ["full"], 0, 16), small_model, Scorer())
-    assert [values["ssim"] for values in table.values()] == [None, None, None]
+    assert [values["ssim"] for values in table.values()] == [None] * 4
 
 
 def test_the_metric_follows_degradation(photos: Path, default_upscaler: Upscaler) -> None:
     table = correlate(DegradedCrops(photos, 40, 64, ["light", "full"], 0, 16), default_upscaler.model, Scorer())
-    cosine = table["cosine"]["ssim"]
-    assert cosine is not None and cosine > 0.5
+    for kind, least in (("cosine", 0.5), ("channel-cosine", 0.2)):
+        found = table[kind]["ssim"]
+        assert found is not None and found > least
 
 
 def test_the_command(run_cli: RunCli, photos: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_the_command(run_cli: RunCli, photos: Path, tmp_path: Path) -> None:
     assert first.stdout == second.stdout
     header, *rows = (line.split("\t") for line in first.stdout.splitlines())
     assert header == ["metric", "ssim", "lpips"]
-    assert [row[0] for row in rows] == ["cosine", "l1", "mse"]
+    assert [row[0] for row in rows] == ["cosine", "channel-cosine", "l1", "mse"]
 
     done = run_cli("bench", "metric", *options, "--device", "cpu", "--json")
     objects = [json.loads(line) for line in done.stdout.splitlines()]

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rcodsr.checkpoints.bases import load_bases
-from rcodsr.checkpoints.format import load_model, read_config, save_adapter, save_model
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model, save_adapter, save_model
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.errors import WeightsError
 from rcodsr.models.build import build_model

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rcodsr.checkpoints.card import as_merged, model_card
+from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.export import export
-from rcodsr.checkpoints.format import load_model, read_config, save_adapter
+from rcodsr.checkpoints.format import load_model, save_adapter
 from rcodsr.checkpoints.load import LoadRequest
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve
 from rcodsr.checkpoints.staging import staged

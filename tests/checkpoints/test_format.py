@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rcodsr.checkpoints.format import load_model, read_config, save_model
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model, save_model
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import RCOD_TINY, GroupingSpec, VariantSpec

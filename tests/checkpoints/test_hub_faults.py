@@ -212,3 +212,23 @@ def test_the_pin_records_commit_and_hashes_only(hub: LoopbackHub, client: Client
     assert set(pins["org/small@main"]) == {"repo", "revision", "files"}
     assert pins["org/small@main"]["revision"] == commit
     assert {file["name"] for file in pins["org/small@main"]["files"]} == set(small_files)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(hub: LoopbackHub, client: Client, small_files: Files) -> None:
+    """Twenty downloads that die at some moment; the next run is right, and nothing of them is left."""
+    files = {**small_files, WEIGHTS: LARGE}
+    hub.add("org/small", files)
+    hub.fault("slow", path=WEIGHTS)
+    for i in range(20):
+        process = client.start("resolve", weights="org/small")
+        deadline = time.monotonic() + 30
+        while process.poll() is None and not list(client.home.rglob("*.incomplete")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.02 * i)
+        process.kill()
+        process.communicate()
+    hub.fault(None)
+    assert client.resolve("org/small").files() == files
+    assert not list(client.home.rglob("*.incomplete"))
+    assert not list((client.home / "rcodsr").glob(".pins.json.[0-9]*"))

@@ -1,7 +1,6 @@
-"""RCOD_S on disk: always an adapter, and what S3Diff published as a start."""
+"""RCOD_S on disk: always an adapter."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,15 +9,16 @@ from torch import Tensor
 
 from rcodsr.checkpoints import load
 from rcodsr.checkpoints.bases import load_bases
-from rcodsr.checkpoints.format import load_model, read_config, save_adapter, save_model
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model, save_adapter, save_model
 from rcodsr.checkpoints.load import LoadRequest, load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.checkpoints.s3diff import warm_start_s3diff
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
-from rcodsr.models.lora import TRAINED_IN_FULL, add_lora, trained_state
+from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import VariantSpec
+from tests.conftest import shake
 
 Bases = dict[str, ResolvedWeights]
 
@@ -35,10 +35,7 @@ def checkpoint(small_s_spec: VariantSpec, turbo: Bases, tmp_path: Path) -> Path:
     load_bases(model, turbo)
     assert small_s_spec.lora is not None
     add_lora(model, small_s_spec.lora)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    shake(model.parameters(), by=0.05)
     save_adapter(tmp_path / "s", model, turbo)
     return tmp_path / "s"
 
@@ -97,59 +94,3 @@ def test_random_weights_keep_their_lora(small_s_spec: VariantSpec, monkeypatch: 
     assert any(".lora_A." in name for name, _ in first.named_parameters())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.isfinite(_run(first, torch.rand(1, 3, 8, 12))).all()
-
-
-def _published(model: OneStepSR) -> dict[str, Any]:
-    """Tensors with values that matter under S3Diff's names."""
-
-    def fresh(tensors: dict[str, Tensor], old: str = "", new: str = "") -> dict[str, Tensor]:
-        return {key.replace(old, new): torch.randn_like(value) for key, value in tensors.items()}
-
-    steering = model.get_submodule("modulator.steering")
-    state: dict[str, Any] = {
-        "rank_unet": 6,
-        "rank_vae": 4,
-        "unet_lora_target_modules": ["to_q"],
-        "vae_lora_target_modules": "encoder.*",
-        "state_dict_unet": fresh(trained_state(model.unet, TRAINED_IN_FULL), ".default_all.", ".default."),
-        "state_dict_vae": fresh(trained_state(model.autoencoder), ".default_encoder.", ".vae_skip."),
-        "w": torch.nn.Parameter(torch.randn(4), requires_grad=False),
-        "state_embeddings": {},
-    }
-    for network in ("vae", "unet"):
-        for kind in ("de", "block", "fuse"):
-            module = steering.get_submodule(f"{network}.{kind}_mlp")
-            state[f"state_dict_{network}_{kind}_mlp"] = fresh(module.state_dict())
-        embedding = steering.get_submodule(f"{network}.block_embeddings")
-        state["state_embeddings"][f"state_dict_{network}_block"] = fresh(embedding.state_dict())
-    return state
-
-
-def test_a_warm_start_takes_every_tensor(small_s_model: OneStepSR) -> None:
-    state = _published(small_s_model)
-    assert {"conv_in.weight", "conv_out.lora_A.default.weight"} <= state["state_dict_unet"].keys()
-    assert "encoder.conv_in.lora_B.vae_skip.weight" in state["state_dict_vae"]
-    assert state["state_dict_unet_fuse_mlp"]["weight"].shape == (36, 16 + 8)
-    vpim = small_s_model.prompt.get_submodule("linear").weight.clone()  # type: ignore[operator]
-    before = {name: p.detach().clone() for name, p in small_s_model.named_parameters() if p.requires_grad}
-    warm_start_s3diff(small_s_model, state)
-    after = dict(small_s_model.named_parameters())
-    same = {name for name, value in before.items() if torch.equal(value, after[name])}
-    assert same == {"prompt.linear.weight", "prompt.linear.bias"}
-    assert torch.equal(small_s_model.prompt.get_submodule("linear").weight, vpim)  # type: ignore[arg-type]
-    assert torch.equal(small_s_model.get_submodule("modulator.steering").w, state["w"])  # type: ignore[arg-type]
-    b = "unet.conv_out.lora_B.default_all.weight"
-    assert torch.equal(after[b], state["state_dict_unet"]["conv_out.lora_B.default.weight"])
-
-
-def test_a_warm_start_is_strict(small_s_model: OneStepSR, small_sd_model: OneStepSR) -> None:
-    state = _published(small_s_model)
-    before = {name: p.detach().clone() for name, p in small_s_model.named_parameters()}
-    with pytest.raises(WeightsError, match=r"not S3Diff's weights \('w'\)"):
-        warm_start_s3diff(small_s_model, {key: value for key, value in state.items() if key != "w"})
-    del state["state_dict_unet"]["conv_in.bias"]
-    with pytest.raises(WeightsError, match=r"missing conv_in\.bias"):
-        warm_start_s3diff(small_s_model, state)
-    assert all(torch.equal(p, before[name]) for name, p in small_s_model.named_parameters())
-    with pytest.raises(UsageError, match="use rcod-s"):
-        warm_start_s3diff(small_sd_model, state)

@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
@@ -107,3 +108,37 @@ def test_the_embedded_weights_decide_by_themselves(photo: Image.Image, tmp_path:
     assert result["timestep"] in {250, 500, 750}
     assert -1 <= result["similarity"] <= 1
     assert f"timestep {result['timestep']}, similarity" in done.stderr
+
+
+def test_embedded_weights_tell_a_clean_half_from_a_bad_one(photo: Image.Image, tmp_path: Path, run_cli: RunCli) -> None:
+    """One picture, its right half blurred and noisy: `--adaptive-by tile` treats each half as its own, and no seam shows."""
+    clean = photo.resize((128, 128), Image.Resampling.LANCZOS)
+    noise = np.random.default_rng(0).normal(0, 18, (128, 128, 3))
+    bad = np.asarray(clean.filter(ImageFilter.GaussianBlur(1.6))) + noise
+    halves = np.concatenate((np.asarray(clean), bad.clip(0, 255).astype(np.uint8)), 1)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(halves).save(tmp_path / "in" / "halves.png")
+    for name, box in (("clean", (0, 0, 128, 128)), ("bad", (128, 0, 256, 128))):
+        Image.fromarray(halves).crop(box).save(tmp_path / "in" / f"{name}.png")
+    estimates = run_cli("estimate", "in", "--json")
+    found = {Path(row["input"]).stem: row for row in map(json.loads, estimates.stdout.splitlines())}
+    assert found["clean"]["timestep"] < found["bad"]["timestep"]
+
+    done = run_cli("upscale", "in/halves.png", "--adaptive-by", "tile", "--tile", 64, "--color-fix", "none", "-o", "tiles.png")
+    assert done.returncode == 0, done.stderr
+    tiles = _pixels(tmp_path / "tiles.png")
+    plain = {}
+    for name in ("clean", "bad"):
+        level = str(found[name]["realism"])
+        run_cli("upscale", "in/halves.png", "-r", level, "--tile", 64, "--color-fix", "none", "-o", f"{name}.png")
+        plain[name] = _pixels(tmp_path / f"{name}.png")
+    for name, other, part in (("clean", "bad", np.s_[:, :384]), ("bad", "clean", np.s_[:, -384:])):
+        own, foreign = (np.abs(tiles[part] - plain[which][part]).mean() for which in (name, other))
+        assert own < 0.3 * foreign
+    # no seam: where tiles of different levels overlap, the result lies between theirs; a tile may have the level in between
+    low, high = np.minimum(*plain.values()) - 2, np.maximum(*plain.values()) + 2
+    assert ((tiles >= low) & (tiles <= high)).mean() > 0.97
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(np.float32)

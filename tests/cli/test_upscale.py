@@ -233,7 +233,7 @@ def test_bad_files_in_a_folder_are_named_and_the_others_done(run_cli: RunCli, fo
     done = run_cli("upscale", "album", "--json")
     assert done.returncode == 1
     *rows, summary = (json.loads(line) for line in done.stdout.splitlines())
-    assert summary == {"summary": {"done": 3, "skipped": 0, "failed": 4}}
+    assert summary == {"summary": {"done": 3, "skipped": 0, "failed": 4, "ignored": 1}}
     errors = {Path(row["input"]).name: row["error"] for row in rows if row["error"]}
     assert "looks like text" in errors["text.png"]
     assert "cut short" in errors["cut.jpg"]

@@ -1,5 +1,6 @@
 """`rcodsr upscale --weights org/repo` against a loopback Hub."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,3 +111,35 @@ def test_a_hub_that_fails(
 def test_weights_that_nobody_published(hub: LoopbackHub, upscale: Upscale) -> None:
     _fails(upscale("--weights", "rcod-o"), "rcod-o: no weights are published", "org/repo")
     assert hub.log == []
+
+
+def test_weights_are_listed_pulled_verified_and_removed(hub: LoopbackHub, small_checkpoint: Path, tmp_path: Path) -> None:
+    hub.add("me/small", contents(small_checkpoint) | {"README.md": b"---\nlicense: mit\n---\n# Mine\n"})
+
+    def weights(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rcodsr", "weights", *arguments]
+        environment = hub.env(tmp_path / "home", CANARY) | {"NO_COLOR": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert CANARY not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    planned = [json.loads(line) for line in weights("pull", "me/small", "--dry-run", "--json").stdout.splitlines()]
+    assert {file["file"] for file in planned} == set(contents(small_checkpoint))
+    assert not any(file["cached"] for file in planned)
+    assert weights("path", "me/small").returncode == 3
+    directory = Path(weights("pull", "me/small").stdout.strip())
+    assert weights("path", "me/small").stdout.strip() == str(directory)
+    (item,) = (json.loads(line) for line in weights("list", "me/small", "--json").stdout.splitlines())
+    assert (item["status"], item["licence"], item["cached"]) == ("repository", "mit", True)
+    assert "ok me/small@main" in weights("verify").stdout or "ok me/small" in weights("verify").stdout
+
+    (directory / "unet.safetensors").resolve().write_bytes(b"rotten")
+    damaged = weights("verify", "me/small")
+    assert damaged.returncode == 3 and "unet.safetensors: damaged" in damaged.stderr
+    assert weights("rm", "me/small").returncode == 0
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+    assert weights("rm", "me/small").returncode == 3
+    assert weights("rm", "rcod-tiny").returncode == 2
+    manual = weights("pull", "pisa-sr")
+    assert manual.returncode == 3 and "weights convert pisa_sr.pkl" in manual.stderr

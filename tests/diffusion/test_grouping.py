@@ -51,7 +51,20 @@ def test_eq_6_properties() -> None:
     assert latent_metric(torch.zeros(1, 3, 2, 2), z[:1, :, :2, :2]).isnan().all()
 
 
-@pytest.mark.parametrize("kind", ["cosine", "l1", "mse"])
+def test_channel_cosine_by_hand() -> None:
+    """Agreement of 1 in a strong channel and of 0 in a weak one: 0.5, whatever their strengths and means."""
+    strong, a, b = (torch.tensor(x) for x in ([1.0, -1, 1, -1], [1.0, -1, 1, -1], [1.0, 1, -1, -1]))
+    z_l = torch.stack((50 * strong + 7, 0.1 * a, torch.full((4,), 3.0))).view(1, 3, 2, 2)
+    z_h = torch.stack((20 * strong - 3, 9.0 * b, torch.randn(4))).view(1, 3, 2, 2)
+    channels = latent_metric(z_l[:, :2], z_h[:, :2], "channel-cosine")
+    assert channels.item() == pytest.approx(0.5)
+    lacking = latent_metric(z_l, z_h, "channel-cosine")  # flat in z_L alone: it agrees with nothing
+    assert lacking.item() == pytest.approx(1 / 3)
+    assert latent_metric(z_h, z_l, "channel-cosine").item() == pytest.approx(0.5)  # flat in the truth: nothing to compare
+    assert latent_metric(torch.randn(1, 3, 4, 4), torch.ones(1, 3, 4, 4), "channel-cosine").isnan()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "channel-cosine", "l1", "mse"])
 def test_every_metric_falls_with_degradation(kind: str) -> None:
     z, noise = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 16, 16)
     values = [latent_metric(z + share * noise, z, kind).item() for share in (0.1, 0.5, 2.0)]  # type: ignore[arg-type]

@@ -131,9 +131,26 @@ def test_16_bit_grey_is_scaled_by_its_range_and_not_clipped(tmp_path: Path, suff
     assert np.allclose(picture.rgb[1].numpy(), values / 65535, atol=1e-7)
 
 
-def test_float_pixels_are_refused(tmp_path: Path) -> None:
-    path = save(Image.fromarray(np.full((4, 4), 0.5, np.float32)), tmp_path / "float.tif")
-    assert "32-bit pixels have no defined range" in refusal(path)
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [([0.25, 1.0], 1.0), ([0.0, 51.0], 255.0), ([0.0, 40_000.0], 65_535.0)],
+)
+def test_float_pixels_are_scaled_by_the_usual_range_that_holds_them(tmp_path: Path, values: list[float], white: float) -> None:
+    picture = io.read(save(Image.fromarray(np.array([values], np.float32)), tmp_path / "float.tif"))
+    assert np.allclose(picture.rgb[0, 0].numpy(), np.array(values) / white, atol=1e-6)
+    assert picture.notes == (f"32-bit pixels: {white:g} becomes white",)
+
+
+def test_float_pixels_of_any_range_use_their_own(tmp_path: Path) -> None:
+    picture = io.read(save(Image.fromarray(np.array([[-5, 0, 15]], np.float32)), tmp_path / "float.tif"))
+    assert picture.rgb[0, 0].tolist() == [0, 0.25, 1]
+    assert "-5 becomes black and 15 white" in picture.notes[0]
+
+
+@pytest.mark.parametrize("nonsense", [np.nan, np.inf])
+def test_float_pixels_that_are_no_numbers_are_refused(tmp_path: Path, nonsense: float) -> None:
+    path = save(Image.fromarray(np.array([[0.5, nonsense]], np.float32)), tmp_path / "float.tif")
+    assert "not numbers" in refusal(path)
 
 
 def test_a_wrong_suffix_does_not_matter(cat: Image.Image, tmp_path: Path) -> None:
@@ -400,7 +417,7 @@ def test_a_path_through_a_file_is_refused(cat: Image.Image, tmp_path: Path) -> N
         (b"<html><body>404</body></html>", "looks like a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n%%EOF\n", "not a picture"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC: convert it"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC needs pillow-heif"),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + bytes(100), "not a picture"),
         (bytes(range(256)) * 4, "not a picture"),
     ],

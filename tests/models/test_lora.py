@@ -3,12 +3,13 @@
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor
 
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import LoraStates, add_lora, merge_lora
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import LoraSpec, VariantSpec
+from tests.conftest import shake
 
 STATES = (LoraStates.GENERATOR, LoraStates.REGULARIZER, LoraStates.FROZEN)
 
@@ -65,23 +66,17 @@ def _outputs(states: LoraStates) -> list[Tensor]:
     return outputs
 
 
-def _shake(parameters: list[nn.Parameter]) -> None:
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-
-
 def test_each_state_follows_its_own_parameters_and_the_base_follows_none(model: OneStepSR) -> None:
     states = LoraStates(model.unet, LoraSpec())
     before = _outputs(states)
     assert torch.equal(before[0], before[1])
     assert torch.equal(before[0], before[2])  # B = 0: no effect yet
-    _shake(states.parameters(LoraStates.GENERATOR))
+    shake(states.parameters(LoraStates.GENERATOR), by=0.1)
     generator, regularizer, frozen = _outputs(states)
     assert not torch.allclose(generator, before[0])
     assert torch.equal(regularizer, before[1])
     assert torch.equal(frozen, before[2])
-    _shake(states.parameters(LoraStates.REGULARIZER))
+    shake(states.parameters(LoraStates.REGULARIZER), by=0.1)
     again = _outputs(states)
     assert torch.equal(again[0], generator)
     assert not torch.allclose(again[1], regularizer)
@@ -102,7 +97,7 @@ def test_the_states_share_the_base_and_no_parameter(model: OneStepSR) -> None:
 
 def test_switching_states_between_forward_and_backward_cuts_nothing_off(model: OneStepSR) -> None:
     states = LoraStates(model.unet, LoraSpec())
-    _shake(states.parameters(LoraStates.GENERATOR))
+    shake(states.parameters(LoraStates.GENERATOR), by=0.1)
     z, t, tokens = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 5, 24)
     out = model.unet(z, t, tokens)
     for state in STATES[1:]:

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.models.build import build_model
+from rcodsr.images.resize import resize
+from rcodsr.models.build import build_metric_estimator, build_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.lora import add_lora
 from rcodsr.models.modulation import DegradationModulation, LoraSteering, Modulation
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.training.setup import metric_spec
 from rcodsr.variants import RCOD_S, LoraSpec, ModulationSpec, VariantSpec
 
 
@@ -184,6 +186,21 @@ def test_tiles_share_their_pictures_modulation(small_s_model: OneStepSR) -> None
             torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
         assert len(condition.modulation.matrices) == 11
         assert all(len(m) == 1 for m in condition.modulation.matrices)
+
+
+def test_the_metric_estimator_sees_degradation_features_and_the_pictures_own_latents(small_s_model: OneStepSR) -> None:
+    model = small_s_model
+    model.spec = replace(model.spec, metric_estimator=metric_spec(model.spec))
+    model.metric_estimator = build_metric_estimator(model.spec)
+    x_l = torch.rand(2, 3, 64, 64)
+    z_l, features = model.evidence(x_l)
+    modulation = model.modulator.measure(resize(x_l, 16, 16))
+    assert torch.equal(features, modulation.features[0])
+    with model.modulator.using(modulation):
+        torch.testing.assert_close(z_l, model.encode(2 * x_l - 1))
+    assert not torch.allclose(z_l, model.encode(2 * x_l - 1), atol=1e-3)
+    assert model.estimate(x_l).shape == (2,)
+    torch.testing.assert_close(model.similarity(x_l, x_l), torch.ones(2))
 
 
 def test_threads_do_not_see_each_others_modulation(small_s_model: OneStepSR) -> None:

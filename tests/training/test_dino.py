@@ -23,7 +23,8 @@ SMALL = DinoSpec(image_side=32, patch=8, width=16, layers=3, heads=2, levels=(0,
 def _made(picture: Tensor) -> Generated:
     zeros = torch.zeros(2, 1, 1, 1)
     target, timestep = torch.rand_like(picture) * 2 - 1, torch.tensor([250, 750])
-    return Generated(zeros, picture, target, target, timestep, torch.zeros(2, 1, 1), torch.ones(2), Draws(0, (4, 5)))
+    tokens, weight = torch.zeros(2, 1, 1), torch.ones(2)
+    return Generated(zeros, picture, target, target, timestep, tokens, weight, weight, Draws(0, (4, 5)))
 
 
 def test_the_real_shape_is_dinos() -> None:

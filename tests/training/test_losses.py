@@ -9,6 +9,7 @@ from rcodsr.training.losses import (
     generator_hinge,
     low_frequency,
     mesh,
+    overshoot,
     realism_weight,
     wavelet_distance,
 )
@@ -34,6 +35,17 @@ def test_mesh_loss_sees_repetition_and_little_else() -> None:
     assert mesh(pattern.repeat(16, 16).expand(1, 3, 64, 64), truth).item() == pytest.approx(0.01)
     noise = 0.01 * torch.randn(1, 3, 64, 64).sign()  # the same mean amplitude, but no repetition
     assert mesh(noise, truth).item() < 0.0015
+
+
+def test_overshoot_sees_halos_and_no_texture() -> None:
+    edge = torch.zeros(1, 3, 32, 32)
+    edge[..., 16:] = 0.5
+    halo = edge.clone()
+    halo[..., 16] += 0.32  # one column of 32, on the bright side
+    assert overshoot(halo, edge).item() == pytest.approx(0.01)
+    assert overshoot(edge.roll(1, 3)[..., 2:], edge[..., 2:]).item() == 0  # an edge that is merely not in its place
+    texture = torch.rand(1, 3, 32, 32)
+    assert overshoot(texture.roll(1, 3), texture).mean().item() < 0.01
 
 
 def test_wavelet_distance_forgives_phase_but_not_strength() -> None:

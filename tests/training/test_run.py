@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from rcodsr.checkpoints.format import load_model, read_config
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.resolve import resolve_base, sha256
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError
@@ -171,6 +172,17 @@ def test_a_run_is_not_resumed_with_other_settings(recipe: Recipe) -> None:
     assert Run(recipe, _silent).step == 3  # a phase may be added
 
 
+def test_other_weights_are_other_settings_but_may_lie_elsewhere(recipe: Recipe, tmp_path: Path) -> None:
+    Run(replace(recipe, phases=recipe.phases[:1]), _silent).go()
+    assert recipe.perceptual_weights is not None
+    moved = Path(shutil.copy(recipe.perceptual_weights, tmp_path / "moved.safetensors"))
+    assert Run(replace(recipe, perceptual_weights=moved), _silent).step == 3
+    tensors = load_file(moved)
+    save_file({**tensors, "lin0.weight": tensors["lin0.weight"] + 1}, moved)
+    with pytest.raises(UsageError, match="perceptual_weights: "):
+        Run(replace(recipe, perceptual_weights=moved), _silent)
+
+
 def test_other_photos_are_other_settings(recipe: Recipe, photo: Image.Image) -> None:
     Run(replace(recipe, phases=recipe.phases[:1]), _silent).go()
     photo.resize((128, 128)).save(recipe.photos / "new.png")
@@ -224,6 +236,7 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
     folder.mkdir()
     photo.crop((0, 0, 160, 160)).save(folder / "a.png")
     Run(replace(recipe, validation=folder, validate_steps=3), _silent).go()
+    assert list((recipe.output / "tensorboard").iterdir())
     with Image.open(recipe.output / "validation" / "00000003.png") as sheet:
         assert sheet.size == (5 * 256, 160)  # bicubic, three levels, ground truth
     lines = [json.loads(line) for line in (recipe.output / "validation.jsonl").read_text().splitlines()]

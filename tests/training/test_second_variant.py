@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.checkpoints.format import read_config
+from rcodsr.checkpoints.config import read_config
 from rcodsr.errors import UsageError
 from rcodsr.models import dino
 from rcodsr.training.recipe import Phase, Recipe
@@ -136,7 +136,10 @@ def test_a_real_base_needs_the_estimators_weights(s_recipe: Recipe, base_directo
 
     trainer, _, _ = _prepared(s_recipe)
     real = replace(s_recipe, base_model=str(base_directory))
-    with pytest.raises(UsageError, match=r"estimator_weights: not given, but small-s needs them; add estimator_weights=FILE"):
+    with pytest.raises(
+        UsageError,
+        match=r"estimator_weights: not given, but small-s needs them; add warm_start=s3diff, or estimator_weights=FILE",
+    ):
         _start_estimator(trainer.model, real)
     assert real.variant.modulation is not None
     weights = DegradationEstimator(real.variant.modulation).state_dict()

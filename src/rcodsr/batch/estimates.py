@@ -37,7 +37,9 @@ class Estimate:
         return values
 
 
-def estimates(sources: list[Path], upscaler: Upscaler, truths: Mapping[Path, Path] | None = None) -> Iterator[Estimate]:
+def estimates(
+    sources: list[io.Source], upscaler: Upscaler, truths: Mapping[io.Source, Path] | None = None
+) -> Iterator[Estimate]:
     """Judge pictures one by one. The encoder and the estimator run, the U-Net and the decoder do not.
 
     Args:
@@ -58,7 +60,7 @@ def estimates(sources: list[Path], upscaler: Upscaler, truths: Mapping[Path, Pat
             yield Estimate(str(source), error=cause, exit_code=1)
 
 
-def _estimate(source: Path, upscaler: Upscaler, truth: Path | None) -> Estimate:
+def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None) -> Estimate:
     from rcodsr.engine.estimation import measure, measure_true
     from rcodsr.engine.steering import Steering
     from rcodsr.images.resize import upsample
@@ -79,7 +81,7 @@ def _estimate(source: Path, upscaler: Upscaler, truth: Path | None) -> Estimate:
     return Estimate(str(source), round(found.mean, 4), t, realism, grouping.level(t), true)
 
 
-def match_truths(sources: list[Path], folder: Path) -> dict[Path, Path]:
+def match_truths(sources: list[io.Source], folder: Path) -> dict[io.Source, Path]:
     """Ground truth of each source: the file of the same stem in a folder.
 
     Raises:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rcodsr import __version__
 from rcodsr.batch.plan import Job
+from rcodsr.batch.records import is_done, record_of
 from rcodsr.config import MAX_OUTPUT_PIXELS, UpscaleOptions
-from rcodsr.errors import InputError, OutputError, RcodsrError
+from rcodsr.engine.memory import require_memory
+from rcodsr.errors import InputError, OutputError, RcodsrError, TileMemoryError
 from rcodsr.images import io
 from rcodsr.variants import RCOD_TINY
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler
+    from rcodsr.images.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Output:
     max_pixels: int = MAX_OUTPUT_PIXELS
     format: str | None = None
     """Of standard output, the input's if None; files follow their suffix."""
+    strip: bool = False
+    """Write the colour profile only, neither metadata nor the record."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """What transparency is laid on where the format has none."""
 
 
 @dataclass
@@ -52,12 +56,14 @@ class Result:
     weights: str | None = None
     error: str | None = None
     note: str | None = None
-    """Something people should know; like `exit_code` not a key of `--json`."""
+    """Something people should know; like the following not a key of `--json`."""
     exit_code: int = 0
+    lasting: bool = False
+    """Whether the fault ends the batch."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {key: value for key, value in asdict(self).items() if key not in {"note", "exit_code"}}
+        return {key: value for key, value in asdict(self).items() if key not in {"note", "exit_code", "lasting"}}
 
 
 def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
@@ -68,7 +74,8 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
         _check(job, header, options, output)
         result.width, result.height = io.output_size(header.size, options.scale)
         exists = job.target is not None and job.target.exists() and not output.overwrite
-        if exists and _refuse_or_skip(job, {"scale": options.scale, "input_sha256": _hash(job.source)}):
+        known = {"scale": options.scale, "input_sha256": io.digest(job.source)}
+        if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
             result.status = "skipped"
     except RcodsrError as error:
         result.status, result.error = "failed", str(_about(error, job))
@@ -91,39 +98,38 @@ def run(
         One result per job.
 
     Raises:
-        OutputError: when an output cannot be written, after its result: every further one would fail as well.
+        OutputError: when an output cannot be written, after its result, and every further one would fail as well.
     """
     for job in jobs:
         started = time.perf_counter()
-        fatal: OutputError | None = None
+        lasting: OutputError | None = None
         try:
             result = _run_one(job, upscaler, options, output, stdout)
         except OutputError as error:
-            fatal, result = error, _failed(job, error)
+            result = _failed(job, error)
+            lasting, result.lasting = (error, True) if error.lasting else (None, False)
         except RcodsrError as error:
             result = _failed(job, _about(error, job))
         except Exception as error:  # one strange file must not cost the others
-            result = _failed(job, InputError(job.source, f"unexpected {type(error).__name__}: {error}", "please report it"))
+            result = _failed(job, _unforeseen(error, job))
         result.seconds = round(time.perf_counter() - started, 3)
         yield result
-        if fatal is not None:
-            raise fatal
+        if lasting is not None:
+            raise lasting
 
 
 def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Output, stdout: BinaryIO | None) -> Result:
-    _check(job, io.read_header(job.source), options, output)
-    format = _format(job, output)
-    record = _record(job.source, upscaler, options) | ({"quality": output.quality} if format in io.LOSSY else {})
-    if job.target is not None and job.target.exists() and not output.overwrite and _refuse_or_skip(job, record):
+    header = io.read_header(job.source)
+    _check(job, header, options, output)
+    format = _format(job, output, header)
+    record = record_of(job.source, upscaler, options) | ({"quality": output.quality} if format in io.LOSSY else {})
+    exists = job.target is not None and job.target.exists() and not output.overwrite
+    if exists and job.target is not None and is_done(job.source, job.target, record, output.strip):
         return _blank(job, "skipped")
-    picture = io.read(job.source)
+    picture = io.read(job.source, output.max_pixels, RCOD_TINY.scale)
     upscaled = upscaler.run(picture, options)
     made = record | ({} if options.adaptive is None else {"timestep": upscaled.timestep, "similarity": upscaled.similarity})
-    data = io.encode(upscaled.picture, format, output.quality, made)
-    if job.target is None:
-        io.write_stream(stdout, data)
-    else:
-        io.write_atomic(job.target, data)
+    _write(job, upscaled.picture, format, output, made, stdout)
     result = _blank(job, "done")
     result.width, result.height = upscaled.picture.size
     result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
@@ -131,9 +137,29 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
     result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
     result.device, result.dtype = str(upscaler.runtime.device), upscaled.dtype
     result.weights = upscaler.weights_id
-    if picture.alpha is not None and not io.has_room_for_alpha(format):
-        result.note = f"transparency laid on white, {format} has none"
+    result.note = "; ".join(_notes(picture, format, output)) or None
     return result
+
+
+def _write(job: Job, picture: Picture, format: str, output: Output, record: dict[str, Any], stdout: BinaryIO | None) -> None:
+    if output.strip:
+        picture = picture.with_metadata(picture.metadata.stripped())
+    data = io.encode(picture, format, output.quality, None if output.strip else record, output.background)
+    if job.target is None:
+        io.write_stream(stdout, data)
+    else:
+        io.write_atomic(job.target, data)
+
+
+def _notes(picture: Picture, format: str, output: Output) -> list[str]:
+    """What people should know about a picture that was written."""
+    notes = list(picture.notes)
+    if picture.alpha is not None and not io.has_room_for_alpha(format):
+        shade = "white" if output.background == (255, 255, 255) else "#{:02x}{:02x}{:02x}".format(*output.background)
+        notes.append(f"transparency laid on {shade}, {format} has none")
+    if picture.depth == 16 and format not in io.DEEP:
+        notes.append(f"16-bit channels become 8, {format} has no more")
+    return notes
 
 
 def _check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) -> None:
@@ -141,66 +167,32 @@ def _check(job: Job, header: io.Header, options: UpscaleOptions, output: Output)
 
     Raises:
         InputError: when the enlarged picture passes the limit or the output format's largest side.
+        TileMemoryError: when it cannot fit into the memory that is free.
     """
     # the model works at its own scale, however small the wanted result is
     io.check_size(job.source, header.size, output.max_pixels, max(options.scale, RCOD_TINY.scale))
-    format, size = _format(job, output), io.output_size(header.size, options.scale)
+    format, size = _format(job, output, header), io.output_size(header.size, options.scale)
     if max(size) > io.MAX_SIDE[format]:
         cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels a side"
         raise InputError(job.source, cause, "use -f png")
+    width, height = io.output_size(header.size, max(options.scale, RCOD_TINY.scale))
+    require_memory(job.source, width * height)
 
 
-def _format(job: Job, output: Output) -> str:
+def _format(job: Job, output: Output, header: io.Header) -> str:
     if job.target is not None:
         return io.FORMATS[job.target.suffix.lower()]
-    return output.format or io.FORMATS.get(job.source.suffix.lower(), "PNG")
+    return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
 
 
-def _refuse_or_skip(job: Job, record: dict[str, Any]) -> bool:
-    """True for an existing output that is whole and was made exactly like this, False for a damaged one of ours.
+def _unforeseen(error: Exception, job: Job) -> RcodsrError:
+    from rcodsr.engine.runtime import is_out_of_memory
 
-    Raises:
-        InputError: for any other, which is not ours to replace.
-    """
-    assert job.target is not None
-    found = io.read_record(job.target)
-    if found is not None and all(found.get(key) == value for key, value in record.items()):
-        return io.is_whole(job.target)
-    if found is None and _is_newer_bitmap(job.source, job.target, record["scale"]):
-        return True
-    cause = f"{job.target} already exists and was made differently"
-    raise InputError(job.source, cause, "use -y to replace it or -o for another place")
-
-
-def _is_newer_bitmap(source: Path, target: Path, scale: float) -> bool:
-    """BMP holds no record: there, a whole picture of the right size, newer than its input, counts as done."""
-    try:
-        found, wanted = io.read_header(target), io.output_size(io.read_header(source).size, scale)
-        newer = target.stat().st_mtime_ns >= source.stat().st_mtime_ns
-    except (RcodsrError, OSError):
-        return False
-    return found.format == "BMP" and found.size == wanted and newer and io.is_whole(target)
-
-
-def _record(source: Path, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
-    """How a picture is made: all that decides its pixels, nothing that says when or where."""
-    spec = upscaler.model.spec
-    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if options.adaptive is None else {}
-    return {
-        "made_by": f"rcodsr {__version__}",
-        "weights": upscaler.weights_id,
-        **timestep,
-        "adaptive": options.adaptive,
-        "scale": options.scale,
-        "color_fix": options.color_fix or spec.color_fix,
-        "dtype": upscaler.runtime.dtype_name,
-        "input_sha256": _hash(source),
-    }
-
-
-def _hash(source: Path) -> str:
-    with source.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    if is_out_of_memory(error):
+        return TileMemoryError(job.source, "does not fit into memory", "crop it, or close other programs")
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(job.source, f"cannot be read ({error.strerror})", "check the file and run again")
+    return InputError(job.source, f"unexpected {type(error).__name__}: {error}", "please report it")
 
 
 def _about(error: RcodsrError, job: Job) -> RcodsrError:

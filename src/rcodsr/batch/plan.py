@@ -1,26 +1,104 @@
-"""From command-line inputs to jobs: discovery, names of outputs, clashes. Runs before weights are loaded, without torch."""
+"""From command-line inputs to jobs: names of outputs, clashes, shards. Runs before weights are loaded, without torch."""
 
 import os
-import sys
+import string
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
+from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
+from rcodsr.batch.shards import belongs
 from rcodsr.config import OUTPUT_FORMATS
-from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, SUFFIXES, make_directory, remove_stale_parts
+from rcodsr.errors import NoInputError, OutputError, UsageError
+from rcodsr.images.io import FORMATS, Piped, Source, make_directory, remove_stale_parts
+
+__all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "sources"]
+
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
 class Job:
     """One picture to enlarge."""
 
-    source: Path
+    source: Source
     target: Path | None
     """None: to standard output."""
 
 
-def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> list[Job]:
+@dataclass(frozen=True)
+class Naming:
+    """What the names of outputs are made of.
+
+    Raises:
+        UsageError: when the template is not one.
+    """
+
+    format: str = "auto"
+    """`-f`: auto keeps the input's format where we can write it."""
+    scale: float = 4.0
+    template: str | None = None
+    """`--name`, of {stem}, {ext}, {scale} and {realism}."""
+    realism: str = "0.5"
+
+    def __post_init__(self) -> None:
+        """Try the template."""
+        if self.template is None:
+            return
+        remedy = "use {stem}, {ext}, {scale} and {realism}, for example '{stem}_{scale}x{ext}'"
+        try:
+            fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
+            tried = self._filled("stem", ".png")
+        except (ValueError, KeyError, IndexError, AttributeError):
+            raise UsageError("--name", f"'{self.template}' is not a template", remedy) from None
+        if not fields <= {"stem", "ext", "scale", "realism"} or "/" in tried or os.sep in tried or tried.startswith("."):
+            raise UsageError("--name", f"'{self.template}' does not make a file name", remedy)
+
+    def beside(self, source: Source, whole: bool = False) -> str:
+        """The name of a file's output; `whole` keeps the input's suffix in it."""
+        return self._filled(source.stem + source.suffix * whole, self.suffix(source), f"_x{self.scale:g}")
+
+    def within(self, source: Source, whole: bool = False) -> str:
+        """The name of the output of a directory's file."""
+        return self._filled(source.stem + source.suffix * whole, self.suffix(source))
+
+    def suffix(self, source: Source) -> str:
+        """The output's suffix, the input's own where possible."""
+        if self.format != "auto":
+            return OUTPUT_FORMATS[self.format]
+        return source.suffix if source.suffix.lower() in FORMATS else ".png"
+
+    def _filled(self, stem: str, suffix: str, ending: str = "") -> str:
+        if self.template is None:
+            return _shortened(stem, ending + suffix)
+        name = self.template.format(stem=stem, ext=suffix, scale=f"{self.scale:g}", realism=self.realism)
+        return name if name.endswith(suffix) else name + suffix
+
+
+@dataclass
+class Plan:
+    """What a command will do."""
+
+    jobs: list[Job]
+    ignored: list[Path] = field(default_factory=list)
+    """Files of input directories that are no pictures by their suffix."""
+
+
+def plan(
+    inputs: list[Source], output: str | None, format: str = "auto", scale: float = 4.0, selection: Selection | None = None
+) -> list[Job]:
+    """The jobs of `make_plan`, without options of naming."""
+    return make_plan(inputs, output, Naming(format, scale), selection or Selection()).jobs
+
+
+def make_plan(
+    inputs: list[Source],
+    output: str | None,
+    naming: Naming,
+    selection: Selection,
+    shard: tuple[int, int] | None = None,
+) -> Plan:
     """Pair every input picture with its output.
 
     A file goes to `<stem>_x4<ext>` beside it, a directory to the same names in `<dir>_x4/`; `output` overrides the place.
@@ -28,8 +106,9 @@ def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> l
     Args:
         inputs: files and directories.
         output: `-o`: a file, a directory, "-" for standard output, or None.
-        format: `-f`: auto keeps the input's format where we can write it.
-        scale: the number in default names.
+        naming: how outputs are called.
+        selection: what to take of directories.
+        shard: keep the jobs of this one only; clashes are looked for in all.
 
     Raises:
         UsageError: when outputs would collide with each other or with an input, or `-o` does not fit the inputs.
@@ -37,46 +116,18 @@ def plan(inputs: list[Path], output: str | None, format: str, scale: float) -> l
     """
     if output == "":
         raise UsageError("-o ''", "an empty name", "check the shell variable it came from")
-    jobs = list(dict.fromkeys(_pair(inputs, output, format, scale)))  # an input given twice is done once
-    if not jobs:
-        raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
-    if output == "-" and len(jobs) != 1:
-        raise UsageError("-o -", f"{len(jobs)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
-    _refuse_clashes(jobs)
-    return jobs
-
-
-def expand_lists(inputs: list[str]) -> list[Path]:
-    """Inputs with lists replaced by what they hold: `@list.txt` and `@-` (standard input), one path a line.
-
-    A picture whose own name starts with @ is written `./@name`.
-
-    Raises:
-        UsageError: when a name is empty.
-        InputError: when a list cannot be read.
-    """
-    if not all(inputs):
-        raise UsageError("''", "an empty name among the inputs", "check the shell variable it came from")
-    found: list[Path] = []
-    for name in inputs:
-        found += [Path(line) for line in _lines(name) if line] if name.startswith("@") else [Path(name)]
-    if not found:
-        raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
-    return found
-
-
-def sources(inputs: list[Path]) -> list[Path]:
-    """Every picture of files and directories, once each, in order."""
-    found = (_pictures(source) if _is_directory(source) else [source] for source in inputs)
-    return list(dict.fromkeys(picture for pictures in found for picture in pictures))
-
-
-def _lines(name: str) -> list[str]:
-    try:
-        data = sys.stdin.buffer.read() if name == "@-" else Path(name[1:]).read_bytes()
-    except OSError as error:
-        raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
-    return os.fsdecode(data).splitlines()
+    into = _output_directory(inputs, output)
+    findings = _discovered(inputs, into, naming, selection)
+    # an input given twice is done once
+    places = dict.fromkeys(_pair(findings, output, into, naming))
+    if not places:
+        remedy = "give picture files, or a directory that holds some (-R looks into the directories inside)"
+        raise NoInputError(inputs[0], "no pictures found", remedy)
+    if output == "-" and len(places) != 1:
+        raise UsageError("-o -", f"{len(places)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
+    _refuse_clashes([job for job, _ in places])
+    jobs = [job for job, relative in places if shard is None or belongs(relative, shard)]
+    return Plan(jobs, findings.ignored)
 
 
 def prepare_outputs(jobs: list[Job]) -> None:
@@ -92,29 +143,43 @@ def prepare_outputs(jobs: list[Job]) -> None:
         remove_stale_parts(directory)
 
 
-def _pair(inputs: list[Path], output: str | None, format: str, scale: float) -> Iterator[Job]:
-    into = _output_directory(inputs, output)
-    for source in inputs:
-        if _is_directory(source):
-            directory = into or _sibling(source, scale)
-            for picture in _pictures(source):
-                yield Job(picture, None if output == "-" else directory / f"{picture.stem}{_suffix(picture, format)}")
-        elif output == "-":
-            yield Job(source, None)
-        elif output is not None and into is None:
-            yield Job(source, _output_file(output, format))
-        else:
-            yield Job(source, (into or source.parent) / f"{source.stem}_x{scale:g}{_suffix(source, format)}")
+def _discovered(inputs: list[Source], into: Path | None, naming: Naming, selection: Selection) -> Findings:
+    return discover(inputs, selection, avoid=into if into is not None and into.is_dir() and into not in inputs else None)
 
 
-def _output_directory(inputs: list[Path], output: str | None) -> Path | None:
+def _pair(findings: Findings, output: str | None, into: Path | None, naming: Naming) -> Iterator[tuple[Job, PurePath]]:
+    """Where two inputs would meet in one output (a.gif and a.png), what changes its suffix keeps it in the name: a.gif.png."""
+    targets = [_target(found, output, into, naming) for found in findings.pictures]
+    claims = Counter(str(target).casefold() for target in targets)
+    for found, target in zip(findings.pictures, targets, strict=True):
+        converted = found.source.suffix.lower() != naming.suffix(found.source).lower()
+        if target is not None and claims[str(target).casefold()] > 1 and converted:
+            target = _target(found, output, into, naming, whole=True)
+        yield Job(found.source, target), found.relative
+
+
+def _target(found: Found, output: str | None, into: Path | None, naming: Naming, whole: bool = False) -> Path | None:
+    source = found.source
+    if output == "-":
+        return None
+    if found.top is not None:
+        directory = into or _sibling(found.top, naming.scale)
+        return directory / found.relative.parent / naming.within(source, whole)
+    if output is not None and into is None:
+        return _output_file(output, naming.format)
+    if isinstance(source, Piped):
+        return into / naming.beside(source) if into is not None else None
+    return (into or source.parent) / naming.beside(source, whole)
+
+
+def _output_directory(inputs: list[Source], output: str | None) -> Path | None:
     """The directory `-o` names, or None where it names a file or nothing."""
     if output is None or output == "-":
         return None
     path = Path(output)
-    many = len(inputs) > 1 or _is_directory(inputs[0])
-    if many or path.is_dir() or output.endswith(("/", os.sep)):
-        names_file = path.suffix.lower() in FORMATS and not path.is_dir() and not output.endswith(("/", os.sep))
+    many = len(inputs) > 1 or (isinstance(inputs[0], Path) and is_directory(inputs[0]))
+    if many or is_directory(path) or output.endswith(("/", os.sep)):
+        names_file = path.suffix.lower() in FORMATS and not is_directory(path) and not output.endswith(("/", os.sep))
         if path.is_file() or names_file:
             raise UsageError(output, "names a file, but the inputs need a directory", "give -o DIRECTORY")
         return path
@@ -140,44 +205,32 @@ def _sibling(directory: Path, scale: float) -> Path:
     return named.with_name(f"{named.name}_x{scale:g}")
 
 
-def _pictures(directory: Path) -> list[Path]:
-    """Pictures of a directory by suffix; hidden files (macOS leaves `._photo.jpg`) are not pictures."""
-    try:
-        found = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    except OSError as error:
-        raise NoInputError(directory, f"cannot be listed ({error.strerror})", "check its permissions") from error
-    return [path for path in found if not _is_directory(path)]
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # unreadable, or a name too long: reading it will say so
-        return False
-
-
-def _suffix(source: Path, format: str) -> str:
-    if format != "auto":
-        return OUTPUT_FORMATS[format]
-    return source.suffix if source.suffix.lower() in FORMATS else ".png"
+def _shortened(stem: str, ending: str) -> str:
+    """Stem and ending, the stem cut so that the name is one file systems take."""
+    room = _LONGEST_NAME - len(os.fsencode(ending))
+    while len(os.fsencode(stem)) > room and len(stem) > 1:
+        stem = stem[:-1]
+    return stem + ending
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:
     # compared without case: on many systems A.png and a.png are one file
-    sources = {_identity(job.source): job.source for job in jobs}
-    targets: dict[str, Path] = {}
+    inputs = {_identity(job.source): job.source for job in jobs if isinstance(job.source, Path)}
+    targets: dict[str, Source] = {}
     for job in jobs:
         if job.target is None:
             continue
         key = _identity(job.target)
-        if key in sources:
+        if key in inputs:
             raise UsageError(job.target, "would overwrite an input", "choose another place with -o; inputs are never written")
         if key in targets:
-            raise UsageError(
-                job.target, f"would be written for both {targets[key]} and {job.source}", "process them separately or set -o"
-            )
+            remedy = "process them separately, set -o, or name them apart with --name"
+            raise UsageError(job.target, f"would be written for both {targets[key]} and {job.source}", remedy)
         targets[key] = job.source
 
 
 def _identity(path: Path) -> str:
-    return os.path.realpath(path).casefold()
+    try:
+        return os.path.realpath(path).casefold()
+    except (OSError, ValueError):  # a name no system takes
+        return str(path).casefold()

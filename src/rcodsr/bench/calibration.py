@@ -22,8 +22,7 @@ def borders(grouping: GroupingSpec) -> list[float]:
 def group_shares(values: Sequence[float], grouping: GroupingSpec) -> dict[int, float]:
     """Share of pictures at each group's timestep, from fidelity to realism."""
     t = group_timestep(torch.tensor(values), replace(grouping, continuous=False)).tolist()
-    groups = [min(999, grouping.k * i) for i in range(1, grouping.n + 1)]
-    return {group: t.count(group) / len(t) for group in groups}
+    return {timestep: t.count(timestep) / len(t) for timestep in grouping.timesteps}
 
 
 def suggested_bounds(values: Sequence[float], n: int) -> tuple[float, float]:

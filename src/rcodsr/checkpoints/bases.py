@@ -1,13 +1,13 @@
 """The frozen parts of a variant from the files others published: Stable Diffusion's U-Net and autoencoder, CLIP's tower."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.checkpoints.tensors import REMEDY, check_fit, read_tensors
+from rcodsr.checkpoints.tensors import REMEDY, load_strictly, read_names
 from rcodsr.errors import WeightsError
 from rcodsr.models.one_step import OneStepSR
 
@@ -28,11 +28,11 @@ def load_bases(model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> None:
     if model.spec.base is not None:
         diffusion = bases[model.spec.base].directory
         _check_prediction(diffusion / "scheduler" / "scheduler_config.json")
-        _load(model.unet, diffusion / "unet" / "diffusion_pytorch_model.safetensors", str)
-        _load(model.autoencoder, diffusion / "vae" / "diffusion_pytorch_model.safetensors", _new_attention_name)
+        load_strictly(model.unet, diffusion / "unet" / "diffusion_pytorch_model.safetensors")
+        load_strictly(model.autoencoder, diffusion / "vae" / "diffusion_pytorch_model.safetensors", _new_attention_name)
     if model.spec.vision is not None:
         tower = model.prompt.get_submodule("tower.vision")
-        _load(tower, bases[model.spec.vision].directory / "model.safetensors", _vision_name)
+        load_strictly(tower, bases[model.spec.vision].directory / "model.safetensors", _vision_name)
 
 
 def load_dino(backbone: nn.Module, base: ResolvedWeights) -> None:
@@ -44,24 +44,8 @@ def load_dino(backbone: nn.Module, base: ResolvedWeights) -> None:
     from rcodsr.models.dino import backbone_names
 
     path = base.directory / "model.safetensors"
-    tensors, expected = read_tensors(path), backbone.state_dict()
-    names = backbone_names(set(tensors), set(expected))
-    renamed = {name: tensors[key] for key, name in names.items()}
-    check_fit(path, renamed, expected)
-    backbone.load_state_dict(renamed)
-
-
-def _load(module: nn.Module, path: Path, rename: Callable[[str], str | None]) -> None:
-    expected = module.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for key, value in read_tensors(path).items():
-        name = rename(key)
-        if name is None:
-            continue
-        # attention as 1×1 convolution became a linear layer
-        tensors[name] = value.flatten(1) if name in expected and value.dim() == 4 and expected[name].dim() == 2 else value
-    check_fit(path, tensors, expected)
-    module.load_state_dict(tensors, assign=True)
+    names = backbone_names(read_names(path), set(backbone.state_dict()))
+    load_strictly(backbone, path, names.get)
 
 
 def _new_attention_name(key: str) -> str:

@@ -1,11 +1,17 @@
-"""The model card that lies in every exported checkpoint."""
+"""The model card that lies in every exported checkpoint: writer and reader of its metadata."""
 
+from pathlib import Path
 from typing import Any
 
 from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.variants import VariantSpec
 
 _LAYOUTS = {"merged": "complete weights", "adapter": "an adapter over its base: LoRA and VPIM's linear layer"}
+
+_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CreativeML Open RAIL++-M": "openrail++"}
+"""Names in the manifest → names on the Hub."""
+_LARGEST = 1 << 20
+"""Bytes of a card that is read."""
 
 
 def model_card(spec: VariantSpec, training: dict[str, Any], layout: str) -> str:
@@ -18,18 +24,20 @@ def model_card(spec: VariantSpec, training: dict[str, Any], layout: str) -> str:
     """
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(spec, training).items())
     base = f"\nbase_model: {_repository(spec.base)}" if spec.base else ""
+    base += "\nbase_model_relation: adapter" if spec.base and layout == "adapter" else ""
     return f"""---
 library_name: rcodsr
+{_licence(spec)}
 pipeline_tag: image-to-image
 tags: [super-resolution, one-step-diffusion, rcod]{base}
 ---
 
 # {spec.name}
 
-One-step super-resolution ×{spec.scale} with a realism knob, trained with [rcodsr](https://pypi.org/project/rcodsr/).
+{_what(spec, training)}
 This is {_LAYOUTS[layout]}.
 
-    rcodsr upscale in.png --weights DIRECTORY_OR_REPOSITORY --realism 0.5
+    rcodsr upscale in.png --weights DIRECTORY_OR_REPOSITORY{"" if spec.fixed_timestep is not None else " --realism 0.5"}
 
 | | |
 |---|---|
@@ -41,7 +49,38 @@ All that is known of the training stands in `config.json` under `training`.
 
 def as_merged(card: str) -> str:
     """The card of an adapter, kept for its merged weights: ours calls them complete, other words stay."""
-    return card.replace(_LAYOUTS["adapter"], _LAYOUTS["merged"])
+    return card.replace(_LAYOUTS["adapter"], _LAYOUTS["merged"]).replace("\nbase_model_relation: adapter", "")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The metadata of a card: license, base_model and whatever else it has; empty where it has none that can be read."""
+    from huggingface_hub import metadata_load
+
+    try:
+        if path.stat().st_size > _LARGEST:
+            return {}
+        found = metadata_load(path)
+    except Exception:  # YAML that anybody wrote
+        return {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _what(spec: VariantSpec, training: dict[str, Any]) -> str:
+    sources = training.get("converted_from")
+    if isinstance(sources, dict):
+        files = ", ".join(f"`{file}` (sha256 {str(sha256)[:12]}…)" for file, sha256 in sources.items())
+        return f"One-step super-resolution ×{spec.scale}: {files} of its authors, converted with rcodsr, not trained anew."
+    knob = " with a realism knob" if spec.fixed_timestep is None else ""
+    return f"One-step super-resolution ×{spec.scale}{knob}, trained with [rcodsr](https://pypi.org/project/rcodsr/)."
+
+
+def _licence(spec: VariantSpec) -> str:
+    """Its own where the manifest knows one, else that of the base, whose terms hold for what is made from it."""
+    manifest = read_manifest()
+    known = [manifest[name].licence for name in (spec.name, spec.base or "") if name in manifest and manifest[name].licence]
+    if not known:
+        return "license: other"
+    return f"license: {_LICENCES[known[0]]}" if known[0] in _LICENCES else f"license: other\nlicense_name: {known[0]}"
 
 
 def _facts(spec: VariantSpec, training: dict[str, Any]) -> dict[str, object]:
@@ -51,7 +90,7 @@ def _facts(spec: VariantSpec, training: dict[str, Any]) -> dict[str, object]:
         "steps": f"{training['steps']} of {training['planned_steps']}" if {"steps", "planned_steps"} <= {*training} else None,
         "photos": training.get("photos"),
         "degradation": ", ".join(f"{name} {share}" for name, share in mix.items()) if isinstance(mix, dict) else None,
-        "timesteps": ", ".join(str(min(999, i * grouping.k)) for i in range(1, grouping.n + 1)),
+        "timesteps": ", ".join(map(str, grouping.timesteps)),
         "M_L bounds": f"{grouping.metric_min} to {grouping.metric_max} ({grouping.metric}, {grouping.metric_encoder} encoder)",
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -1,16 +1,20 @@
 """Checkpoints for others: copied as they are, or merged into weights that need no base."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from rcodsr.checkpoints.card import as_merged, model_card
-from rcodsr.checkpoints.format import CheckpointConfig, check_files, read_config, save_model
+from rcodsr.checkpoints.config import CheckpointConfig, read_config
+from rcodsr.checkpoints.format import check_files, save_model
 from rcodsr.checkpoints.load import LoadRequest, load_weights
-from rcodsr.checkpoints.resolve import Log, resolve, sha256_all, silent
+from rcodsr.checkpoints.manifest import read_manifest
+from rcodsr.checkpoints.named import find, home, keep
+from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
 from rcodsr.checkpoints.staging import staged
 from rcodsr.errors import OutputError, UsageError, WeightsError
 
@@ -33,12 +37,41 @@ def export(request: LoadRequest, directory: Path, merged: bool = False, overwrit
         OutputError: when the directory cannot be written.
     """
     _check_request(request, merged)
-    _check_target(request, directory, overwrite)
+    check_target(request.weights, directory, overwrite)
     target = directory.resolve()  # through links; and . has no name
     if merged:
         _merge(request, target, log)
     else:
         _copy(request, target, log)
+
+
+def convert(paths: Sequence[Path], directory: Path | None, base_model: str | None, log: Log = silent) -> ResolvedWeights:
+    """Write a published checkpoint of OSEDiff, S3Diff or PiSA-SR as one of ours: whole, or not at all.
+
+    Args:
+        paths: the published files.
+        directory: where it goes; None puts it where its name finds it.
+        base_model: directory or repository of the base, whose hashes are then recorded.
+        log: receives a line about what was found.
+
+    Raises:
+        WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
+        OutputError: when the directory cannot be written.
+    """
+    from rcodsr.checkpoints.convert import read_published
+
+    published = read_published(paths)
+    spec = published.config.spec
+    if base_model is not None and spec.base is not None:
+        base = resolve_base(spec.base, base_model, log=log)
+        published = replace(published, config=replace(published.config, bases={spec.base: base.hashes}))
+    log(published.summary)
+    target = home(spec.name) if directory is None else directory.resolve()
+    with writing(target):
+        published.write(target)
+    if directory is None:
+        return keep(read_manifest()[spec.name])
+    return ResolvedWeights(spec.name, directory, sha256_all(directory, published.config.files), "converted")
 
 
 def _merge(request: LoadRequest, target: Path, log: Log) -> None:
@@ -47,15 +80,15 @@ def _merge(request: LoadRequest, target: Path, log: Log) -> None:
     untrained = CheckpointConfig(loaded.model.spec, training={"steps": 0, "planned_steps": 0})
     config = untrained if source is None else read_config(source)
     card = as_merged(_card(source, config, "merged"))
-    with _writing(target):
+    with writing(target):
         save_model(target, loaded.model, config.training, card)
 
 
 def _copy(request: LoadRequest, target: Path, log: Log) -> None:
-    found = resolve(request.weights, request.revision, request.offline, log)
+    found = find(request.weights, request.revision, request.offline, log)
     config = check_files(found.directory)
     card = _card(found.directory, config, config.layout)
-    with _writing(target), staged(target) as new:
+    with writing(target), staged(target) as new:
         for name in found.hashes:
             shutil.copyfile(found.directory / name, new / name)
         if sha256_all(new, list(found.hashes)) != found.hashes:
@@ -78,15 +111,19 @@ def _check_request(request: LoadRequest, merged: bool) -> None:
         raise UsageError("--base-model", "a copy needs no base", "add --merged, or leave it out")
 
 
-def _check_target(request: LoadRequest, directory: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no checkpoint, or was not meant to be replaced."""
+def check_target(source: str, directory: Path, overwrite: bool) -> None:
+    """Refuse to replace what is no checkpoint, or was not meant to be replaced.
+
+    Raises:
+        UsageError: naming the remedy.
+    """
     if not directory.is_dir():
         if directory.exists():
             raise UsageError(directory, "is a file", "choose a directory with -o")
         return
     if not any(directory.iterdir()):
         return
-    if Path(request.weights).is_dir() and directory.samefile(request.weights):
+    if Path(source).is_dir() and directory.samefile(source):
         raise UsageError(directory, "is the source itself", "choose another directory with -o")
     if not overwrite:
         raise UsageError(directory, "exists already", "choose a new directory with -o, or replace it with -y")
@@ -95,7 +132,7 @@ def _check_target(request: LoadRequest, directory: Path, overwrite: bool) -> Non
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
     """Every way in which a directory cannot be written, in one sentence."""
     try:
         yield

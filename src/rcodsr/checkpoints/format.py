@@ -12,7 +12,7 @@
     adapter layout            what training changed, float32; the rest comes from the bases that config.json names
       unet_lora.safetensors   LoRA of the U-Net, and its conv_in
       vae_lora.safetensors    LoRA of the autoencoder's encoder
-      vpim.safetensors, metric_estimator.safetensors
+      vpim.safetensors, metric_estimator.safetensors    (a text prompt that config.json spells out is computed, not stored)
       modulation.safetensors, degradation_estimator.safetensors    where the LoRA follows the picture's degradation
 
     README.md                 model card (not read)
@@ -23,8 +23,7 @@ Safetensors only, strict keys, shapes and finiteness. Weights are computed as fl
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +32,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.config import FORMAT_VERSION, REMEDY, CheckpointConfig, first_line, read_config
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.checkpoints.staging import staged
-from rcodsr.checkpoints.tensors import REMEDY, check_fit, load_strictly, read_tensors
+from rcodsr.checkpoints.tensors import load_strictly, read_into
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import LoraSpec, VariantSpec
-
-FORMAT_VERSION = 2
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """The contents of `config.json`."""
-
-    spec: VariantSpec
-    layout: str = "merged"
-    """merged, or adapter."""
-    bases: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Of an adapter: for each base by name, sha256 of each of its files."""
-    training: dict[str, Any] = field(default_factory=dict)
+from rcodsr.variants import LoraSpec, TextSpec, VariantSpec
 
 
 def parts(model: OneStepSR) -> dict[str, nn.Module]:
@@ -80,7 +66,7 @@ def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | Non
     """
     _require_mergeable(model.spec)
     tensors = {name: _for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
-    _write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}), card)
+    write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}), card)
 
 
 def save_adapter(
@@ -102,19 +88,22 @@ def save_adapter(
     Raises:
         WeightsError: when a value is not finite.
     """
-    states = _lora_parts(model) | {name: dict(module.state_dict()) for name, module in _small_parts(model).items()}
+    states = lora_parts(model) | {name: dict(module.state_dict()) for name, module in _small_parts(model).items()}
     tensors = {name: _for_disk(state, torch.float32) for name, state in states.items()}
     hashes = {name: base.hashes for name, base in bases.items()}
-    _write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}), card)
+    write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}), card)
 
 
-def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool | None = None) -> OneStepSR:
+def load_model(
+    directory: Path, bases: Mapping[str, ResolvedWeights] | None = None, merge: bool | None = None, keep: str = ""
+) -> OneStepSR:
     """Read a checkpoint into a model on the CPU, float32, in evaluation mode.
 
     Args:
         directory: the checkpoint.
         bases: of an adapter, what `read_config(directory).bases` names.
         merge: fold the LoRA into the weights; False keeps the layers, for training; None merges where that is possible.
+        keep: adapters whose names end in this stay layers when the others are merged.
 
     Raises:
         UsageError: when merging is asked for and the variant's LoRA cannot be merged.
@@ -127,7 +116,9 @@ def load_model(directory: Path, bases: Mapping[str, ResolvedWeights] | None = No
     merge = config.spec.mergeable if merge is None else merge
     model = _build(directory, config)
     if config.layout == "adapter":
-        _load_adapter(model, directory, config, bases or {}, merge)
+        _load_adapter(model, directory, config, bases or {})
+        if merge:
+            _merge(model, keep)
     else:
         for name, module in parts(model).items():
             load_strictly(module, directory / f"{name}.safetensors")
@@ -148,10 +139,9 @@ def check_files(directory: Path) -> CheckpointConfig:
         from rcodsr.models.lora import add_lora
 
         add_lora(model, _lora_spec(directory, config))
-        modules, states = _small_parts(model), _lora_parts(model)
+        modules, states = _small_parts(model), lora_parts(model)
     for name, state in (states | {name: dict(module.state_dict()) for name, module in modules.items()}).items():
-        path = directory / f"{name}.safetensors"
-        check_fit(path, read_tensors(path), state)
+        read_into(directory / f"{name}.safetensors", lambda key, value: None, state)
     return config
 
 
@@ -159,8 +149,9 @@ def _build(directory: Path, config: CheckpointConfig) -> OneStepSR:
     """The model a checkpoint describes, without weights."""
     try:
         return build_model(config.spec, weightless=True)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise WeightsError(directory / "config.json", f"describes no network ({error})", REMEDY) from error
+    except Exception as error:  # a network's constructor may say of nonsense whatever it likes
+        cause = f"describes no network ({first_line(error)})"
+        raise WeightsError(directory / "config.json", cause, REMEDY) from error
 
 
 def _lora_spec(directory: Path, config: CheckpointConfig) -> LoraSpec:
@@ -169,10 +160,8 @@ def _lora_spec(directory: Path, config: CheckpointConfig) -> LoraSpec:
     return config.spec.lora
 
 
-def _load_adapter(
-    model: OneStepSR, directory: Path, config: CheckpointConfig, bases: Mapping[str, ResolvedWeights], merge: bool
-) -> None:
-    from rcodsr.models.lora import add_lora, merge_lora
+def _load_adapter(model: OneStepSR, directory: Path, config: CheckpointConfig, bases: Mapping[str, ResolvedWeights]) -> None:
+    from rcodsr.models.lora import add_lora
 
     lora = _lora_spec(directory, config)
     for name, expected in config.bases.items():
@@ -184,30 +173,49 @@ def _load_adapter(
                 raise WeightsError(directory, cause, "point --base-model to the base it was trained on")
     load_bases(model, bases)
     add_lora(model, lora)
-    for name, module in _small_parts(model).items():
-        load_strictly(module, directory / f"{name}.safetensors")
-    for name, state in _lora_parts(model).items():
+    read_adapter(model, directory)
+
+
+def read_adapter(model: OneStepSR, directory: Path, parts: Collection[str] | None = None) -> None:
+    """Fill what an adapter checkpoint stores: LoRA and what is trained in full, the prompt's layer, what steers them.
+
+    Args:
+        model: with the LoRA layers of `models.lora.add_lora`.
+        directory: the checkpoint.
+        parts: files to read, without suffix; None reads all that the model has.
+
+    Raises:
+        WeightsError: naming the first thing that does not fit.
+    """
+    modules, states = _small_parts(model), lora_parts(model)
+    for name in [*modules, *states] if parts is None else parts:
         path = directory / f"{name}.safetensors"
-        tensors = read_tensors(path)
-        check_fit(path, tensors, state)
+        if name in modules:
+            load_strictly(modules[name], path)
+            continue
         with torch.no_grad():
-            for key, value in tensors.items():
-                state[key].copy_(value)
-    if merge:
-        merge_lora(model.unet)
-        merge_lora(model.autoencoder)
+            read_into(path, lambda key, value, state=states[name]: state[key].copy_(value), states[name])  # type: ignore[misc]
 
 
-def _lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
+def _merge(model: OneStepSR, keep: str) -> None:
+    from rcodsr.models.lora import merge_lora
+
+    merge_lora(model.unet, keep)
+    merge_lora(model.autoencoder, keep)
+
+
+def lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
     """What training changes in the bases, by the name of the file that stores it; the tensors are the model's own."""
-    from rcodsr.models.lora import TRAINED_IN_FULL, trained_state
+    from rcodsr.models.lora import trained_in_full, trained_state
 
-    return {"unet_lora": trained_state(model.unet, TRAINED_IN_FULL), "vae_lora": trained_state(model.autoencoder)}
+    unet, vae = trained_state(model.unet, trained_in_full(model.spec.lora)), trained_state(model.autoencoder)
+    return {"unet_lora": unet} | ({"vae_lora": vae} if vae else {})
 
 
 def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
     """What an adapter checkpoint stores whole: the prompt's own layer or embedding, the modulator, the estimator."""
-    prompt = {name: module for name, module in model.prompt.parts().items() if name != "vision"}
+    computed = isinstance(model.spec.prompt, TextSpec) and model.spec.prompt.text is not None
+    prompt = {} if computed else {name: module for name, module in model.prompt.parts().items() if name != "vision"}
     return prompt | model.modulator.parts() | _estimator(model)
 
 
@@ -215,31 +223,6 @@ def _require_mergeable(spec: VariantSpec) -> None:
     if not spec.mergeable:
         cause = "cannot be merged: its LoRA depends on the picture's degradation"
         raise UsageError(spec.name, cause, "keep it as an adapter")
-
-
-def read_config(directory: Path) -> CheckpointConfig:
-    """The configuration of a checkpoint directory.
-
-    Raises:
-        WeightsError: when `config.json` is missing, damaged, or of another format.
-    """
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        version = config["format_version"]
-        if version != FORMAT_VERSION:
-            raise WeightsError(path, f"checkpoint format {version}, this version reads {FORMAT_VERSION}", "update rcodsr")
-        spec, layout = VariantSpec.from_dict(config["variant"]), config["layout"]
-        if layout not in {"merged", "adapter"}:
-            raise ValueError(f"unknown layout {layout}")
-        if layout == "merged" and not spec.mergeable:
-            raise ValueError(f"{spec.name} cannot be merged: its LoRA depends on the picture's degradation")
-        bases = {str(name): dict(files) for name, files in config.get("bases", {}).items()}
-        return CheckpointConfig(spec, layout, bases, config.get("training", {}))
-    except FileNotFoundError:
-        raise WeightsError(directory, "not a checkpoint directory (no config.json)", "point --weights to one") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise WeightsError(path, f"damaged ({error})", REMEDY) from error
 
 
 def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -250,8 +233,15 @@ def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Te
     return stored
 
 
-def _write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig, card: str) -> None:
-    """Write a whole checkpoint, or nothing."""
+def write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig, card: str) -> None:
+    """Write a whole checkpoint, or nothing.
+
+    Args:
+        directory: where it goes; an old one of the same name is replaced as a whole.
+        files: tensors by the name of their file, without suffix.
+        config: contents of `config.json`.
+        card: contents of README.md.
+    """
     values = {
         "format_version": FORMAT_VERSION,
         "layout": config.layout,

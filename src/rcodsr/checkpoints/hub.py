@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from rcodsr.checkpoints.manifest import is_inside
+from rcodsr.checkpoints.meter import Meter
 from rcodsr.errors import HubError, WeightsError
 
 PATIENCE = 8.0
@@ -87,23 +89,28 @@ class Repository:
         from huggingface_hub import constants, hf_hub_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+        if not is_inside(name):
+            raise WeightsError(self.repo, f"'{name}' leads out of the repository", "do not use it")
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # it tells of each whole chunk: of its own, 10 MB, a slow line makes few
         arrivals = 0
+        log = self.log
 
-        class Meter(tqdm):  # type: ignore[misc]
+        class Bar(tqdm):  # type: ignore[misc]
             """Shows nothing, but tells that bytes arrive."""
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 kwargs.pop("name", None)
+                self.meter = Meter(name, kwargs.get("total"), log)
                 super().__init__(*args, **{**kwargs, "disable": True})
 
             def update(self, n: float | None = 1) -> bool | None:
                 nonlocal arrivals
                 arrivals += 1
+                self.meter.add(int(n or 0))
                 return super().update(n)
 
         def fetch() -> str:
-            return hf_hub_download(self.repo, name, revision=commit, tqdm_class=Meter)
+            return hf_hub_download(self.repo, name, revision=commit, tqdm_class=Bar)
 
         return Path(self._patiently(fetch, lambda: (arrivals, self._bytes_underway()), commit, name))
 
@@ -115,11 +122,40 @@ class Repository:
                 total += path.stat().st_size
         return total
 
+    def sweep(self) -> int:
+        """Remove what killed downloads have left: unfinished files whose lock nobody holds. Returns how many bytes.
+
+        Unlike a lock, the name of an unfinished file is its process's own: nobody would ever go on with it.
+        """
+        from filelock import FileLock
+
+        freed, folder = 0, f"models--{self.repo.replace('/', '--')}"
+        for path in Path(cache(), folder, "blobs").glob("*.incomplete"):
+            lock = Path(cache(), ".locks", folder, f"{path.name.split('.')[0]}.lock")
+            with suppress(Exception):  # locked: someone is at it; or gone meanwhile; or not ours to remove
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(lock, timeout=0, mode=0o664):
+                    size = path.stat().st_size
+                    path.unlink()
+                    freed += size
+        return freed
+
     def discard(self, path: Path) -> None:
         """Remove a damaged file from the cache, the blob behind the link too."""
         blob = path.resolve()
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file of a commit from the cache, and its contents unless another commit holds them too."""
+        blob, folder = path.resolve(), Path(cache(), f"models--{self.repo.replace('/', '--')}")
+        path.unlink(missing_ok=True)
+        if not any(other.resolve() == blob for other in folder.glob("snapshots/*/**/*") if other.is_symlink()):
+            blob.unlink(missing_ok=True)
+        for parent in path.parents:
+            if parent == folder or any(parent.iterdir()):
+                return
+            parent.rmdir()
 
     def _patiently(self, action: Callable[[], _T], signs: Callable[[], object], revision: str, file: str | None = None) -> _T:
         """Run `action` until it hangs; broken connections are tried again, everything else becomes a `WeightsError`."""

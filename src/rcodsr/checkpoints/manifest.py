@@ -1,10 +1,21 @@
 """The weights manifest `weights.toml`: names of checkpoints, where they come from, and what each file must hash to."""
 
+import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from rcodsr.errors import WeightsError
 
 PACKAGE = Path(__file__).parents[1]
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file's name stays inside the directory it is relative to, on every system."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and not {"..", "."} & {*name.split("/")} and not set(name) & set("\\:\0")
 
 
 @dataclass(frozen=True)
@@ -15,6 +26,15 @@ class ManifestFile:
     bytes: int | None = None
     sha256: str | None = None
     """None: nobody has computed it yet; the resolver records what it finds at the first download."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that lead elsewhere.
+
+        Raises:
+            WeightsError: naming it.
+        """
+        if not is_inside(self.name):
+            raise WeightsError(self.name, "leads out of the directory it should be in", "do not use this list of files")
 
 
 @dataclass(frozen=True)
@@ -32,12 +52,33 @@ class ManifestEntry:
 
     name: str
     status: str
-    """packaged, hub, or unpublished."""
+    """packaged; hub: a base; foreign: others' checkpoint, converted when it is fetched; manual: the same, but not on the Hub;
+    or unpublished."""
     about: str
     licence: str
     sources: tuple[Source, ...]
     """Where it can be had, in the order they are tried."""
     files: tuple[ManifestFile, ...]
+    bytes: int | None = None
+    """About how much is fetched, where files do not say."""
+    page: str = ""
+    """Where people find what cannot be fetched."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that lead elsewhere.
+
+        Raises:
+            WeightsError: naming it.
+        """
+        for name, rule in ((self.name, _NAME), *((source.repo, REPO) for source in self.sources)):
+            if not rule.fullmatch(name):
+                raise WeightsError("weights.toml", f"'{name}' is not a name", "install rcodsr again")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files, or about as many."""
+        known = [file.bytes for file in self.files]
+        return sum(size for size in known if size is not None) if known and None not in known else self.bytes
 
     @property
     def directory(self) -> Path:
@@ -56,6 +97,8 @@ def read_manifest() -> dict[str, ManifestEntry]:
             licence=entry.get("licence", ""),
             sources=tuple(Source(**source) for source in entry.get("sources", ())),
             files=tuple(ManifestFile(**file) for file in entry.get("files", ())),
+            bytes=entry.get("bytes"),
+            page=entry.get("page", ""),
         )
         for name, entry in values.items()
     }

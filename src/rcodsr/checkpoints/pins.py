@@ -6,11 +6,14 @@ at any time; it is then made anew from the cache or the Hub.
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rcodsr.checkpoints.manifest import ManifestFile
+from rcodsr.checkpoints.manifest import REPO, ManifestFile
+from rcodsr.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -23,24 +26,50 @@ class Pin:
 
 
 def read_pin(key: str) -> Pin | None:
-    """The pin of a name, or None; an unreadable file counts as empty."""
+    """The pin of a name, or None; an unreadable one counts as none."""
+    return _pin(_read().get(key))
+
+
+def read_pins() -> dict[str, Pin]:
+    """All pins by name, without the unreadable ones."""
+    pins = {key: _pin(value) for key, value in _read().items()}
+    return {key: pin for key, pin in pins.items() if pin is not None}
+
+
+def _pin(value: Any) -> Pin | None:
     try:
-        value = _read()[key]
-        return Pin(value["repo"], value["revision"], tuple(ManifestFile(**file) for file in value["files"]))
-    except (TypeError, KeyError):
+        pin = Pin(value["repo"], value["revision"], tuple(ManifestFile(**file) for file in value["files"]))
+    except (TypeError, KeyError, AttributeError, WeightsError):
         return None
+    sound = isinstance(pin.repo, str) and isinstance(pin.revision, str) and "/" not in pin.revision and pin.files
+    return pin if sound and (not pin.repo or REPO.fullmatch(pin.repo)) else None
 
 
-def write_pin(key: str, pin: Pin) -> None:
-    """Record a pin. A read-only home costs only the memory of it."""
+def write_pin(key: str, pin: Pin | None) -> None:
+    """Record a pin, or forget it (None). A read-only home costs only the memory of it."""
     path = _path()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**_read(), key: asdict(pin)}, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with _alone(path):
+            values = _read() | {key: None if pin is None else asdict(pin)}
+            kept = {name: value for name, value in values.items() if value is not None}
+            temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(path)
+            for leftover in path.parent.glob(f".{path.name}.[0-9]*"):  # of a killed process: nobody else is here now
+                leftover.unlink(missing_ok=True)
     except OSError:
-        return
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two processes must not each write back what it has read before the other wrote."""
+    from filelock import FileLock
+
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=10):
+        yield
 
 
 def _read() -> dict[str, Any]:

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from rcodsr.checkpoints.config import WEIGHT_FILES
 from rcodsr.checkpoints.hub import Repository, address, host
-from rcodsr.checkpoints.resolve import WEIGHT_FILES
 from rcodsr.errors import WeightsError
 
 PATIENCE = 30.0

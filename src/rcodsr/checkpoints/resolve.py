@@ -9,26 +9,24 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from rcodsr.checkpoints.hub import COMMIT, Repository, address
-from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, Source, read_manifest
+from rcodsr.checkpoints.config import NAME, read_config
+from rcodsr.checkpoints.hub import COMMIT, RemoteFile, Repository, address
+from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
 
 DEFAULT = "rcod-tiny"
 Log = Callable[[str], None]
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OURS = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json)")
-"""Files of our checkpoint format: at the top of a repository, plain names."""
-_WHOLE = [
-    {*parts.split()}
-    for parts in ("unet vae vision vpim", "unet vae prompt", "unet_lora vae_lora vpim", "unet_lora vae_lora prompt")
-]
-"""What a checkpoint consists of besides `config.json`, without suffixes."""
-WEIGHT_FILES = sorted({f"{part}.safetensors" for parts in _WHOLE for part in parts})
-"""Files of weights that a checkpoint may have."""
+_CONFIG = ManifestFile(NAME)
+LARGEST = 32 << 30
+"""Bytes of a file that is hashed; the largest of a base has 3.5 billion."""
+PICKLES = (".pkl", ".pth")
+"""Suffixes of others' checkpoints in the manifest."""
+_FOREIGN = {".pkl", ".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
+"""Suffixes of single files of weights, which we do not load as they are."""
 
 
 def silent(line: str) -> None:
@@ -61,7 +59,8 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
     """Find weights and verify their files.
 
     Args:
-        weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub.
+        weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub. Of others' checkpoints
+            (status foreign) these are the files as published; `named.find` converts them.
         revision: commit, branch or tag, for a repository; a commit of 40 hex digits pins it.
         offline: ask no server.
         log: receives a line when something is fetched.
@@ -72,7 +71,7 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
     """
     manifest = read_manifest()
     entry = manifest.get(weights)
-    is_repo = entry is None and not Path(weights).is_dir() and _REPO.fullmatch(weights) is not None
+    is_repo = entry is None and not Path(weights).exists() and REPO.fullmatch(weights) is not None
     if revision is not None and not is_repo:
         raise UsageError("--revision", f"{weights} is not a repository on the Hub", "leave it out, or use --weights org/repo")
     if is_repo:
@@ -81,6 +80,10 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
         return _local(weights, sorted(manifest))
     if entry.status == "packaged":
         return _packaged(entry)
+    if entry.status == "manual":
+        file = entry.files[0].name
+        remedy = f"get {file} from {entry.page}, then run `rcodsr weights convert {file}`"
+        raise WeightsError(weights, "not on the Hub", remedy)
     if entry.status == "unpublished":
         raise WeightsError(
             weights,
@@ -103,14 +106,14 @@ def resolve_base(name: str, override: str | None = None, offline: bool = False, 
         WeightsError: as `resolve`.
     """
     entry = read_manifest().get(name)
-    if entry is None:
+    if entry is None or entry.status != "hub":
         raise WeightsError(name, "unknown base", "update rcodsr, or export the checkpoint merged")
     if override is None:
         return _Fetcher(name, entry.sources, entry.files, offline, log).resolve()
     if Path(override).is_dir():
         names = [file.name for file in entry.files]
         return ResolvedWeights(name, Path(override), sha256_all(Path(override), names))
-    if not _REPO.fullmatch(override):
+    if not REPO.fullmatch(override):
         raise WeightsError(override, "no such directory", "give --base-model a directory, or organisation/name")
     return _Fetcher(f"{name}@{override}", (Source(override),), entry.files, offline, log).resolve()
 
@@ -124,15 +127,23 @@ def _packaged(entry: ManifestEntry) -> ResolvedWeights:
     return ResolvedWeights(entry.name, entry.directory, hashes, "packaged")
 
 
+def known_digest(name: str) -> str | None:
+    """Digest of a base as it was when it was last verified; None when it never was."""
+    pin = read_pin(name)
+    if pin is None or any(file.sha256 is None for file in pin.files):
+        return None
+    return ResolvedWeights(name, Path(), {file.name: str(file.sha256) for file in pin.files}).digest
+
+
 def _local(weights: str, known: list[str]) -> ResolvedWeights:
     directory = Path(weights)
     if not directory.is_dir():
+        if directory.suffix.lower() in _FOREIGN and directory.exists():
+            remedy = f"run `rcodsr weights convert {weights}`, or point --weights to a checkpoint directory"
+            raise WeightsError(weights, "a file of weights is not loaded as it is", remedy)
         remedy = f"use one of {', '.join(known)}, random:rcod-o, a checkpoint directory, or org/repo"
         raise WeightsError(weights, "unknown weights", remedy)
-    if not (directory / "config.json").exists():
-        raise WeightsError(weights, "not a checkpoint directory (no config.json)", "point --weights to one")
-    names = [path.name for path in directory.iterdir() if _OURS.fullmatch(path.name)]
-    return ResolvedWeights(directory.resolve().name, directory, sha256_all(directory, names))
+    return ResolvedWeights(directory.resolve().name, directory, sha256_all(directory, read_config(directory).files))
 
 
 class _Fetcher:
@@ -185,16 +196,15 @@ class _Fetcher:
             return
         for source in self.sources:
             revision = source.revision or "main"
-            names = [file.name for file in self.files] or ["config.json"]
+            names = [file.name for file in self.files] or [NAME]
             paths = [Repository(source.repo, self.log).cached(name, revision) for name in names]
             first = paths[0]
             if first is None or None in paths:
                 continue
             snapshot = _root(first, names[0])
-            files = self.files or [ManifestFile(p.name) for p in snapshot.iterdir() if _OURS.fullmatch(p.name)]
-            if not self.files and not any(parts <= {Path(file.name).stem for file in files} for parts in _WHOLE):
-                continue
-            yield Pin(source.repo, snapshot.name, tuple(_with_cache_hash(snapshot, file) for file in files))
+            files = self.files or _checkpoint_files(snapshot)
+            if all((snapshot / file.name).is_file() for file in files):
+                yield Pin(source.repo, snapshot.name, tuple(_with_cache_hash(snapshot, file) for file in files))
 
     def _cached(self, pin: Pin) -> list[Path] | None:
         repository = Repository(pin.repo, self.log)
@@ -223,24 +233,31 @@ class _Fetcher:
         revision = known.revision if known is not None and known.repo == source.repo else source.revision
         commit, remote = repository.commit(revision)
         described = {file.name: file for file in remote}
-        wanted = list(self.files) or [ManifestFile(name) for name in described if _OURS.fullmatch(name)]
-        if not self.files and "config.json" not in described:
+        if not self.files and NAME not in described:
             raise WeightsError(source.repo, "no checkpoint of rcodsr (no config.json)", "choose another repository")
         fixed = {file.name: file.sha256 for file in known.files} if known is not None else {}
+        repository.sweep()
         paths, files = [], []
+        # what a checkpoint of ours consists of, its config.json says, which is the first to be fetched
+        wanted = [_placed(file, described) for file in self.files] or [_CONFIG]
         for file in wanted:
             about = described.get(file.name)
-            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes and about.bytes > 1e6 else ""
-            if repository.cached(file.name, commit) is None:
-                self.log(f"fetching {source.repo}@{commit[:12]} {file.name}{size}")
+            self._announce(repository, file.name, commit, about)
             expected = file.sha256 or fixed.get(file.name) or (about.digest if about is not None else None)
             path, found = _fetch(repository, file.name, commit, expected)
             paths.append(path)
             files.append(ManifestFile(file.name, path.stat().st_size, found))
+            if file is _CONFIG:
+                wanted += [ManifestFile(name) for name in read_config(path.parent).files[1:]]
         pin = Pin(source.repo, commit, tuple(files))
         if source.revision is None or not COMMIT.fullmatch(source.revision):
             self.log(f"{self.key}: pinned to {source.repo} at commit {commit}")
         return self._done(pin, paths, {file.name: str(file.sha256) for file in files})
+
+    def _announce(self, repository: Repository, name: str, commit: str, about: RemoteFile | None) -> None:
+        if repository.cached(name, commit) is None:
+            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes and about.bytes > 1e6 else ""
+            self.log(f"fetching {repository.repo}@{commit[:12]} {name}{size}")
 
     def _done(self, pin: Pin, paths: list[Path], hashes: dict[str, str]) -> ResolvedWeights:
         files = tuple(ManifestFile(f.name, p.stat().st_size, hashes[f.name]) for f, p in zip(pin.files, paths, strict=True))
@@ -275,6 +292,21 @@ def _is_as_expected(path: Path, found: str, expected: str | None) -> bool:
     return expected in {None, found}
 
 
+def _checkpoint_files(snapshot: Path) -> list[ManifestFile]:
+    """What a checkpoint of ours consists of; where its config.json cannot be read, only that."""
+    try:
+        return [ManifestFile(name) for name in read_config(snapshot).files]
+    except WeightsError:  # the hash of the file will tell whether it is damaged, and who is to be asked again
+        return [_CONFIG]
+
+
+def _placed(file: ManifestFile, described: Iterable[str]) -> ManifestFile:
+    """The file where the repository has it: mirrors of others' checkpoints sort them into folders of their own."""
+    found = [name for name in described if PurePosixPath(name).name == file.name]
+    moved = file.name.endswith(PICKLES) and file.name not in found and len(found) == 1
+    return replace(file, name=found[0]) if moved else file
+
+
 def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
     """The file with the hash the Hub gave it: it is stored under it as name."""
     blob = (snapshot / file.name).resolve().name
@@ -305,6 +337,10 @@ def sha256(path: Path) -> str:
         WeightsError: when it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise WeightsError(path, "not a file", "delete it and fetch or export the checkpoint again")
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise WeightsError(path, f"{path.stat().st_size / 1e9:.0f} GB are no weights", "delete it and fetch it again")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:

@@ -1,14 +1,12 @@
 """The Typer application and its exit codes. Commands import what they need when they run, so that `--help` is instant."""
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, estimate, train, upscale, weights
+from rcodsr.cli import bench, estimate, stopping, train, upscale, weights
 from rcodsr.cli.streams import error_line
 from rcodsr.errors import RcodsrError
 
@@ -20,17 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived.
-
-    Not a KeyboardInterrupt, which Typer would swallow.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-        super().__init__()
 
 
 def _version(shown: bool) -> None:
@@ -59,19 +46,32 @@ app.add_typer(weights.app, name="weights")
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    # Read when torch is loaded, which has not happened yet: threads that wait burn a core otherwise, and on a machine where
+    # anything else runs they mostly wait
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stopping.install()
     try:
+        stopping.check()
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RcodsrError as error:
         error_line(error)
         return error.exit_code
-    except Stopped as stopped:
-        error_line("stopped; finished pictures are complete")
-        return stopped.exit_code
+    except stopping.Stopped as stopped:
+        return _stopped(stopped)
     except Exception as error:
+        try:
+            stopping.check()  # what a library made of the exception in its midst
+        except stopping.Stopped as stopped:
+            return _stopped(stopped)
         return _unexpected(error)
+    finally:
+        stopping.ignore()
+
+
+def _stopped(stopped: stopping.Stopped) -> int:
+    error_line("stopped; finished pictures are complete")
+    return stopped.exit_code
 
 
 def _unexpected(error: Exception) -> int:
@@ -88,7 +88,3 @@ def _unexpected(error: Exception) -> int:
     else:
         error_line(f"{message()} (see rcodsr --help)")
     return int(getattr(error, "exit_code", 2))
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)

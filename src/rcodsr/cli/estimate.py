@@ -12,6 +12,7 @@ from rcodsr.errors import NoInputError, OutputError
 
 if TYPE_CHECKING:
     from rcodsr.batch.estimates import Estimate
+    from rcodsr.checkpoints.resolve import Log
     from rcodsr.variants import GroupingSpec
 
 _COLUMNS = ("input", "similarity", "timestep", "realism", "level")
@@ -89,15 +90,14 @@ def _write_csv(path: Path, rows: "list[Estimate]", columns: tuple[str, ...]) -> 
         raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
 
 
-def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | None, calibrate: bool, log: object) -> None:
+def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | None, calibrate: bool, log: "Log") -> None:
     from rcodsr.bench.calibration import QUANTILES, borders, group_shares, quality, suggested_bounds
 
     estimated = [row.similarity for row in rows if row.similarity is not None]
     true = [row.true_similarity for row in rows if row.true_similarity is not None] or None
-    say = note if log is note else silent
     if true is not None:
         found = quality(estimated, true, grouping)
-        say("  ".join(f"{name} {value:.3f}" for name, value in found.items()))
+        log("  ".join(f"{name} {value:.3f}" for name, value in found.items()))
     if calibrate:
         import numpy as np
 

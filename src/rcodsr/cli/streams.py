@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rcodsr.errors import OutputError
@@ -22,11 +23,24 @@ def error_line(text: object) -> None:
 
 def note(text: str) -> None:
     """One plain line on standard error."""
+    if sys.stderr is None:
+        return
+    encoding = sys.stderr.encoding or "utf-8"
     line = text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
-    sys.stderr.write(
-        line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8") + "\n"
-    )
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # nobody reads it, or its disk is full; the work goes on
+        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stderr.flush()
+
+
+def keep_libraries_quiet() -> None:
+    """Let C libraries (libtiff above all) talk to nobody; Python keeps the real standard error."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError, ValueError, AttributeError):
+        real, nowhere = os.dup(sys.stderr.fileno()), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+        sys.stderr = open(real, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115,PTH123
 
 
 def silent(text: str) -> None:

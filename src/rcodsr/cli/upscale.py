@@ -3,18 +3,14 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from rcodsr.cli.streams import Progress, error_line, json_line, note, silent
+from rcodsr.cli.results import Shown, open_report, show
+from rcodsr.cli.streams import keep_libraries_quiet, note, silent
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, UpscaleOptions, parse_realism
-from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rcodsr.batch.pipeline import Result
+from rcodsr.errors import UsageError
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -35,10 +31,19 @@ class Format(StrEnum):
     avif = "avif"
 
 
+class Kept(StrEnum):
+    """`--metadata`."""
+
+    everything = "keep"
+    profile = "strip"
+
+
 def upscale(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Picture files and directories, @list.txt or @- (paths on standard input).", show_default=False),
+        typer.Argument(
+            help="Picture files and directories, - (a picture on standard input), @list.txt or @- (paths).", show_default=False
+        ),
     ],
     output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
     realism: Annotated[
@@ -58,6 +63,23 @@ def upscale(
     tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
     format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
     quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Names of outputs, of {stem}, {ext}, {scale} and {realism}.")
+    ] = None,
+    metadata: Annotated[Kept, typer.Option("--metadata", help="keep, or strip all but the colour profile.")] = Kept.everything,
+    background: Annotated[
+        str, typer.Option("--background", help="Colour under transparency where the format has none, as #rrggbb or a name.")
+    ] = "white",
+    recursive: Annotated[
+        bool, typer.Option("-R", "--recursive", help="Also the directories inside, mirrored in the output.")
+    ] = False,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", help="Take only what matches this glob; can be given several times.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out what matches this glob.")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="I/N: this machine's part of the pictures; or slurm, in a job array.")
+    ] = None,
     color_fix: Annotated[
         str | None, typer.Option("--color-fix", help="wavelet, adain or none; default as the weights say.")
     ] = None,
@@ -67,10 +89,19 @@ def upscale(
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of --weights org/repo.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")] = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="For weights with a text prompt: in its place.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", min=0, max=20, help="For s3diff, which uses 1.07: a second U-Net pass.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", min=1, help="Stop after so many failures.", show_default=False)
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a JSON line per picture to this file.")] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be done.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
@@ -84,26 +115,56 @@ def upscale(
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
     options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
+    from rcodsr.batch.discovery import Selection
     from rcodsr.batch.pipeline import Output, planned, run
-    from rcodsr.batch.plan import expand_lists, plan, prepare_outputs
+    from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs
+    from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS
 
-    jobs = plan(expand_lists(inputs), output, format, scale)
-    settings = Output(quality, overwrite, max_pixels, None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]])
-    if dry_run:
-        return _report((planned(job, options, settings) for job in jobs), len(jobs), json, quiet, bar=False, stream=False)
-    if json and output == "-":
+    if not verbose:
+        keep_libraries_quiet()
+    chosen = parse_shard(shard) if shard is not None else None
+    naming = Naming(format, scale, name, "auto" if options.adaptive else f"{options.realism:g}")
+    selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
+    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen)
+    encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
+    settings = Output(quality, overwrite, max_pixels, encoded, metadata == "strip", _color(background))
+    shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
+    to_stdout = any(job.target is None for job in plan.jobs)
+    if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
-    prepare_outputs(jobs)
+    if dry_run:
+        planned_ones = (planned(job, options, settings) for job in plan.jobs)
+        return show(planned_ones, plan, Shown(json, quiet, bar=False, report=report))
+    open_report(report, plan)
+    if not plan.jobs:
+        return show((), plan, shown)  # all in other shards
+    prepare_outputs(plan.jobs)
     from rcodsr.engine.upscaler import Upscaler
 
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
-    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)
+    settled = {
+        "prompt": prompt,
+        "guidance": guidance,
+        "realism": None if realism is None else options.realism,
+        "adaptive": options.adaptive is not None,
+    }
+    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log, **settled)
     upscaler.check(options, steered=realism is not None)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-    results = run(jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
-    return _report(results, len(jobs), json, quiet, bar=not no_progress, stream=output == "-", verbose=verbose)
+    results = run(plan.jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
+    return show(results, plan, shown)
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    except ValueError:
+        raise UsageError("--background", f"'{text}' is not a colour", "use for example white, black or #20ff00") from None
+    return red, green, blue
 
 
 def _options(
@@ -118,49 +179,3 @@ def _options(
     chosen = 0.5 if realism is None else parse_realism(realism)
     by: Adaptive | None = adaptive  # type: ignore[assignment]
     return UpscaleOptions(realism=chosen, adaptive=by, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
-
-
-def _report(
-    results: "Iterator[Result]", total: int, json: bool, quiet: bool, bar: bool, stream: bool, verbose: bool = False
-) -> int:
-    """Show results as they come; the exit code says whether any failed."""
-    counts = {"planned": 0, "done": 0, "skipped": 0, "failed": 0}
-    codes: set[int] = set()  # of the failures
-    progress = Progress(total, quiet, bar)
-    try:
-        for result in results:
-            counts[result.status] += 1
-            if json:
-                json_line(result.to_dict())
-            elif result.status != "failed" and result.output is not None and not stream:
-                progress.result(result.output)
-            if result.error is not None:
-                codes.add(result.exit_code)
-                if result.exit_code != OutputError.exit_code:  # that one ends the batch and is shown then
-                    progress.failed(result.error)
-            else:
-                progress.advance(Path(result.input).name, _describe(result, verbose))
-    except RcodsrError as error:
-        progress.close()
-        not_started = total - sum(counts.values())
-        error_line(f"{error} ({counts['done'] + counts['skipped']} done, {not_started} not started)")
-        return error.exit_code
-    finally:
-        progress.close()
-        if json:
-            json_line({"summary": {name: count for name, count in counts.items() if name != "planned" or count}})
-    if total > 1 and not quiet:
-        note(", ".join(f"{count} {name}" for name, count in counts.items() if count))
-    if codes == {TileMemoryError.exit_code}:
-        return TileMemoryError.exit_code
-    return 1 if codes else 0
-
-
-def _describe(result: "Result", verbose: bool) -> str:
-    size = f"  {result.width}x{result.height}" if result.width else ""
-    seen = f", similarity {result.similarity:.2f}" if result.similarity is not None else ""
-    steered = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
-    seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
-    computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
-    remark = f"  ({result.note})" if result.note else ""
-    return f"{result.status} {result.input}{size}{steered}{seconds}{computed}{remark}"

@@ -1,19 +1,162 @@
-"""`rcodsr weights`: checkpoints for others."""
+"""`rcodsr weights`: what there is, what lies here, and checkpoints for others."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rcodsr.cli.streams import note, result_line
-from rcodsr.errors import UsageError
+from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
+from rcodsr.errors import UsageError, WeightsError
 
-app = typer.Typer(help="Export and publish checkpoints.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
+
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")]
+_Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]
+_Names = Annotated[list[str], typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False)]
 
 
 @app.callback()
 def _group() -> None:
-    """Export and publish checkpoints."""
+    """List, fetch, check, convert and export weights."""
+
+
+@app.command("list")
+def list_(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these: names, checkpoint directories, or org/repo on the Hub.", show_default=False),
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Show what there is: status, size, licence, whether it is cached. Only org/repo asks the Hub."""
+    from rcodsr.checkpoints import store
+
+    found = [store.describe(name, note) for name in names] if names else list(store.items())
+    for item in found:
+        if json:
+            json_line(item.to_dict())
+        else:
+            here = "here" if item.cached else "-"
+            row = f"{item.name:<16} {item.status:<12} {here:<5} {_size(item.bytes):>8}  {item.licence:<27} {item.about}"
+            result_line(row.rstrip())
+    return 0
+
+
+@app.command("pull")
+def pull(
+    names: _Names,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of org/repo.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is cached.")] = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show which files would be fetched.")] = False,
+    json: _Json = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Fetch weights and the bases they stand on, convert what has to be, and verify everything."""
+    from rcodsr.checkpoints import store
+
+    log = silent if quiet else note
+    for name in names:
+        if dry_run:
+            _show_plan(store.plan(name, revision, log), json)
+            continue
+        for found in store.pull(name, revision, force, log):
+            values = {"name": found.name, "directory": str(found.directory), "source": found.source, "id": found.id}
+            json_line(values) if json else result_line(str(found.directory))
+    return 0
+
+
+def _show_plan(files: list, json: bool) -> None:  # type: ignore[type-arg]
+    for file in files:
+        state = "cached" if file.cached else "fetch"
+        json_line(asdict(file)) if json else result_line(f"{state:<7} {_size(file.bytes):>8}  {file.source} {file.file}")
+    missing = [file.bytes or 0 for file in files if not file.cached]
+    if not json:
+        note(f"{len(missing)} files to fetch, {_size(sum(missing))}")
+
+
+@app.command("path")
+def path(name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/repo.")], json: _Json = False) -> int:
+    """Print the directory of weights that are cached; exit code 3 when they are not."""
+    from rcodsr.checkpoints import store
+
+    directory = str(store.locate(name))
+    json_line({"name": name, "directory": directory}) if json else result_line(directory)
+    return 0
+
+
+@app.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names, org/repo or directories; all that is cached.", show_default=False)
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Hash files again and compare with what was published or first fetched; exit code 3 when one has changed."""
+    from rcodsr.checkpoints import store
+
+    return _each(names or [item.name for item in store.items() if item.cached], store.verify, "ok", json)
+
+
+@app.command("rm")
+def rm(
+    names: _Names,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be removed.")] = False,
+    json: _Json = False,
+) -> int:
+    """Remove weights from the cache; bases stay unless they are named."""
+    from rcodsr.checkpoints import store
+
+    return _each(names, lambda name: store.remove(name, dry_run), "would be removed" if dry_run else "removed", json)
+
+
+def _each(names: list[str], action: Callable[[str], int], done: str, json: bool) -> int:
+    """Do something for every name; those that fail do not stop the others."""
+    code = 0
+    for name in names:
+        try:
+            size = action(name)
+        except WeightsError as error:
+            error_line(error)
+            code = error.exit_code
+            if json:
+                json_line({"name": name, "status": "failed", "bytes": None, "error": str(error)})
+            continue
+        values = {"name": name, "status": done, "bytes": size, "error": None}
+        json_line(values) if json else result_line(f"{done} {name} ({_size(size)})")
+    return code
+
+
+@app.command("convert")
+def convert(
+    files: Annotated[list[Path], typer.Argument(help="osediff.pkl, pisa_sr.pkl, or s3diff.pkl and de_net.pth.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Directory; without it, where the name finds it.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", help="Directory or org/repo of the base; its hashes are then recorded.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a checkpoint that lies there.")] = False,
+    json: _Json = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Turn a published checkpoint of OSEDiff, S3Diff or PiSA-SR into safetensors. No code in it is ever run."""
+    from rcodsr.checkpoints.export import check_target, convert
+
+    if output is not None:
+        check_target(str(files[0]), output, overwrite)
+    found = convert(files, output, base_model, silent if quiet else note)
+    values = {"name": found.name, "directory": str(found.directory), "id": found.id}
+    json_line(values) if json else result_line(str(found.directory))
+    return 0
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
+    return f"{count / divisor:.1f} {unit}"
 
 
 @app.command("export")

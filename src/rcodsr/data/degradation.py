@@ -137,7 +137,27 @@ _CAMERA = DegradationSpec(
     second=None,
     final_sinc_probability=0.0,
 )
-PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA}
+# ours: pictures that were only made small, so that sharp inputs are not sharpened into halos
+_CLEAN = DegradationSpec(
+    first=StageSpec(
+        blur_probability=0.5,
+        blur_sigma=(0.2, 0.8),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.0,
+        gaussian_sigma=(0, 0),
+        poisson_scale=(0.0, 0.0),
+        gray_probability=0.0,
+        jpeg_probability=0.3,
+        jpeg_quality=(85, 98),
+    ),
+    second=None,
+    final_sinc_probability=0.0,
+)
+PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA, "clean": _CLEAN}
 _LUMA = (0.299, 0.587, 0.114)
 _MODES = ("area", "bilinear", "bicubic")
 

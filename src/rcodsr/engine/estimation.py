@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.images.resize import pad_to_multiple
 from rcodsr.models.one_step import OneStepSR
 
@@ -60,13 +59,8 @@ def measure_true(model: OneStepSR, enlarged: Tensor, truth: Tensor) -> Degradati
         enlarged: the enlarged low-resolution picture, shape (1, 3, H, W) in [0, 1].
         truth: its ground truth, same shape.
     """
-    kind = model.spec.grouping.metric
-
-    def metric(x_l: Tensor, x_h: Tensor) -> Tensor:
-        found = latent_metric(model.encode(2 * x_l - 1), model.encode(2 * x_h - 1), kind)
-        return found.nan_to_num(model.spec.grouping.metric_min)
-
-    return _over_windows(model, (enlarged, truth), metric)
+    lowest = model.spec.grouping.metric_min
+    return _over_windows(model, (enlarged, truth), lambda x_l, x_h: model.similarity(x_l, x_h).nan_to_num(lowest))
 
 
 def _over_windows(model: OneStepSR, pictures: tuple[Tensor, ...], judge: Callable[..., Tensor]) -> DegradationMap:

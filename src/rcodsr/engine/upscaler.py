@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,11 +42,12 @@ class Upscaled:
     """An enlarged picture and how it was made."""
 
     picture: Picture
-    realism: float
-    """What was asked for, or what the degradation stands for."""
+    realism: float | None
+    """What was asked for, or what the degradation stands for; None where a fixed timestep stands for none."""
     timestep: int
     """The mean over the picture where every tile has its own."""
-    level: str
+    level: str | None
+    """Name of the nearest level; None as for realism."""
     similarity: float | None
     """Estimated M_L, where it was asked for."""
     tiles: int
@@ -56,7 +58,7 @@ class Upscaled:
 
 
 class Upscaler:
-    """Enlarges pictures with one U-Net step each.
+    """Enlarges pictures with one U-Net step each: one pass, or two where a user has opted into them at loading.
 
     Args:
         model: on the runtime's device, in its dtype.
@@ -85,6 +87,7 @@ class Upscaler:
         revision: str | None = None,
         offline: bool = False,
         log: Log = silent,
+        **settled: Any,
     ) -> Upscaler:
         """Load weights by name, path, organisation/repository on the Hub, or `random:VARIANT[:SEED]`; see `load`.
 
@@ -94,8 +97,10 @@ class Upscaler:
             DeviceError: when the device or dtype is not available.
         """
         runtime = choose_runtime(device, dtype)
-        request = LoadRequest(weights, base_model, revision, offline)
-
+        try:
+            request = LoadRequest(weights, base_model, revision, offline, **settled)
+        except TypeError as error:
+            raise UsageError("load", str(error), "options are prompt, guidance, realism and adaptive") from None
         loaded = load_weights(request, log)
 
         def reload() -> OneStepSR:
@@ -125,6 +130,7 @@ class Upscaler:
             raise UsageError(
                 "upscale", str(error), f"options are {', '.join(f.name for f in dataclasses.fields(UpscaleOptions))}"
             ) from None
+        self.check(chosen, steered=realism is not None)
         picture = io.from_image(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=chosen.scale)
         return io.to_image(self.run(picture, chosen).picture)
 
@@ -162,11 +168,9 @@ class Upscaler:
         Raises:
             UsageError: naming the remedy.
         """
-        spec = self.model.spec
-        if (steered or options.adaptive) and spec.grouping.n == 1:
-            option = "-a" if options.adaptive else "-r"
-            cause = f"these weights have one fixed timestep, {spec.grouping.k}"
-            raise UsageError(option, cause, "leave it out, or choose weights with a knob")
+        spec, settled = self.model.spec, self.model.passes.realism
+        weighed = settled is not None and settled == options.realism
+        spec.check_steering(steered, options.adaptive is not None, weighed)
         if options.adaptive and self.model.metric_estimator is None:
             remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
             raise UsageError("-a", "these weights have no degradation estimator", remedy)
@@ -174,7 +178,6 @@ class Upscaler:
     def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         started = time.perf_counter()
         self.check(options, steered=False)
-        grouping = self.model.spec.grouping
         width, height = io.output_size(picture.size, options.scale)
         try:
             with torch.no_grad():
@@ -182,21 +185,32 @@ class Upscaler:
                 rgb, steering, tiles = self._restore(source, options)
                 rgb = resize(rgb[None], height, width)[0]
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
+                # differences have a sign, and `resize` clamps to [0, 1]
+                beyond = None if picture.beyond is None else resize(picture.beyond[None] / 2 + 0.5, height, width)[0] * 2 - 1
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
+        realism, level = self._level(steering, options)
         return Upscaled(
-            picture=picture.with_pixels(rgb, alpha),
-            realism=options.realism if options.adaptive is None else grouping.timestep_realism(steering.timestep),
+            picture=picture.with_pixels(rgb, alpha, beyond),
+            realism=realism,
             timestep=steering.timestep,
-            level=grouping.level(steering.timestep),
+            level=level,
             similarity=steering.similarity,
             tiles=tiles,
-            unet_passes=1,
+            unet_passes=self.model.passes.count,
             dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
+
+    def _level(self, steering: Steering, options: UpscaleOptions) -> tuple[float | None, str | None]:
+        """Realism and its name, where there is a knob; a weighed pair has no name."""
+        spec, grouping = self.model.spec, self.model.spec.grouping
+        if spec.fixed_timestep is not None:
+            return self.model.passes.realism, None
+        asked = options.realism if options.adaptive is None else grouping.timestep_realism(steering.timestep)
+        return asked, grouping.level(steering.timestep)
 
     def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
         """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, what steered it, tiles."""
@@ -273,6 +287,7 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     log: Log = silent,
+    **settled: Any,
 ) -> Upscaler:
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
 
@@ -284,10 +299,12 @@ def load(
         revision: commit, branch or tag of a repository.
         offline: ask no server; what is cached still works.
         log: receives a line when something is fetched.
+        settled: what holds for all pictures: `prompt` and `guidance` (a second U-Net pass) for weights with a text prompt,
+            `realism` for PiSA-SR's (a second pass); other weights take a realism per picture.
 
     Raises:
         UsageError: when the request contradicts itself.
         WeightsError: when the weights are unknown, unavailable or damaged.
         DeviceError: when the device or dtype is not available.
     """
-    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log)
+    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, **settled)

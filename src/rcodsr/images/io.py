@@ -1,402 +1,240 @@
-"""Picture files: reading with limits judged from the header, writing whole files or none.
+"""Picture files to pictures and back: the door through which every other module reads and writes them.
 
 Only the formats in `READABLE` are ever decoded, whatever a file is called. Errors name the file and the remedy.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
-import json
-import os
-import re
-import stat
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from rcodsr.config import MAX_OUTPUT_PIXELS
-from rcodsr.errors import InputError, OutputError
+from rcodsr.errors import InputError
+from rcodsr.images.files import make_directory, output_error, remove_stale_parts, write_atomic, write_stream
+from rcodsr.images.formats import (
+    DEEP,
+    FORMATS,
+    LOSSY,
+    MAX_SIDE,
+    READABLE,
+    SUFFIXES,
+    has_room_for_alpha,
+    has_room_for_record,
+    output_size,
+)
+from rcodsr.images.metadata import carried, orientation, save_options, written_exif
+from rcodsr.images.opening import (
+    Header,
+    Piped,
+    Source,
+    check_size,
+    damaged,
+    digest,
+    is_whole,
+    opened,
+    read_header,
+    read_record,
+)
 
 if TYPE_CHECKING:  # planning needs headers and records, not torch
+    from rcodsr.images.deep import Samples
     from rcodsr.images.picture import Picture
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
-FORMATS = {
-    ".png": "PNG",
-    ".jfif": "JPEG",
-    ".jpe": "JPEG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".avif": "AVIF",
-}
-"""Formats we write, by file name suffix."""
-SUFFIXES = {*FORMATS, ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".dib"}
-"""Suffixes that make a file of a directory an input."""
-LOSSY = {"JPEG", "WEBP", "AVIF"}
-MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+__all__ = [
+    "DEEP",
+    "FORMATS",
+    "LOSSY",
+    "MAX_SIDE",
+    "READABLE",
+    "SUFFIXES",
+    "Header",
+    "Piped",
+    "Source",
+    "check_size",
+    "digest",
+    "encode",
+    "from_image",
+    "has_room_for_alpha",
+    "has_room_for_record",
+    "is_whole",
+    "make_directory",
+    "output_error",
+    "output_size",
+    "read",
+    "read_header",
+    "read_record",
+    "remove_stale_parts",
+    "to_image",
+    "write_atomic",
+    "write_stream",
+]
 
-_PART = ".rcodsr-part"
-_ORIENTATION = 0x0112
-_HISTORY = 0x9213  # EXIF ImageHistory: how the picture was made
-_EXIF_IFD, _GPS_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0x8825, 0xA002, 0xA003
-_JPEG_EXIF_BYTES = 65_000  # one JPEG segment
-# tags that describe the old file's layout, not the picture
-_STRUCTURAL = {*range(254, 260), 262, 266, 273, _ORIENTATION, *range(277, 282), 284, 285, 297, 317, 318, 319, *range(320, 326)}
-_STRUCTURAL |= {330, 332, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675, 37724}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says before its pixels are decoded."""
-
-    format: str
-    width: int
-    """Upright, in pixels."""
-    height: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.width, self.height
+_WHITE = (255, 255, 255)
+_XMP, _IPTC, _ICC, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 700, 33723, 34675, 282, 283, 296
 
 
-def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def read_header(path: Path) -> Header:
-    """Format and upright size.
-
-    Raises:
-        InputError: when the file is missing or not a picture.
-    """
-    with _opened(path) as image:
-        width, height = image.size
-        turned = _orientation(image) in (5, 6, 7, 8)
-        return Header(image.format or "", *((height, width) if turned else (width, height)))
-
-
-def read(path: Path, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) -> Picture:
-    """Decode a picture: upright, every mode brought to [0, 1], metadata kept.
+def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) -> Picture:
+    """Decode a picture: upright, every mode brought to sRGB in [0, 1], metadata kept.
 
     Args:
-        path: a regular file.
+        source: a regular file, or what came through a pipe.
         max_pixels: limit on the pixels of the enlarged picture, judged from the header.
         scale: the enlargement planned for it.
 
     Raises:
         InputError: when the file is missing, not a picture, damaged, animated, or too large.
     """
-    with _opened(path) as image:
-        check_size(path, image.size, max_pixels, scale)
+    from rcodsr.images.deep import deep_layout, mend_planes
+
+    with opened(source) as image:
+        check_size(source, image.size, max_pixels, scale)
         try:
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise InputError(path, "an animation or several pages", "extract the picture you want first")
+            if image.format != "MPO" and _has_more(image):
+                raise InputError(source, "an animation or several pages", "extract the picture you want first")
+            mend_planes(image)
+            samples = _deep_samples(image, source) if deep_layout(image) else None
             image.load()
-            return from_image(image, path)
+            return _picture(image, source, samples)
         except InputError:
             raise
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's decoders raise at least six unrelated types
-            raise InputError(path, f"cut short or damaged ({_first_line(error)})", "get a whole copy of the file") from error
+            raise damaged(source, error) from error
 
 
 def from_image(image: Image.Image, name: object = "image") -> Picture:
-    """A picture from a decoded Pillow image: upright, every mode brought to [0, 1], metadata kept.
+    """A picture from a decoded Pillow image: upright, every mode brought to sRGB in [0, 1], metadata kept.
 
     Raises:
-        InputError: for modes without a defined range.
+        InputError: for pixels that are not numbers.
     """
-    from rcodsr.images.picture import Metadata, from_pil
-
-    icc = image.info.get("icc_profile") if image.mode != "CMYK" else None
-    metadata = Metadata(icc, _carried_exif(image), _sane_dpi(image.info.get("dpi")))
-    return from_pil(_upright(image), name).with_metadata(metadata)
+    return _picture(image, name, None)
 
 
 def to_image(picture: Picture) -> Image.Image:
     """The 8-bit Pillow image of a picture, its metadata in `info`."""
     from rcodsr.images.picture import to_pil
+    from rcodsr.images.profiles import from_working
 
-    image = to_pil(picture)
-    exif = _written_exif(picture, "PNG", None)
+    image = to_pil(from_working(picture))
+    exif = written_exif(picture.metadata, picture.size, "PNG", None)
     info = {"icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi, "exif": exif.tobytes() if len(exif) else None}
+    info["xmp"] = picture.metadata.xmp
     image.info |= {key: value for key, value in info.items() if value is not None}
     return image
 
 
-def encode(picture: Picture, format: str, quality: int = 95, record: dict[str, Any] | None = None) -> bytes:
+def encode(
+    picture: Picture,
+    format: str,
+    quality: int = 95,
+    record: dict[str, Any] | None = None,
+    background: tuple[int, int, int] = _WHITE,
+) -> bytes:
     """A picture file in memory.
 
     Args:
-        picture: what to write; alpha is laid on white where the format has none.
+        picture: what to write, with 16 bits a channel where it came with them and the format has room.
         format: a value of `FORMATS`.
         quality: of JPEG, WebP and AVIF, 1 to 100.
         record: how the picture was made, kept in the EXIF tag ImageHistory (not in BMP).
+        background: what transparency is laid on where the format has none.
 
     Raises:
         InputError: when the format cannot hold a picture of this size.
     """
-    from rcodsr.images.picture import to_pil
+    from rcodsr.images.deep import png, tiff
+    from rcodsr.images.picture import to_samples
+    from rcodsr.images.profiles import from_working
 
     if max(picture.size) > MAX_SIDE[format]:
         raise InputError(
             f"{picture.size[0]}×{picture.size[1]}", f"{format} holds at most {MAX_SIDE[format]} pixels a side", "use -f png"
         )
-    image = to_pil(picture)
+    exif = written_exif(picture.metadata, picture.size, format, record)
+    options = save_options(picture.metadata, exif, format)
+    # Pillow reads no 16-bit TIFF of grey with alpha, so we write none
+    deep = picture.depth == 16 and format in DEEP and not (format == "TIFF" and picture.gray and picture.alpha is not None)
+    samples = to_samples(from_working(picture), 16 if deep else 8)
+    if format == "TIFF":
+        return tiff(samples, exif, _tiff_tags(picture))
+    if samples.itemsize == 2:
+        return png(samples, **options)
+    return _encode_8_bit(samples, format, quality, background, options)
+
+
+def _encode_8_bit(
+    samples: Samples, format: str, quality: int, background: tuple[int, int, int], options: dict[str, Any]
+) -> bytes:
+    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
     if image.mode in {"LA", "RGBA"} and not has_room_for_alpha(format):
-        image = _flatten(image)
-    exif = _written_exif(picture, format, record)
-    options: dict[str, Any] = {"exif": exif.tobytes(), "icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi}
+        image = _flatten(image, background)
     per_format: dict[str, dict[str, Any]] = {
         "PNG": {"compress_level": 1},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality},
-        # Pillow writes EXIF sub-directories into uncompressed TIFF only
-        "TIFF": {} if exif.keys() & {_EXIF_IFD, _GPS_IFD} else {"compression": "tiff_adobe_deflate"},
         "BMP": {},
     }
-    options |= per_format[format]
     buffer = io.BytesIO()
-    image.save(buffer, format, **{key: value for key, value in options.items() if value is not None})
+    image.save(buffer, format, **per_format[format], **options)
     return buffer.getvalue()
 
 
-def has_room_for_alpha(format: str) -> bool:
-    """Whether a format stores transparency."""
-    return format not in {"JPEG", "BMP"}
+def _tiff_tags(picture: Picture) -> dict[int, Any]:
+    metadata = picture.metadata
+    tags: dict[int, Any] = {_XMP: metadata.xmp, _IPTC: metadata.iptc, _ICC: metadata.icc}
+    if metadata.dpi is not None:
+        tags |= {_X_RESOLUTION: metadata.dpi[0], _Y_RESOLUTION: metadata.dpi[1], _UNIT: 2}
+    return {tag: value for tag, value in tags.items() if value is not None}
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """How a picture was made, as `encode` wrote it; None where there is no such record."""
-    with suppress(Exception), _opened(path) as image:
-        record = json.loads(image.getexif()[_HISTORY])
-        return record if isinstance(record, dict) else None
-    return None
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a picture file decodes to its end."""
-    with suppress(Exception), _opened(path) as image:
-        image.load()
-        return True
-    return False
-
-
-def write_stream(stream: BinaryIO | None, data: bytes) -> None:
-    """Write a whole picture to standard output.
-
-    Raises:
-        OutputError: when the stream is full or closed.
-    """
-    if stream is None:
-        raise OutputError("standard output", "is closed", "use -o FILE")
-    try:
-        stream.write(data)
-        stream.flush()
-    except OSError as error:
-        raise output_error(Path("standard output"), error) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, fsync, rename.
-
-    Raises:
-        OutputError: when it cannot be written; the temporary file is gone and an old file untouched.
-    """
-    # hashed, because a name of 255 bytes is legal and a longer temporary one is not
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    temporary = path.with_name(f".{short}.{os.getpid()}{_PART}")
-    try:
-        try:
-            with temporary.open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def remove_stale_parts(directory: Path) -> None:
-    """Remove temporary files that processes killed in the middle of a write have left behind."""
-    for part in directory.glob(f".*{_PART}"):
-        pid = part.name.removesuffix(_PART).rpartition(".")[2]
-        with suppress(OSError, OverflowError, ValueError):  # another user's part, a folder of that name, a nonsense number
-            if not _is_running(int(pid)):
-                part.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _has_more(image: Image.Image) -> bool:
+    """Whether a file holds several pictures; a reduced copy or a mask of the first (common in TIFF) is not one more."""
+    if not getattr(image, "is_animated", False):
         return False
-    except PermissionError:  # another user's process
-        pass
-    return True
+    if image.format != "TIFF":
+        return True
+    seen = 0
+    for page in range(1, 100):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        seen += not int(getattr(image, "tag_v2", {}).get(254, 0)) & 0b101
+    image.seek(0)
+    return seen > 0
 
 
-def make_directory(directory: Path) -> None:
-    """Create a directory and its parents.
+def _deep_samples(image: ImageFile.ImageFile, source: Source) -> Samples:
+    """16-bit samples of an opened file, which is opened a second time for them."""
+    from rcodsr.images.deep import deep_samples, mend_planes
 
-    Raises:
-        OutputError: when that is not possible.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(directory, error) from error
-
-
-def output_error(path: Path, error: OSError) -> OutputError:
-    """Our sentence for a failed write."""
-    remedies = {
-        errno.ENOSPC: "free some space and run again: finished pictures are kept",
-        errno.EDQUOT: "free some space and run again: finished pictures are kept",
-        errno.EROFS: "choose a writable place with -o",
-        errno.EACCES: "choose a writable place with -o",
-        errno.ENOTDIR: "a file stands where a folder is needed; choose another place with -o",
-        errno.EEXIST: "a file stands where a folder is needed; choose another place with -o",
-    }
-    return OutputError(
-        path, f"cannot be written ({error.strerror})", remedies.get(error.errno or 0, "choose another place with -o")
-    )
+    with opened(source) as again:
+        mend_planes(again)
+        if again.size != image.size:
+            raise InputError(source, "changed while it was read", "run again")
+        return deep_samples(image, again)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture file without decoding it; every failure becomes an `InputError`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of sizes (we check them ourselves) and odd metadata
-        with _open_image(path) as image:
-            yield image
+def _picture(image: Image.Image, name: object, samples: Samples | None) -> Picture:
+    from rcodsr.images.picture import from_pil, from_samples, turned
+    from rcodsr.images.profiles import cmyk_to_srgb, lab_to_srgb, to_working
+
+    metadata = carried(image)
+    if image.mode in {"CMYK", "LAB"}:
+        converted = cmyk_to_srgb(image, metadata.icc) if image.mode == "CMYK" else lab_to_srgb(image)
+        picture = turned(from_pil(converted, name), orientation(image)).with_metadata(metadata)
+        return to_working(picture, None).with_note(f"{image.mode} becomes RGB")
+    picture = from_pil(image, name) if samples is None else from_samples(samples, image.info.get("transparency"))
+    return to_working(turned(picture, orientation(image)).with_metadata(metadata), metadata.icc)
 
 
-def _open_image(path: Path) -> Image.Image:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise InputError(
-            path, "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror), "check the path"
-        ) from error
-    if not stat.S_ISREG(mode):
-        raise InputError(path, "not a regular file", "give a picture file or a directory")
-    try:
-        return Image.open(path, formats=READABLE)
-    except UnidentifiedImageError as error:
-        raise InputError(
-            path, f"not a picture{_looks_like(path)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF"
-        ) from error
-    except Image.DecompressionBombError as error:
-        found = re.search(r"(\d+) pixels", str(error))
-        megapixels = f"{int(found[1]) / 1e6:.0f} megapixels" if found else "too many pixels"
-        raise InputError(path, f"{megapixels} are over the limit", "crop or shrink it first") from error
-    except PermissionError as error:
-        raise InputError(path, "cannot be read (permission denied)", "check its permissions") from error
-    except Exception as error:
-        raise InputError(path, f"not a readable picture ({_first_line(error)})", "get a whole copy of the file") from error
-
-
-def check_size(path: Path, size: tuple[int, int], max_pixels: int, scale: float) -> None:
-    """Refuse a picture whose enlargement passes `max_pixels`.
-
-    Raises:
-        InputError: naming the size and the option that raises the limit.
-    """
-    width, height = output_size(size, scale)
-    if width * height > max_pixels:
-        raise InputError(
-            path,
-            f"would become {width}×{height} = {width * height / 1e6:.0f} megapixels, over the limit of {max_pixels / 1e6:.0f}",
-            "raise it with --max-pixels or crop the picture",
-        )
-
-
-def _sane_dpi(dpi: Any) -> tuple[float, float] | None:
-    """Resolution as two positive finite numbers; files also hold 0/0 and nonsense."""
-    with suppress(TypeError, ValueError, ZeroDivisionError):
-        across, down = (float(value) for value in dpi)
-        if 0 < across < 1e6 and 0 < down < 1e6:
-            return across, down
-    return None
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken EXIF must not cost the picture
-        return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
-
-
-def _carried_exif(image: Image.Image) -> Image.Exif | None:
-    """The EXIF data worth carrying: a copy without orientation, layout tags and an older record."""
-    try:
-        kept = Image.Exif()
-        kept.load(image.getexif().tobytes())
-        for tag in [tag for tag in kept if tag in _STRUCTURAL or tag == _HISTORY]:
-            del kept[tag]
-        return kept if len(kept) else None
-    except Exception:  # broken EXIF is dropped, the picture stays
-        return None
-
-
-def _written_exif(picture: Picture, format: str, record: dict[str, Any] | None) -> Image.Exif:
-    """A copy of the picture's EXIF data with its new size and the record; the record alone where it is too long for JPEG."""
-    exif = Image.Exif()
-    if picture.metadata.exif is not None:
-        exif.load(picture.metadata.exif.tobytes())
-    if _EXIF_IFD in exif:
-        details = exif.get_ifd(_EXIF_IFD)
-        for tag, side in zip((_PIXEL_X, _PIXEL_Y), picture.size, strict=True):
-            if tag in details:
-                details[tag] = side
-    if format == "JPEG" and len(exif.tobytes()) > _JPEG_EXIF_BYTES - 1000:
-        exif = Image.Exif()
-    if record is not None:
-        exif[_HISTORY] = json.dumps(record, sort_keys=True)
-    return exif
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    flat = Image.alpha_composite(white, image.convert("RGBA"))
-    return flat.convert("L" if image.mode == "LA" else "RGB")
-
-
-def _looks_like(path: Path) -> str:
-    with suppress(OSError), path.open("rb") as handle:
-        head = handle.read(64)
-        if not head:
-            return " (the file is empty)"
-        if head.startswith(b"version https://git-lfs"):
-            return " (a git-lfs pointer: run git lfs pull)"
-        if b"<html" in head.lower() or b"<!doctype" in head.lower():
-            return " (looks like a web page)"
-        if head[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"}:
-            return " rcodsr reads (HEIC: convert it to JPEG or PNG)"
-        if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-            return " (looks like text)"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    below = Image.new("RGBA", image.size, background)
+    flat = Image.alpha_composite(below, image.convert("RGBA"))
+    grey = image.mode == "LA" and len(set(background)) == 1
+    return flat.convert("L" if grey else "RGB")

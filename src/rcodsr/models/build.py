@@ -11,7 +11,7 @@ from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.metric_estimator import MetricEstimator
 from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulation
-from rcodsr.models.one_step import OneStepSR, PlainNoise, ResidualNoise
+from rcodsr.models.one_step import Difference, NoiseHead, OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
 from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec, TextSpec, VariantSpec
@@ -36,7 +36,7 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
             unet=_unet(spec),
             prompt=_prompt(spec),
             schedule=schedule,
-            noise_head=ResidualNoise(schedule) if spec.noise_head == "residual" else PlainNoise(),
+            noise_head=_noise_head(spec, schedule),
             modulator=_modulator(spec),
             metric_estimator=build_metric_estimator(spec),
         )
@@ -46,7 +46,7 @@ def build_metric_estimator(spec: VariantSpec) -> MetricEstimator | None:
     """The metric estimator of a variant that has one."""
     if spec.metric_estimator is None:
         return None
-    return MetricEstimator(spec.metric_estimator, spec.autoencoder.channels, spec.grouping.metric == "cosine")
+    return MetricEstimator(spec.metric_estimator, spec.autoencoder.channels, spec.grouping.metric.endswith("cosine"))
 
 
 def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
@@ -54,6 +54,12 @@ def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(spec).eval().requires_grad_(False)
+
+
+def _noise_head(spec: VariantSpec, schedule: NoiseSchedule) -> NoiseHead:
+    if spec.noise_head == "plain":
+        return PlainNoise()
+    return ResidualNoise(schedule) if spec.noise_head == "residual" else Difference(schedule)
 
 
 def _autoencoder(spec: VariantSpec) -> Autoencoder:

@@ -5,6 +5,8 @@ Placements, by `LoraSpec.placement`. The timestep embedding stays frozen in both
 - `osediff`, which RCOD_O inherits: 258 modules of the U-Net in three adapters, 32 of the autoencoder's encoder in one.
 - `s3diff`, which RCOD_S inherits: the same without the U-Net's `conv_in` (257) and the autoencoder's `quant_conv` (31), in one
   adapter each.
+- `pisa-sr`: the U-Net's 258 modules twice, for pixels and for semantics, three adapters each; the autoencoder and `conv_in` are
+  left as they are.
 """
 
 import copy
@@ -27,6 +29,8 @@ _TRANSFORMER = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 _SIDE = {"down_blocks": "encoder", "conv_in": "encoder", "up_blocks": "decoder", "conv_out": "decoder"}
 TRAINED_IN_FULL = ("conv_in",)
 """Modules of the U-Net whose own weight and bias are trained, besides their LoRA where they have one."""
+HALVES = ("pix", "sem")
+"""Endings of PiSA-SR's adapters: for pixels and for semantics."""
 
 
 _Placement: TypeAlias = Callable[[nn.Module], dict[str, list[str]]]
@@ -40,14 +44,14 @@ def unet_adapters(unet: nn.Module, state: str = "default") -> dict[str, list[str
         state: what the LoRA belongs to; "default" is the generator's.
     """
     adapters: dict[str, list[str]] = {f"{state}_{part}": [] for part in ("encoder", "decoder", "others")}
-    for name in _targets(unet, (*_ATTENTION, *_RESNET, *_TRANSFORMER)):
+    for name in targets(unet, (*_ATTENTION, *_RESNET, *_TRANSFORMER)):
         adapters[f"{state}_{_SIDE.get(name.split('.')[0], 'others')}"].append(name)
     return adapters
 
 
 def vae_adapters(autoencoder: nn.Module, state: str = "default") -> dict[str, list[str]]:
     """Modules of Stable Diffusion's autoencoder by adapter: `<state>_encoder`, the encoder and `quant_conv` (32)."""
-    names = _targets(autoencoder, (*_ATTENTION, *_RESNET, "quant_conv"))
+    names = targets(autoencoder, (*_ATTENTION, *_RESNET, "quant_conv"))
     return {f"{state}_encoder": [name for name in names if name.split(".")[0] in {"encoder", "quant_conv"}]}
 
 
@@ -59,14 +63,20 @@ def _s3diff_vae_adapters(autoencoder: nn.Module) -> dict[str, list[str]]:
     return {key: [name for name in names if name != "quant_conv"] for key, names in vae_adapters(autoencoder).items()}
 
 
+def _pisa_unet_adapters(unet: nn.Module) -> dict[str, list[str]]:
+    adapters = unet_adapters(unet)
+    return {f"{name}_{half}": modules for half in HALVES for name, modules in adapters.items()}
+
+
 _PLACEMENTS: dict[str, tuple[_Placement, _Placement]] = {
     "osediff": (unet_adapters, vae_adapters),
     "s3diff": (_s3diff_unet_adapters, _s3diff_vae_adapters),
+    "pisa-sr": (_pisa_unet_adapters, lambda autoencoder: {}),
 }
 """Of the generator's LoRA in the U-Net and in the autoencoder."""
 
 
-def _targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
+def targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
     """Names of convolutions and linear layers that are, or end in a dot and, one of `endings`."""
     layers = (nn.Linear, nn.Conv2d, BaseTunerLayer)
     names = (name for name, layer in module.named_modules() if isinstance(layer, layers) and ".base_layer" not in name)
@@ -75,14 +85,39 @@ def _targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
 
 def add_lora(model: OneStepSR, spec: LoraSpec) -> None:
     """Give a base its generator LoRA, at first without effect (B = 0), and let only what the paper trains require gradients."""
-    model.requires_grad_(False)
     unet, autoencoder = (place(module) for place, module in zip(_PLACEMENTS[spec.placement], _networks(model), strict=True))
     inject(model.unet, unet, spec.unet_rank, spec.alpha)
     inject(model.autoencoder, autoencoder, spec.vae_rank, spec.alpha)
-    for name in TRAINED_IN_FULL:
-        _base_layer(model.unet, name).requires_grad_(True)
-    model.prompt.get_submodule("linear").requires_grad_(True)
     model.modulator.attach(_halves(model))
+    require_gradients(model, spec)
+
+
+def require_gradients(model: OneStepSR, spec: LoraSpec) -> None:
+    """Let only what the paper trains require gradients: LoRA, the U-Net's `conv_in`, VPIM's layer, the modulation."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    for name in trained_in_full(spec):
+        _base_layer(model.unet, name).requires_grad_(True)
+    for name, part in (model.prompt.parts() | model.modulator.parts()).items():
+        if name in {"vpim", "modulation"}:
+            part.requires_grad_(True)
+
+
+def trained_in_full(spec: LoraSpec | None) -> tuple[str, ...]:
+    """Modules of the U-Net whose own weight and bias are trained where LoRA is placed like this."""
+    return () if spec is None or spec.placement == "pisa-sr" else TRAINED_IN_FULL
+
+
+def modules_of(model: OneStepSR) -> dict[str, dict[str, list[str]]]:
+    """Where a variant's LoRA goes: "unet" and "vae" → adapter → names of modules. The model has none yet.
+
+    Raises:
+        ValueError: when the variant has no LoRA.
+    """
+    if model.spec.lora is None:
+        raise ValueError(f"{model.spec.name} has no LoRA")
+    placements = zip(("unet", "vae"), _PLACEMENTS[model.spec.lora.placement], _networks(model), strict=True)
+    return {name: place(network) for name, place, network in placements}
 
 
 def _networks(model: OneStepSR) -> tuple[nn.Module, nn.Module]:
@@ -99,6 +134,11 @@ def _halves(model: OneStepSR) -> dict[str, nn.Module]:
     """The A of every LoRA layer by the layer's name."""
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
     return {name: cast(Any, layer).lora_A[adapter] for name, layer in layers for adapter in _adapters(layer)}
+
+
+def halves(module: nn.Module, ending: str) -> list[nn.Module]:
+    """The A of every LoRA layer whose adapter's name ends like this."""
+    return [cast(Any, x).lora_A[name] for x in _layers(module) for name in _adapters(x) if name.endswith(ending)]
 
 
 def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: float) -> None:
@@ -186,13 +226,34 @@ def without_lora(module: nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def merge_lora(module: nn.Module) -> None:
-    """Fold every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. In float32, please."""
+def merge_lora(module: nn.Module, keep: str = "") -> None:
+    """Fold every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. In float32, please.
+
+    Args:
+        module: a network with LoRA.
+        keep: adapters whose names end in this stay as layers over the merged others.
+    """
     for name, layer in list(module.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        kept = [adapter for adapter in _adapters(layer) if keep and adapter.endswith(keep)]
+        if kept:
+            _fold(layer, [adapter for adapter in _adapters(layer) if adapter not in kept])
+        else:
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _fold(layer: BaseTunerLayer, adapters: list[str]) -> None:
+    """Merge some adapters of a layer; peft's own `merge` would switch the others off."""
+    weight = cast(Tensor, layer.get_base_layer().weight)
+    kept = [adapter for adapter in _adapters(layer) if adapter not in adapters]
+    for adapter in adapters:
+        with torch.no_grad():
+            weight += cast(Any, layer).get_delta_weight(adapter)
+        layer.delete_adapter(adapter)
+    _activate(layer, kept)
 
 
 def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "default") -> dict[str, Tensor]:
@@ -212,12 +273,12 @@ def parameter_counts(model: OneStepSR) -> dict[str, int]:
     def count(tensors: Iterable[Tensor]) -> int:
         return sum(tensor.numel() for tensor in tensors)
 
-    unet = trained_state(model.unet, TRAINED_IN_FULL)
+    unet = trained_state(model.unet, trained_in_full(model.spec.lora))
     full = {key for key in unet if ".lora_" not in key}
     return {
         "unet_lora": count(unet[key] for key in unet.keys() - full),
         "vae_lora": count(trained_state(model.autoencoder).values()),
         "conv_in": count(unet[key] for key in full),
-        "vpim": count(torch.as_tensor(p) for p in model.prompt.get_submodule("linear").parameters()),
+        "vpim": count(p for part in model.prompt.parts().values() for p in part.parameters() if p.requires_grad),
         **model.modulator.parameter_counts(),
     }

@@ -67,7 +67,8 @@ class MetricEstimator(nn.Module):
 def _statistics(z: Tensor) -> Tensor:
     """What the channels of latents (B, C, h, w) are like: (B, 7 C), each of order one."""
     energy = z.square().mean((2, 3)) + 1e-4
-    quantiles = z.abs().flatten(2).quantile(z.new_tensor(_QUANTILES), dim=2).add(1e-3).log()
+    some = z[..., ::2, ::2].abs().flatten(2)  # sorting is what costs here
+    quantiles = some.quantile(z.new_tensor(_QUANTILES), dim=2).add(1e-3).log()
     across = (z[..., 1:] * z[..., :-1]).sum((2, 3)) / z[0, 0].numel() / energy
     down = (z[..., 1:, :] * z[..., :-1, :]).sum((2, 3)) / z[0, 0].numel() / energy
     return torch.cat((z.mean((2, 3)), 0.5 * energy.log(), *quantiles, across, down), 1)

@@ -1,6 +1,6 @@
 """Modulation of the generator's LoRA by the picture's degradation. RCOD_O and `rcod-tiny` have none: the null object."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,13 +21,18 @@ class Modulation:
 
     matrices: tuple[Tensor, ...] = ()
     """Per block, shape (B, r, r)."""
+    features: tuple[Tensor, ...] = ()
+    """What the matrices were made from, (B, F), once: the metric estimator looks at it."""
 
     def __getitem__(self, index: slice) -> "Modulation":
-        return Modulation(tuple(m[index] for m in self.matrices))
+        return self._each(lambda values: values[index])
 
     def expand(self, count: int) -> "Modulation":
         """Repeat a single picture's modulation for `count` tiles."""
-        return Modulation(tuple(m.expand(count, *m.shape[1:]) for m in self.matrices))
+        return self._each(lambda values: values.expand(count, *values.shape[1:]))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Modulation":
+        return Modulation(tuple(map(change, self.matrices)), tuple(map(change, self.features)))
 
 
 class Modulator(Protocol):
@@ -207,14 +212,13 @@ class DegradationModulation(nn.Module):
         """A forward hook on every A."""
         for name, module in lora_a.items():
             module.register_forward_hook(partial(_mix, self.steering.index(name)))
-        self.steering.requires_grad_(True)
 
     def measure(self, lr: Tensor) -> Modulation:
         """One matrix per block and picture; gradients reach the steering, not the estimator."""
         with torch.autocast(lr.device.type, enabled=False):
             with torch.no_grad():
-                scores, _ = self.estimator(lr.float())
-            return Modulation(self.steering(scores))
+                scores, features = self.estimator(lr.float())
+            return Modulation(self.steering(scores), (features,))
 
     @contextmanager
     def using(self, modulation: Modulation) -> Iterator[None]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.images.resize import resize
 from rcodsr.models.modulation import Modulation, Modulator
+from rcodsr.models.passes import OnePass, Passes
 from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:
@@ -85,6 +87,18 @@ class ResidualNoise:
         return net.float() + z.float() * ((1 - self.schedule.alpha(t)) / self.schedule.sigma(t))
 
 
+class Difference:
+    """ẑ_H = z_L − net, as PiSA-SR: eps = (z_L (1 − α_t) + α_t net)/σ_t, with which Eq. (3) says just that."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The eps that Eq. (3) turns into the difference."""
+        alpha = self.schedule.alpha(t)
+        return (z.float() * (1 - alpha) + alpha * net.float()) / self.schedule.sigma(t)
+
+
 class OneStepSR(nn.Module):
     """One-step diffusion super-resolution with a realism control (paper Eq. 4).
 
@@ -97,6 +111,9 @@ class OneStepSR(nn.Module):
         noise_head: the U-Net's output → eps.
         modulator: degradation modulation, or the null object.
         metric_estimator: judges degradation without ground truth, or None.
+
+    Attributes:
+        passes: how often the U-Net is asked per step; once, unless a user has opted into two.
     """
 
     def __init__(
@@ -119,6 +136,7 @@ class OneStepSR(nn.Module):
         self.noise_head = noise_head
         self.modulator = modulator
         self.metric_estimator = metric_estimator
+        self.passes: Passes = OnePass()
 
     @property
     def device(self) -> torch.device:
@@ -142,9 +160,10 @@ class OneStepSR(nn.Module):
             lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; None where only `x_l` is at hand, which is then
                 reduced again and comes close.
         """
-        if lr is None:
-            lr = resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:]))
-        return Condition(timestep, self.prompt(x_l), self.modulator.measure(lr))
+        return Condition(timestep, self.prompt(x_l), self._measure(x_l) if lr is None else self.modulator.measure(lr))
+
+    def _measure(self, x_l: Tensor) -> Modulation:
+        return self.modulator.measure(resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:])))
 
     def encode(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] → latents, float32. Deterministic (posterior mode)."""
@@ -153,8 +172,33 @@ class OneStepSR(nn.Module):
     def estimate(self, x_l: Tensor) -> Tensor:
         """M̂_L of enlarged low-resolution crops of the estimator's window size: (B, 3, H, W) in [0, 1] → (B,), float32."""
         assert self.metric_estimator is not None
-        estimated: Tensor = self.metric_estimator(self.encode(2 * x_l - 1), self.prompt.look(x_l))
+        estimated: Tensor = self.metric_estimator(*self.evidence(x_l))
         return estimated
+
+    def evidence(self, x_l: Tensor) -> tuple[Tensor, Tensor]:
+        """What the metric estimator sees of crops (B, 3, H, W) in [0, 1].
+
+        Returns:
+            z_L, and (B, F): the degradation features where the LoRA follows the degradation, else the class
+            token of the vision tower.
+        """
+        modulation = self._measure(x_l)
+        (features,) = modulation.features or (self.prompt.look(x_l),)
+        with self.modulator.using(modulation):
+            return self.encode(2 * x_l - 1), features
+
+    def similarity(self, x_l: Tensor, x_h: Tensor) -> Tensor:
+        """M_L itself, Eq. (6), by the grouping's metric, with the encoder as the low-resolution pictures set it.
+
+        Args:
+            x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1].
+            x_h: their ground truth, same shape.
+
+        Returns:
+            Shape (B,), float32, no gradient; NaN where there is nothing to compare.
+        """
+        with torch.no_grad(), self.modulator.using(self._measure(x_l)):
+            return latent_metric(self.encode(2 * x_l - 1), self.encode(2 * x_h - 1), self.spec.grouping.metric)
 
     def restore(self, z_l: Tensor, condition: Condition) -> Tensor:
         """The single U-Net step, Eq. (4): ẑ_H = F_θ(z_L; t, c_y).
@@ -171,7 +215,7 @@ class OneStepSR(nn.Module):
         t_embedded = _fixed(t, self.spec.embedded_timestep)
         t_coefficient = _fixed(t, self.spec.coefficient_timestep)
         z_in = z_l.to(dtype).contiguous(memory_format=torch.channels_last)
-        net = self.unet(z_in, t_embedded, condition.tokens.to(dtype))
+        net = self.passes(self.unet, z_in, t_embedded, condition.tokens.to(dtype))
         return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ import json
 import resource
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-Log = Callable[[str], None]
+from rcodsr.checkpoints.resolve import Log
+
 _SCARCE = 0.02
 """A group with a smaller share of the samples learns nothing."""
 _WINDOW = 500

@@ -34,6 +34,17 @@ def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
     return F.avg_pool2d(F.pixel_unshuffle(a - b, period), window).abs().mean((1, 2, 3))
 
 
+def overshoot(a: Tensor, b: Tensor, reach: int = 2) -> Tensor:
+    """How far pixels of `a` leave the range of `b` within `reach` pixels, per sample. (B, C, H, W) twice → (B,).
+
+    Halos beside edges do; texture that is merely not in its place does not.
+    """
+    side = 2 * reach + 1
+    with torch.no_grad():
+        highest, lowest = F.max_pool2d(b, side, 1, reach), -F.max_pool2d(-b, side, 1, reach)
+    return (F.relu(a - highest) + F.relu(lowest - a)).mean((1, 2, 3))
+
+
 def wavelet_distance(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
     """A perceptual stand-in without weights: L1 between local energies of detail sub-bands, per sample. → (B,).
 

@@ -35,7 +35,9 @@ class Generated:
     tokens: Tensor
     """c_y, shape (B, N, D)."""
     weight: Tensor
-    """How much texture counts for each sample, (B,) in [0, 1]."""
+    """w(t) of each sample, (B,) in [0, 1]: how far it may leave the evidence."""
+    texture: Tensor
+    """What of the texture losses counts for each sample, (B,) in [0, 1]: w(t) above the phase's floor."""
     draws: Draws
     pulls: dict[str, Tensor] = field(default_factory=dict)
     """What single objectives ask of ẑ_H (gradients, shape of `z`), for the log."""
@@ -178,13 +180,13 @@ class AdversarialObjective:
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
         """−D(x̂_H), with the discriminator frozen, so that nothing of this gradient reaches it."""
         self.discriminator.requires_grad_(False)
-        loss = made.weight.square() * generator_hinge(self.discriminator(made.picture))
+        loss = made.texture * generator_hinge(self.discriminator(made.picture))
         self.discriminator.requires_grad_(True)
         return loss, {}
 
     def own_loss(self, made: Generated) -> Tensor:
-        """Hinge loss on the samples whose timestep lets texture count."""
-        chosen = (made.weight > 0.2).float()
+        """Hinge loss on the samples whose texture counts."""
+        chosen = (made.texture > 0).float()
         return chosen * discriminator_hinge(self.discriminator(made.target), self.discriminator(made.picture))
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -222,7 +224,7 @@ class DinoObjective:
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
         """x̂_H should look real, to heads that are frozen meanwhile: S3Diff lets this gradient into them."""
         self.discriminator.heads.requires_grad_(False)
-        loss = made.weight.square() * cross_entropy(self._scores(made.picture, made), real=True)
+        loss = made.texture * cross_entropy(self._scores(made.picture, made), real=True)
         self.discriminator.heads.requires_grad_(True)
         return loss, {}
 

@@ -43,8 +43,12 @@ class Phase:
     """λ2, weight of variational score distillation (L_reg)."""
     adversarial: float = 0.0
     """Weight of the recipe's discriminator."""
+    texture_floor: float = 0.0
+    """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
+    overshoot: float = 0.0
+    """Weight of the penalty on pixels outside the range of the ground truth nearby."""
     fidelity_share: float = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
 
@@ -56,8 +60,10 @@ class Phase:
         rates = self.learning_rate
         _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.mesh, self.fidelity_share)
+        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
+        shares = (self.texture_floor, self.fidelity_share)
+        _require(all(_number(share) and share <= 1 for share in shares), where, "texture_floor and fidelity_share are shares")
 
 
 @dataclass(frozen=True)
@@ -79,19 +85,23 @@ class Recipe:
 
     base_model: str | None = None
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
+    start: str | None = None
+    """Finished weights to go on from, with their latents and groups; a name, directory or repository."""
     prior: Path | None = None
     """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
     generator: str | None = None
     """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
     estimator_weights: Path | None = None
     """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
+    warm_start: str | None = None
+    """Weights whose LoRA, and what steers it, a run begins with: a name (s3diff, osediff), directory or repository."""
     fit: bool = False
     """Standardise the latents and fit the grouping's bounds before the first step."""
 
     grouped_share: float = 1.0
     """Share of the samples whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
     weight_by_timestep: bool = False
-    """Ours: texture losses grow with w(t)², pixel losses shrink, so that the knob has an effect without a teacher."""
+    """Ours: texture losses grow with w(t), pixel losses shrink, so that the knob has an effect without a teacher."""
     das: bool = True
     """Degradation-aware sampling, Eq. (7); otherwise the regulariser's timestep is uniform, as in OSEDiff."""
     das_width: int | None = None
@@ -196,8 +206,10 @@ _FREE_TO_CHANGE = (
         "photos",
         "lr",
         "output",
+        "start",
         "prior",
         "generator",
+        "warm_start",
         "base_model",
         "perceptual_weights",
         "estimator_weights",

@@ -87,6 +87,7 @@ def _variant(values: dict[str, Any]) -> VariantSpec:
         grouping=grouping,
         prompt=spec.prompt if prompt == "visual" else TextSpec(context=spec.prompt.context),
         vision=spec.vision if prompt == "visual" else None,
+        limit_overshoot=values.pop("limit_overshoot", spec.limit_overshoot),
         embedded_timestep=values.pop("t_embed", None),
         coefficient_timestep=values.pop("t_coeff", None),
     )

@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 
 from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
+from rcodsr.checkpoints.named import find
+from rcodsr.checkpoints.resolve import Log, sha256
 from rcodsr.data.dataset import PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
 from rcodsr.data.photos import check_sizes, find_pairs, find_photos
-from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
@@ -28,7 +29,8 @@ from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import validation
 from rcodsr.training.draws import Draws
-from rcodsr.training.journal import Journal, Log
+from rcodsr.training.journal import Journal
+from rcodsr.training.metric_trainer import windows
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.run_state import Facts, newest_state, save_state
@@ -62,6 +64,7 @@ class Run:
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
         self.bases = resolve_bases(recipe, self.log)
+        self._given = _digests(recipe)
         saved = newest_state(resume_from or recipe.output) if resume else None
         if saved is None and resume_from is not None:
             raise UsageError("--resume", f"{resume_from} holds no state of a run", "give the directory of a run")
@@ -179,12 +182,12 @@ class Run:
         return {"steps": self.step, "planned_steps": self.recipe.steps, "photos": len(self.photos), "recipe": settings}
 
     def _settings(self, step: int) -> dict[str, Any]:
-        """What has decided the run up to a step: the recipe, the photos, the bases."""
+        """What has decided the run up to a step: the recipe, the photos, the bases and other weights, wherever they lie."""
         settings = self.recipe.settings(step)
         settings["accumulate"] *= self.processes.count  # one process that accumulates does what several do side by side
         settings["photos"] = _fingerprint([f"{path.name} {path.stat().st_size}" for path in self.photos])
         settings["bases"] = {name: base.digest for name, base in self.bases.items()}
-        return settings
+        return settings | self._given
 
     def _validate(self, checks: validation.Validation, journal: Journal | None) -> None:
         if journal is None:
@@ -230,23 +233,21 @@ class Run:
         return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, zoom, self.lr, in_workers)
 
     def _fit(self, model: OneStepSR) -> None:
-        """Standardise what a metric estimator sees; or the latents, with bounds that give the groups equal shares."""
+        """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
         pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
         (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
         hr, lr = batch.pairs()
         if model.metric_estimator is not None:
             with torch.no_grad():
-                x_l = upsample(lr, model.spec.scale)
-                model.metric_estimator.fit(model.encode(2 * x_l - 1), model.prompt.look(x_l))
+                x_l, _ = windows(model, lr, hr)
+                model.metric_estimator.fit(*model.evidence(x_l))
             return
-        if isinstance(model.autoencoder, WaveletAutoencoder):
+        if isinstance(model.autoencoder, WaveletAutoencoder) and self.recipe.start is None:
             model.autoencoder.fit(2 * hr - 1)
-        with torch.no_grad():
-            z_l, z_h = model.encode(2 * upsample(lr, model.spec.scale) - 1), model.encode(2 * hr - 1)
         grouping = model.spec.grouping
         if grouping.n == 1:
             return
-        metric = latent_metric(z_l, z_h, grouping.metric)
+        metric = model.similarity(upsample(lr, model.spec.scale), hr)
         inner = torch.nanquantile(metric, torch.tensor([1 / grouping.n, 1 - 1 / grouping.n])).tolist()
         width = (inner[1] - inner[0]) / max(1, grouping.n - 2)
         bounds = {"metric_min": round(inner[0] - width, 4), "metric_max": round(inner[1] + width, 4)}
@@ -266,6 +267,14 @@ def learning_rate(phase: Phase, done: int, step: int, warmup: int) -> float:
     high, low = phase.learning_rate
     rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done / phase.steps))
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+def _digests(recipe: Recipe) -> dict[str, str]:
+    """Hashes of the weights a recipe names besides its bases."""
+    directories = {name: getattr(recipe, name) for name in ("start", "warm_start", "prior", "generator")}
+    files = {"perceptual_weights": recipe.perceptual_weights, "estimator_weights": recipe.estimator_weights}
+    found = {name: find(str(weights)).digest for name, weights in directories.items() if weights is not None}
+    return found | {name: sha256(path) for name, path in files.items() if path is not None}
 
 
 def _fingerprint(lines: list[str]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases, load_dino
-from rcodsr.checkpoints.format import load_model, read_config
-from rcodsr.checkpoints.resolve import ResolvedWeights, resolve, resolve_base
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model, read_adapter
+from rcodsr.checkpoints.named import find
+from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
 from rcodsr.models.build import build_metric_estimator, build_model, random_model
+from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
@@ -26,9 +29,10 @@ from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
 from rcodsr.training.trainer import GeneratorTrainer
-from rcodsr.variants import ClipSpec, MetricSpec, TowerSpec, VariantSpec
+from rcodsr.variants import ClipSpec, MetricSpec, TextSpec, TowerSpec, VariantSpec
 
-Log = Callable[[str], None]
+_WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
+"""Files of an adapter that a run can begin with."""
 
 
 def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
@@ -37,8 +41,9 @@ def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
     Raises:
         WeightsError: when one is not to be had.
     """
-    if recipe.generator is not None and recipe.stage == "estimator":
-        return _bases_of(resolve(recipe.generator, log=log), recipe.base_model, log)
+    finished = recipe.generator if recipe.stage == "estimator" else recipe.start
+    if finished is not None:
+        return _bases_of(find(finished, log=log), recipe.base_model, log)
     names = [name for name in (recipe.variant.base, recipe.variant.vision) if name is not None]
     if _random_seed(recipe) is not None:
         hashes = {"random": str(recipe.base_model)}
@@ -55,8 +60,8 @@ def _bases_of(weights: ResolvedWeights, override: str | None, log: Log) -> dict[
 def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
     """Finished weights, frozen, with a new metric estimator that is trained."""
     assert recipe.generator is not None  # the recipe has seen to it
-    model = load_model(resolve(recipe.generator, log=log).directory, bases, merge=False)
-    spec = replace(model.spec, metric_estimator=_metric_spec(model.spec))
+    model = load_model(find(recipe.generator, log=log).directory, bases, merge=False)
+    spec = replace(model.spec, metric_estimator=metric_spec(model.spec))
     if isinstance(model.prompt, FixedPrompt):
         raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
     torch.manual_seed(recipe.seed)
@@ -66,8 +71,26 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     return model
 
 
-def _metric_spec(spec: VariantSpec) -> MetricSpec:
-    """The estimator that suits a variant: learned latents are also seen as a small grid, a tower by its class token."""
+def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
+    """Finished weights to go on from, with their groups unless new ones are fitted; their estimator would no longer fit."""
+    assert recipe.start is not None
+    model = load_model(find(recipe.start, log=log).directory, bases, merge=False)
+    grouping = spec.grouping if recipe.fit else model.spec.grouping
+    model.spec = replace(model.spec, grouping=grouping, limit_overshoot=spec.limit_overshoot, metric_estimator=None)
+    model.metric_estimator = None
+    if model.spec.lora is None:
+        return model.requires_grad_(True)
+    from rcodsr.models.lora import require_gradients
+
+    require_gradients(model, model.spec.lora)
+    return model
+
+
+def metric_spec(spec: VariantSpec) -> MetricSpec:
+    """The estimator that suits a variant: learned latents are also seen as a small grid."""
+    if spec.modulation is not None:
+        features = DegradationEstimator.BRANCHES * spec.modulation.estimator_channels[-1]
+        return MetricSpec(window=512, pool=8, features=features, hidden=256)
     if isinstance(spec.prompt, ClipSpec):
         return MetricSpec(window=512, pool=8, features=spec.prompt.width, hidden=256)
     return MetricSpec(features=spec.prompt.tower_channels[-1]) if isinstance(spec.prompt, TowerSpec) else MetricSpec()
@@ -84,6 +107,8 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     """
     if recipe.stage == "estimator":
         return _with_estimator(recipe, bases, log)
+    if recipe.start is not None:
+        return _start(recipe, spec, bases, log)
     if recipe.stage == "prior":
         spec = replace(spec, name=f"{spec.name}-prior", noise_head="plain", limit_overshoot=False)
     torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
@@ -101,6 +126,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     from rcodsr.models.lora import add_lora
 
     add_lora(model, spec.lora)
+    _warm_start(model, recipe, log)
     return model
 
 
@@ -165,7 +191,8 @@ def _start_prompt(model: OneStepSR, recipe: Recipe, bases: Mapping[str, Resolved
     """Fill a fixed prompt; start VPIM's linear layer near the empty text, which is what the base's U-Net knows."""
     prompt = model.prompt
     if isinstance(prompt, FixedPrompt):
-        prompt.embedding.copy_(_text(recipe, recipe.positive, model, bases))
+        own = model.spec.prompt.text if isinstance(model.spec.prompt, TextSpec) else None
+        prompt.embedding.copy_(_text(recipe, recipe.positive if own is None else own, model, bases))
     elif isinstance(prompt, VisualPrompt) and model.spec.vision is not None:
         nn.init.normal_(prompt.linear.weight, std=0.02)
         with torch.no_grad():
@@ -177,10 +204,25 @@ def _start_estimator(model: OneStepSR, recipe: Recipe) -> None:
     estimator = model.modulator.parts().get("degradation_estimator")
     if estimator is None or _random_seed(recipe) is not None:
         return
+    if recipe.estimator_weights is None and recipe.warm_start is not None:
+        return  # they come with the warm start
     if recipe.estimator_weights is None:
-        remedy = "add estimator_weights=FILE.safetensors (docs/training.md says where it comes from)"
+        remedy = "add warm_start=s3diff, or estimator_weights=FILE.safetensors"
         raise UsageError("estimator_weights", f"not given, but {model.spec.name} needs them", remedy)
     load_strictly(estimator, recipe.estimator_weights)
+
+
+def _warm_start(model: OneStepSR, recipe: Recipe, log: Log) -> None:
+    """Begin with the LoRA of finished weights, and with what steers it; VPIM begins as ever."""
+    if recipe.warm_start is None:
+        return
+    found = find(recipe.warm_start, log=log)
+    config = read_config(found.directory)
+    if config.layout != "adapter" or (config.spec.lora, config.spec.modulation) != (model.spec.lora, model.spec.modulation):
+        cause = f"{recipe.warm_start} has no LoRA of {model.spec.name}'s kind"
+        raise UsageError("warm_start", cause, "use s3diff for rcod-s, osediff for rcod-o, or an adapter of the same ranks")
+    read_adapter(model, found.directory, [part for part in config.parts if part in _WARM])
+    log(f"warm start: LoRA of {found.id}")
 
 
 def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> Tensor:

@@ -14,7 +14,7 @@ from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, realism_weight
+from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, overshoot, realism_weight
 from rcodsr.training.objectives import Facts, Generated, Objective
 from rcodsr.training.optimizer import Average, Optimizer
 from rcodsr.training.perceptual import Distance
@@ -114,7 +114,8 @@ class GeneratorTrainer:
         if z.requires_grad:
             z.retain_grad()
         weight = realism_weight(t, *self._ends()) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
-        made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, batch.draws)
+        texture = phase.texture_floor + (1 - phase.texture_floor) * weight
+        made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, texture, batch.draws)
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
@@ -172,11 +173,14 @@ class GeneratorTrainer:
             repeated = mesh(picture, target, self.model.spec.scale)
             loss = loss + phase.mesh * repeated
             facts["mesh"] = repeated.mean()
+        if phase.overshoot:
+            outside = overshoot(picture, target)
+            loss = loss + phase.overshoot * outside
+            facts["overshoot"] = outside.mean()
         if phase.perceptual and self.perceptual is not None:
             shown = picture.clamp(-1, 1) if phase.pixel == "mse" else picture
             distance = self.perceptual(shown, target)
-            strength = 0.02 + 0.98 * w.square() if self.recipe.weight_by_timestep else w
-            loss = loss + phase.perceptual * strength * distance
+            loss = loss + phase.perceptual * made.texture * distance
             facts["perceptual"] = distance.mean()
         return loss, facts
 
@@ -195,7 +199,7 @@ class GeneratorTrainer:
         """Share of the samples nearest to each group's timestep."""
         grouping = self.model.spec.grouping
         nearest = (t.float() / grouping.k).round().clamp(1, grouping.n)
-        return {f"share_{min(999, g * grouping.k)}": (nearest == g).float().mean() for g in range(1, grouping.n + 1)}
+        return {f"share_{timestep}": (nearest == g).float().mean() for g, timestep in enumerate(grouping.timesteps, 1)}
 
     def _averaged(self, facts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         means = {name: torch.stack([f[name].detach().float() for f in facts]).mean() for name in facts[0]}

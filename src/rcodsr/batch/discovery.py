@@ -1,0 +1,184 @@
+"""Finding pictures: files, directories and lists → every picture once, in order. Without torch."""
+
+import fnmatch
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.images.io import SUFFIXES, Piped, Source
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which files of directories are pictures to enlarge."""
+
+    recursive: bool = False
+    """Also the directories inside; links that lead around in a circle are followed once."""
+    include: tuple[str, ...] = ()
+    """Globs on the name or the path within the input directory; one of them must match."""
+    exclude: tuple[str, ...] = ()
+    """Likewise; none of them may match."""
+
+    def takes(self, relative: PurePath) -> bool:
+        """Whether the globs let a file pass."""
+        names = (relative.name, relative.as_posix())
+
+        def matches(globs: tuple[str, ...]) -> bool:
+            return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
+
+        return (not self.include or matches(self.include)) and not matches(self.exclude)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One picture and where it lay."""
+
+    source: Source
+    relative: PurePath
+    """Path within the input directory; the name of a file that was given itself."""
+    top: Path | None = None
+    """The input directory."""
+
+
+@dataclass
+class Findings:
+    """What inputs hold."""
+
+    pictures: list[Found] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
+    """Files of directories that are no pictures by their suffix."""
+
+
+def expand_lists(inputs: list[str]) -> list[Source]:
+    """Inputs with lists replaced by what they hold: `@list.txt` and `@-` (standard input), one path a line; `-` is a picture.
+
+    Lists of `find -print0` work as well. A picture whose own name starts with @ is written `./@name`.
+
+    Raises:
+        UsageError: when a name is empty, or standard input is asked for twice.
+        InputError: when a list or the standard input cannot be read.
+    """
+    if "" in inputs:
+        raise UsageError("''", "an empty name is no input", "check the shell variable it came from")
+    if sum(name in {"-", "@-"} for name in inputs) > 1:
+        raise UsageError("-", "standard input can be read once only", "give one of - and @-")
+    found: list[Source] = []
+    for name in inputs:
+        if name == "-":
+            found.append(Piped(_standard_input("-")))
+        elif name.startswith("@"):
+            found += [Path(line) for line in _lines(name) if line]
+        else:
+            found.append(Path(name))
+    if not found:
+        raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
+    return found
+
+
+def sources(inputs: list[Source], selection: Selection | None = None) -> list[Source]:
+    """Every picture of files and directories, once each, in order."""
+    return list(dict.fromkeys(found.source for found in discover(inputs, selection or Selection()).pictures))
+
+
+def discover(inputs: list[Source], selection: Selection, avoid: Path | None = None) -> Findings:
+    """Look through files and directories.
+
+    Args:
+        inputs: files and directories.
+        selection: what to take of directories, and of files given by name as far as its globs go.
+        avoid: a directory that is not searched, because outputs go there.
+
+    Raises:
+        NoInputError: when an input directory cannot be listed.
+    """
+    findings = Findings()
+    for source in inputs:
+        if isinstance(source, Path) and is_directory(source):
+            _search(source, selection, avoid, findings)
+        elif isinstance(source, Piped) or selection.takes(PurePath(source.name)):
+            findings.pictures.append(Found(source, PurePath("stdin" if isinstance(source, Piped) else source.name)))
+    return findings
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a path is a directory; False for what cannot be asked."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # unreadable, a name too long or impossible: reading it will say so
+        return False
+
+
+def _search(top: Path, selection: Selection, avoid: Path | None, findings: Findings) -> None:
+    try:
+        entries = _listed(top)
+    except OSError as error:
+        raise NoInputError(top, f"cannot be listed ({error.strerror})", "check its permissions") from error
+    seen = {_place(top), _place(avoid)} if avoid is not None else {_place(top)}
+    for path in _walk(entries, selection, seen, findings.pictures, top):
+        relative = path.relative_to(top)
+        if path.suffix.lower() in SUFFIXES:
+            if selection.takes(relative):
+                findings.pictures.append(Found(path, relative, top))
+        else:
+            findings.ignored.append(path)
+
+
+def _walk(
+    entries: list[Path], selection: Selection, seen: set[tuple[int, int]], failed: list[Found], top: Path
+) -> Iterator[Path]:
+    """Files first, then what lies deeper. A directory that cannot be listed counts as a picture, so that it fails by name."""
+    inner = []
+    for path in entries:
+        if is_directory(path):
+            inner.append(path)
+        else:
+            yield path
+    for directory in inner if selection.recursive else []:
+        place = _place(directory)
+        if place in seen:
+            continue
+        seen.add(place)
+        try:
+            below = _listed(directory)
+        except OSError:
+            failed.append(Found(directory, directory.relative_to(top), top))
+            continue
+        yield from _walk(below, selection, seen, failed, top)
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Entries in order; hidden ones (macOS leaves `._photo.jpg`) are neither pictures nor worth a word."""
+    return sorted(path for path in directory.iterdir() if path.name[0] != ".")
+
+
+def _place(directory: Path) -> tuple[int, int]:
+    try:
+        status = directory.stat()
+        return status.st_dev, status.st_ino
+    except OSError:
+        return 0, 0
+
+
+def _lines(name: str) -> list[str]:
+    if name == "@-":
+        data = _standard_input(name)
+    else:
+        try:
+            data = Path(name[1:]).read_bytes()
+        except OSError as error:
+            raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
+    # not splitlines: that would cut names at characters such as U+2028
+    parts = data.split(b"\0") if b"\0" in data else (line.removesuffix(b"\r") for line in data.split(b"\n"))
+    return [os.fsdecode(part) for part in parts]
+
+
+def _standard_input(name: str) -> bytes:
+    if sys.stdin is None:
+        raise InputError(name, "standard input is closed", "pipe something into it")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(name, f"standard input cannot be read ({error.strerror})", "pipe something into it") from error

@@ -1,0 +1,67 @@
+"""How a picture was made, and whether an existing output is that picture: what resuming rests on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rcodsr import __version__
+from rcodsr.config import UpscaleOptions
+from rcodsr.errors import InputError, RcodsrError
+from rcodsr.images import io
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rcodsr.engine.upscaler import Upscaler
+
+
+def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
+    """How a picture is made: all that decides its pixels, nothing that says when or where.
+
+    Raises:
+        InputError: when the source cannot be read.
+    """
+    spec = upscaler.model.spec
+    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if options.adaptive is None else {}
+    return {
+        "made_by": f"rcodsr {__version__}",
+        "weights": upscaler.weights_id,
+        **timestep,
+        "adaptive": options.adaptive,
+        "scale": options.scale,
+        "color_fix": options.color_fix or spec.color_fix,
+        "dtype": upscaler.runtime.dtype_name,
+        "input_sha256": io.digest(source),
+    }
+
+
+def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False) -> bool:
+    """True for an existing output that is whole and was made exactly like this, False for a damaged one of ours.
+
+    Args:
+        source: the input.
+        target: an existing output.
+        record: as from `record_of`; what is known of it.
+        strip: outputs carry no record, by the user's wish.
+
+    Raises:
+        InputError: for any other, which is not ours to replace.
+    """
+    found = io.read_record(target)
+    if found is not None and all(found.get(key) == value for key, value in record.items()):
+        return io.is_whole(target)
+    if found is None and _is_newer(source, target, record["scale"], strip):
+        return True
+    cause = f"{target} already exists and was made differently"
+    raise InputError(source, cause, "use -y to replace it or -o for another place")
+
+
+def _is_newer(source: io.Source, target: Path, scale: float, strip: bool) -> bool:
+    """Without a record, a whole picture of the right size, newer than its input, counts as done."""
+    try:
+        found, wanted = io.read_header(target), io.output_size(io.read_header(source).size, scale)
+        newer = isinstance(source, io.Piped) or target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    except (RcodsrError, OSError):
+        return False
+    no_record = strip or not io.has_room_for_record(found.format)
+    return no_record and found.size == wanted and newer and io.is_whole(target)

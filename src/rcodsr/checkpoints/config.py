@@ -1,0 +1,113 @@
+"""`config.json` of a checkpoint, checked value by value, and which files it means. Loads no torch."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rcodsr.errors import UsageError, WeightsError
+from rcodsr.spec import Spec
+from rcodsr.variants import ClipSpec, TextSpec, TowerSpec, VariantSpec
+
+FORMAT_VERSION = 2
+NAME = "config.json"
+REMEDY = "delete it and fetch or export the checkpoint again"
+WEIGHT_FILES = [
+    f"{part}.safetensors"
+    for parts in ("unet vae vision vpim prompt metric_estimator", "unet_lora vae_lora modulation degradation_estimator")
+    for part in parts.split()
+]
+"""Files of weights that a checkpoint may have."""
+_LARGEST = 1 << 20
+"""Bytes of a `config.json`; a real one has thousands."""
+_SHA256 = re.compile(r"[0-9a-f]{64}|random:\d+")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """The contents of `config.json`."""
+
+    spec: VariantSpec
+    layout: str = "merged"
+    """merged, or adapter."""
+    bases: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of an adapter: for each base by name, sha256 of each of its files; none where the trainer's base is not known."""
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Files of weights that the checkpoint consists of, without suffix."""
+        spec = self.spec
+        estimator = ("metric_estimator",) if spec.metric_estimator is not None else ()
+        if self.layout == "merged":
+            return ("unet", "vae", *_prompt_parts(spec.prompt), *estimator)
+        lora = ("unet_lora", "vae_lora") if spec.lora is None or spec.lora.vae_rank else ("unet_lora",)
+        steering = ("modulation", "degradation_estimator") if spec.modulation is not None else ()
+        computed = isinstance(spec.prompt, TextSpec) and spec.prompt.text is not None
+        prompt = () if computed else tuple(part for part in _prompt_parts(spec.prompt) if part != "vision")
+        return (*lora, *prompt, *steering, *estimator)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the checkpoint, `config.json` first."""
+        return (NAME, *(f"{part}.safetensors" for part in self.parts))
+
+
+def _prompt_parts(prompt: Spec) -> tuple[str, ...]:
+    return ("vision", "vpim") if isinstance(prompt, TowerSpec | ClipSpec) else ("prompt",)
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """The configuration of a checkpoint directory.
+
+    Raises:
+        WeightsError: when `config.json` is missing, damaged, or of another format.
+    """
+    path = directory / NAME
+    try:
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path.stat().st_size / 1e6:.0f} MB are no configuration")
+        if path.exists() and not path.is_file():
+            raise ValueError("not a file")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["format_version"]
+        if version != FORMAT_VERSION:
+            cause = f"checkpoint format {str(version)[:20]}, this version reads {FORMAT_VERSION}"
+            raise WeightsError(path, cause, "update rcodsr")
+        return _config(config)
+    except FileNotFoundError:
+        raise WeightsError(directory, "not a checkpoint directory (no config.json)", "point --weights to one") from None
+    # a file may be nested deeper than Python counts, and a number larger than it divides
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, UsageError) as error:
+        raise WeightsError(path, f"damaged ({first_line(error)})", REMEDY) from error
+
+
+def _config(values: dict[str, Any]) -> CheckpointConfig:
+    spec, layout = VariantSpec.from_dict(values["variant"]), values["layout"]
+    if layout not in ("merged", "adapter"):
+        raise ValueError(f"unknown layout {str(layout)[:20]}")
+    if layout == "merged" and not spec.mergeable:
+        raise ValueError(f"{spec.name} cannot be merged: its LoRA depends on the picture's degradation")
+    if layout == "adapter" and spec.lora is None:
+        raise ValueError("an adapter without a LoRA specification")
+    training = values.get("training", {})
+    if not isinstance(training, dict):
+        raise ValueError("training is no table")
+    return CheckpointConfig(spec, layout, _bases(values.get("bases", {}), spec, layout), training)
+
+
+def _bases(values: Any, spec: VariantSpec, layout: str) -> dict[str, dict[str, str]]:
+    """The bases with their hashes; of an adapter exactly those that its variant stands on."""
+    bases = {str(name): {str(file): str(sha256) for file, sha256 in files.items()} for name, files in values.items()}
+    wanted = {name for name in (spec.base, spec.vision) if name is not None}
+    if layout == "adapter" and bases.keys() != wanted:
+        raise ValueError(f"stands on {', '.join(sorted(wanted)) or 'no base'}, but names {', '.join(sorted(bases)) or 'none'}")
+    if bad := [sha256 for files in bases.values() for sha256 in files.values() if not _SHA256.fullmatch(sha256)]:
+        raise ValueError(f"'{bad[0][:20]}' is no sha256 of a base")
+    return bases
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

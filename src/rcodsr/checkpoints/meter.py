@@ -1,0 +1,40 @@
+"""How far a download is, told now and then: a line with share, speed and the time that is left."""
+
+import time
+from collections.abc import Callable
+
+EVERY = 5.0
+"""Seconds between two lines."""
+
+
+class Meter:
+    """Counts the bytes of one file.
+
+    Args:
+        what: the file, for people to read.
+        total: its bytes, where they are known.
+        log: receives the lines.
+    """
+
+    def __init__(self, what: str, total: int | None, log: Callable[[str], None]) -> None:
+        self.what, self.total, self.log = what, total, log
+        self.done = self.told = 0
+        self.started = self.last = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """So many more bytes have arrived."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.last < EVERY:
+            return
+        speed = self.done / (now - self.started)
+        self.last = now
+        if not self.total:
+            self.log(f"{self.what}: {_size(self.done)}, {_size(speed)}/s")
+            return
+        share, left = 100 * self.done / self.total, max(0, self.total - self.done) / max(speed, 1)
+        self.log(f"{self.what}: {share:.0f}% of {_size(self.total)}, {_size(speed)}/s, eta {left:.0f}s")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"

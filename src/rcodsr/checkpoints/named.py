@@ -1,0 +1,90 @@
+"""Weights by name, others' checkpoints included: fetched as published, converted once, kept beside the Hub's cache."""
+
+from pathlib import Path
+
+from rcodsr.checkpoints.config import FORMAT_VERSION
+from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, read_manifest
+from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
+from rcodsr.checkpoints.resolve import PICKLES, Log, ResolvedWeights, resolve, sha256_all, silent
+from rcodsr.errors import OutputError, WeightsError
+
+
+def find(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
+    """Find weights in our format and verify their files, as `resolve`; others' checkpoints are converted at first use.
+
+    Raises:
+        UsageError: when a revision is given for what has none.
+        WeightsError: when they are unknown, not to be had, damaged, or cannot be converted.
+    """
+    entry = read_manifest().get(weights)
+    if entry is None or entry.status not in {"foreign", "manual"} or revision is not None:
+        return resolve(weights, revision, offline, log)
+    found = converted(weights, log)
+    if found is not None:
+        return found
+    published = _published(entry, offline, log)
+    from rcodsr.checkpoints.convert import read_published
+
+    paths = [published.directory / name for name in published.hashes if name.endswith(PICKLES)]
+    log(f"{weights}: converting {', '.join(path.name for path in paths)} into safetensors")
+    try:
+        read_published(paths).write(home(weights))
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})"
+        raise OutputError(home(weights), cause, "free some space or set HF_HOME") from error
+    return keep(entry)
+
+
+def _published(entry: ManifestEntry, offline: bool, log: Log) -> ResolvedWeights:
+    try:
+        return resolve(entry.name, None, offline, log)
+    except WeightsError as error:
+        if entry.status == "manual":
+            raise
+        files = " ".join(file.name for file in entry.files)
+        remedy = f"{error.remedy}; or get {files} from {entry.page} and run `rcodsr weights convert {files}`"
+        raise type(error)(error.subject, error.cause, remedy) from error
+
+
+def home(name: str) -> Path:
+    """Where a converted checkpoint of that name lies."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "rcodsr" / "converted" / name
+
+
+def keep(entry: ManifestEntry) -> ResolvedWeights:
+    """Record what has been converted, so that rot is noticed."""
+    directory = home(entry.name)
+    names = sorted(path.name for path in directory.iterdir() if path.name != "README.md")
+    hashes = sha256_all(directory, names)
+    files = tuple(ManifestFile(name, (directory / name).stat().st_size, hashes[name]) for name in names)
+    write_pin(_key(entry.name), Pin("", "converted", files))
+    return ResolvedWeights(entry.name, directory, hashes, "converted")
+
+
+def converted(name: str, log: Log = silent) -> ResolvedWeights | None:
+    """A converted checkpoint, verified; None when there is none, or a damaged one, which is then converted again."""
+    pin, directory = recorded(name), home(name)
+    if pin is None:
+        return None
+    hashes = sha256_all(directory, [file.name for file in pin.files])
+    if damaged := [file.name for file in pin.files if hashes[file.name] != file.sha256]:
+        log(f"{directory / damaged[0]}: damaged (its sha256 has changed), converting it again")
+        return None
+    return ResolvedWeights(name, directory, hashes, "converted")
+
+
+def recorded(name: str) -> Pin | None:
+    """What is recorded of a converted checkpoint whose files are all there."""
+    pin = read_pin(_key(name))
+    return pin if pin is not None and all((home(name) / file.name).is_file() for file in pin.files) else None
+
+
+def forget(name: str) -> None:
+    """Forget the record of a converted checkpoint."""
+    write_pin(_key(name), None)
+
+
+def _key(name: str) -> str:
+    return f"{name}, converted, format {FORMAT_VERSION}"

@@ -1,0 +1,292 @@
+"""What weights there are and which of them lie on this machine: list, pull, locate, verify, remove."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rcodsr.checkpoints import named
+from rcodsr.checkpoints.card import read_card
+from rcodsr.checkpoints.config import NAME, WEIGHT_FILES, CheckpointConfig, read_config
+from rcodsr.checkpoints.hub import RemoteFile, Repository
+from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
+from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
+from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
+from rcodsr.errors import HubError, UsageError, WeightsError
+from rcodsr.variants import VARIANTS, TextSpec
+
+
+@dataclass(frozen=True)
+class Item:
+    """Weights or a base, as `weights list` shows them; the fields are the keys of `--json`."""
+
+    name: str
+    status: str
+    """packaged, hub, foreign, manual, unpublished, repository or local."""
+    published: bool
+    cached: bool
+    bytes: int | None = None
+    licence: str = ""
+    source: str = ""
+    """Where it lies or comes from."""
+    about: str = ""
+    needs: list[str] = field(default_factory=list)
+    """Bases it stands on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A file that `pull` would fetch."""
+
+    name: str
+    source: str
+    file: str
+    bytes: int | None
+    cached: bool
+
+
+def items() -> Iterator[Item]:
+    """Everything the manifest names, and the repositories that were used before. Asks no server."""
+    pins = read_pins()
+    for name, entry in read_manifest().items():
+        cached = entry.status == "packaged" or _lies_here(entry)
+        pin = pins.get(name)
+        source = entry.directory.name if entry.status == "packaged" else entry.page
+        source = f"{pin.repo}@{pin.revision[:12]}" if pin else entry.sources[0].repo if entry.sources else source
+        published = entry.status not in {"unpublished"}
+        yield Item(name, entry.status, published, cached, entry.size, entry.licence, source, entry.about, needs(name))
+    for key, pin in pins.items():
+        name = key.removesuffix("@main")
+        if REPO.fullmatch(name.partition("@")[0]) and pin.repo == name.partition("@")[0]:
+            found = _paths(pin)
+            size = sum(file.bytes or 0 for file in pin.files)
+            yield Item(name, "repository", True, found is not None, size, source=f"{pin.repo}@{pin.revision[:12]}")
+
+
+def describe(weights: str, log: Log = silent) -> Item:
+    """One item: by name, a checkpoint directory, or a repository, whose model card and configuration are read.
+
+    Raises:
+        WeightsError: when there is no such thing, or the Hub does not answer.
+    """
+    for item in items():
+        if item.name == weights and item.status != "repository":
+            return item
+    directory = Path(weights)
+    if directory.is_dir():
+        config = read_config(directory)
+        size = sum((directory / file).stat().st_size for file in config.files if (directory / file).is_file())
+        return _described(weights, "local", config, size, str(directory), read_card(directory / "README.md"))
+    if not REPO.fullmatch(weights):
+        raise WeightsError(weights, "unknown weights", "see `rcodsr weights list`, or give a directory or org/repo")
+    repository = Repository(weights, log)
+    commit, files = repository.commit(None)
+    about = {file.name: file for file in files}
+    if NAME not in about:
+        raise WeightsError(weights, "no checkpoint of rcodsr (no config.json)", "choose another repository")
+    config = read_config(repository.download(NAME, commit).parent)
+    card = read_card(repository.download("README.md", commit)) if "README.md" in about else {}
+    size = sum(about[file].bytes or 0 for file in config.files if file in about)
+    return _described(weights, "repository", config, size, f"{weights}@{commit[:12]}", card)
+
+
+def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> Item:
+    licence = str(card.get("license_name") or card.get("license") or "")
+    about = f"{config.spec.name}, {config.layout}" + (f" over {card['base_model']}" if card.get("base_model") else "")
+    cached = status == "local" or read_pin(f"{name}@main") is not None
+    return Item(name, status, True, cached, size, licence, source, about, _needs(config))
+
+
+def needs(name: str) -> list[str]:
+    """Names of the bases that weights of the manifest stand on."""
+    spec = VARIANTS.get(name)
+    return [] if spec is None else _needs(CheckpointConfig(spec, "adapter"))
+
+
+def _needs(config: CheckpointConfig) -> list[str]:
+    spec = config.spec
+    if config.layout == "merged":
+        return []
+    words = isinstance(spec.prompt, TextSpec) and spec.prompt.text is not None and spec.base is not None
+    return [name for name in (spec.base, f"{spec.base}-text" if words else None, spec.vision) if name is not None]
+
+
+def pull(weights: str, revision: str | None = None, force: bool = False, log: Log = silent) -> list[ResolvedWeights]:
+    """Fetch weights and all that they stand on, convert what has to be, verify everything.
+
+    Raises:
+        UsageError: when a revision is given for what has none.
+        WeightsError: when something is not to be had.
+    """
+    entry = read_manifest().get(weights)
+    if force and (entry is None or entry.status != "packaged"):
+        with suppress(WeightsError):
+            remove(weights)
+    if entry is not None and entry.status == "hub":
+        return [resolve_base(weights, log=log)]
+    found = named.find(weights, revision, log=log)
+    return [found, *(resolve_base(name, log=log) for name in _needs(read_config(found.directory)))]
+
+
+def plan(weights: str, revision: str | None = None, log: Log = silent) -> list[Planned]:
+    """What `pull` would fetch; only asks what there is.
+
+    Raises:
+        WeightsError: as `pull`.
+    """
+    entry = read_manifest().get(weights)
+    if entry is None and not REPO.fullmatch(weights):
+        raise WeightsError(weights, "unknown weights", "see `rcodsr weights list`, or give org/repo")
+    if entry is not None and entry.status in {"packaged", "unpublished", "manual"}:
+        pull(weights, log=log)  # nothing to fetch, or it says why not
+        return []
+    files = _planned(weights, entry, revision, log)
+    below = needs(weights) if entry is not None else []
+    return files + [file for name in below for file in _planned(name, read_manifest()[name], None, log)]
+
+
+def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: Log) -> list[Planned]:
+    """The files of one name, from the first source that answers."""
+    known = read_pin(name)
+    repos = [name] if entry is None else [source.repo for source in entry.sources]
+    if known is not None and known.repo in repos:
+        repos.sort(key=lambda repo: repo != known.repo)
+    problem: WeightsError | None = None
+    for repo in repos:
+        repository = Repository(repo, log)
+        try:
+            commit, remote = repository.commit(known.revision if known and known.repo == repo else revision)
+        except HubError:
+            raise
+        except WeightsError as error:
+            problem = problem or error
+            continue
+        chosen = [file for file in remote if _is_wanted(file, entry)]
+        return [
+            Planned(name, f"{repo}@{commit[:12]}", f.name, f.bytes, repository.cached(f.name, commit) is not None)
+            for f in chosen
+        ]
+    raise problem or WeightsError(name, "has no source", "see `rcodsr weights list`")
+
+
+def _is_wanted(file: RemoteFile, entry: ManifestEntry | None) -> bool:
+    if entry is None:
+        return file.name in {NAME, *WEIGHT_FILES}
+    return any(file.name == wanted.name or file.name.endswith(f"/{wanted.name}") for wanted in entry.files)
+
+
+def locate(weights: str) -> Path:
+    """The directory of weights that are on this machine; nothing is hashed, and no server asked.
+
+    Raises:
+        WeightsError: when they are not here.
+    """
+    entry = read_manifest().get(weights)
+    if entry is not None and entry.status == "packaged":
+        return entry.directory
+    if Path(weights).is_dir():
+        read_config(Path(weights))
+        return Path(weights)
+    if entry is not None and entry.status in {"foreign", "manual"} and named.recorded(weights) is not None:
+        return named.home(weights)
+    pin = read_pin(weights) or read_pin(f"{weights}@main")
+    found = _paths(pin) if pin is not None else None
+    if pin is None or found is None:
+        raise WeightsError(weights, "not in the cache", f"run `rcodsr weights pull {weights}`")
+    return found[0].parents[len(Path(pin.files[0].name).parts) - 1]
+
+
+def verify(weights: str) -> int:
+    """Hash all files of weights again. Returns their bytes.
+
+    Raises:
+        WeightsError: when they are not here, or naming the first file that is not what it was.
+    """
+    entry = read_manifest().get(weights)
+    if entry is not None and entry.status == "packaged":
+        found = named.find(weights)
+        return sum((found.directory / file).stat().st_size for file in found.hashes)
+    if Path(weights).is_dir():
+        from rcodsr.checkpoints.format import check_files
+
+        return sum((Path(weights) / file).stat().st_size for file in check_files(Path(weights)).files)
+    directory = locate(weights)
+    pin = named.recorded(weights) if directory == named.home(weights) else read_pin(weights) or read_pin(f"{weights}@main")
+    assert pin is not None  # or it had not been located
+    hashes = sha256_all(directory, [file.name for file in pin.files])
+    for file in pin.files:
+        if hashes[file.name] != file.sha256:
+            cause = f"damaged (its sha256 has changed to {hashes[file.name][:12]}…)"
+            raise WeightsError(directory / file.name, cause, f"run `rcodsr weights pull --force {weights}`")
+    return sum(file.bytes or 0 for file in pin.files)
+
+
+def remove(weights: str, dry_run: bool = False) -> int:
+    """Remove weights from the cache; bases that they stand on stay. Returns how many bytes.
+
+    Raises:
+        UsageError: for what is part of the package, or a directory of the user's.
+        WeightsError: when they are not in the cache.
+    """
+    entry = read_manifest().get(weights)
+    if entry is not None and entry.status == "packaged":
+        raise UsageError(weights, "comes with the package", "uninstall rcodsr to remove it")
+    if entry is None and Path(weights).is_dir():
+        raise UsageError(weights, "a directory of yours", "remove it yourself")
+    freed = _remove_converted(weights, dry_run)
+    for key in (weights, f"{weights}@main"):
+        if (pin := read_pin(key)) is not None:
+            freed = (freed or 0) + _remove_pinned(key, pin, dry_run)
+    if freed is None:
+        raise WeightsError(weights, "not in the cache", "see `rcodsr weights list`")
+    return freed
+
+
+def _remove_converted(name: str, dry_run: bool) -> int | None:
+    pin = named.recorded(name)
+    if pin is None:
+        return None
+    if not dry_run:
+        named.forget(name)
+        shutil.rmtree(named.home(name), ignore_errors=True)
+    return sum(file.bytes or 0 for file in pin.files)
+
+
+def _remove_pinned(key: str, pin: Pin, dry_run: bool) -> int:
+    """Remove the files of a pin that no other pin needs."""
+    where = (pin.repo, pin.revision)
+    others = [other for name, other in read_pins().items() if name != key and (other.repo, other.revision) == where]
+    shared = {file.name for other in others for file in other.files}
+    repository, freed = Repository(pin.repo, silent), 0
+    for file in pin.files:
+        path = repository.cached(file.name, pin.revision)
+        if path is None or file.name in shared:
+            continue
+        freed += path.stat().st_size
+        if not dry_run:
+            repository.remove(path)
+    if not dry_run:
+        write_pin(key, None)
+    return freed
+
+
+def _lies_here(entry: ManifestEntry) -> bool:
+    if entry.status in {"foreign", "manual"} and named.recorded(entry.name) is not None:
+        return True
+    pin = read_pin(entry.name)
+    return pin is not None and _paths(pin) is not None
+
+
+def _paths(pin: Pin) -> list[Path] | None:
+    """The files of a pin if all of them are in the cache."""
+    if not pin.repo:
+        return None
+    repository = Repository(pin.repo, silent)
+    found = [repository.cached(file.name, pin.revision) for file in pin.files]
+    return [path for path in found if path is not None] if None not in found else None

@@ -1,0 +1,175 @@
+"""Results as they come: lines, JSON, the report, the summary, and the exit code they add up to."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rcodsr.cli import stopping
+from rcodsr.cli.streams import Progress, error_line, json_line, note
+from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
+
+if TYPE_CHECKING:
+    from rcodsr.batch.pipeline import Result
+    from rcodsr.batch.plan import Plan
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How results are shown and when to give up."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    bar: bool = True
+    stream: bool = False
+    """Standard output carries the picture."""
+    report: Path | None = None
+    max_failures: int | None = None
+
+
+@dataclass
+class Tally:
+    """What became of the pictures so far."""
+
+    total: int
+    ignored: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"planned": 0, "done": 0, "skipped": 0, "failed": 0})
+    codes: set[int] = field(default_factory=set)
+    """Exit codes of the failures."""
+
+    def add(self, result: "Result") -> None:
+        """Count one more."""
+        self.counts[result.status] += 1
+        if result.error is not None:
+            self.codes.add(result.exit_code)
+
+    @property
+    def not_started(self) -> int:
+        """Pictures that nobody has looked at."""
+        return self.total - sum(self.counts.values())
+
+    @property
+    def exit_code(self) -> int:
+        """Of the whole command: a failure's own code where all have it and it has one."""
+        if len(self.codes) == 1 and (own := next(iter(self.codes))) in {TileMemoryError.exit_code, OutputError.exit_code}:
+            return own
+        return 1 if self.codes else 0
+
+    def line(self) -> str:
+        """For people."""
+        counts = {**self.counts, "not started": self.not_started, "ignored (not pictures by their names)": self.ignored}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+    def to_dict(self) -> dict[str, int]:
+        """For programs."""
+        rare = {"planned": self.counts["planned"], "not_started": self.not_started, "ignored": self.ignored}
+        usual = {name: self.counts[name] for name in ("done", "skipped", "failed")}
+        return {**usual, **{name: count for name, count in rare.items() if count}}
+
+
+def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
+    """Show results as they come; the exit code says whether any failed."""
+    tally = Tally(len(plan.jobs), len(plan.ignored))
+    progress = Progress(tally.total, shown.quiet, shown.bar)
+    try:
+        with _reporting(shown.report, plan) as report:
+            for result in results:
+                tally.add(result)
+                _show_one(result, progress, shown)
+                _report_one(report, result)
+                stopping.check()
+                if shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures and tally.not_started:
+                    progress.close()
+                    cause = f"stopped after {tally.counts['failed']} failures"
+                    error_line(f"{cause} ({tally.line()}); raise --max-failures to go on")
+                    return tally.exit_code
+    except RcodsrError as error:
+        progress.close()
+        done = tally.counts["done"] + tally.counts["skipped"]
+        error_line(f"{error} ({done} done, {tally.not_started} not started)")
+        return error.exit_code
+    except stopping.Stopped as stopped:
+        progress.close()
+        error_line(f"stopped; finished pictures are complete ({tally.line()})")
+        return stopped.exit_code
+    finally:
+        progress.close()
+        if shown.json:
+            json_line({"summary": tally.to_dict()})
+    if (tally.total > 1 or tally.ignored) and not shown.quiet:
+        note(tally.line())
+    return tally.exit_code
+
+
+def _show_one(result: "Result", progress: Progress, shown: Shown) -> None:
+    if shown.json:
+        json_line(result.to_dict())
+    elif result.status != "failed" and result.output is not None and not shown.stream:
+        progress.result(result.output)
+    if result.error is None:
+        progress.advance(Path(result.input).name, _describe(result, shown.verbose))
+    elif not result.lasting:  # a lasting fault ends the batch and is shown then
+        progress.failed(result.error)
+
+
+@contextmanager
+def _reporting(path: Path | None, plan: "Plan") -> Iterator[IO[str] | None]:
+    """The report, opened; it begins with what was passed over."""
+    if path is None:
+        yield None
+        return
+    with _opened(path) as report:
+        for ignored in plan.ignored:
+            _write(report, {"input": str(ignored), "output": None, "status": "skipped", "error": "not a picture by its name"})
+        yield report
+
+
+def open_report(path: Path | None, plan: "Plan") -> None:
+    """See that a report can be written, before anything expensive happens.
+
+    Raises:
+        UsageError: when it would overwrite an input.
+        OutputError: when it cannot be written.
+    """
+    if path is None:
+        return
+    place = os.path.realpath(path)
+    if any(os.path.realpath(str(job.source)) == place or str(job.target) == str(path) for job in plan.jobs):
+        raise UsageError("--report", f"{path} is a picture of this batch", "choose another name, for example report.jsonl")
+    _opened(path).close()
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place for --report") from error
+
+
+def _report_one(report: IO[str] | None, result: "Result") -> None:
+    if report is not None:
+        _write(report, result.to_dict())
+
+
+def _write(report: IO[str], values: dict[str, Any]) -> None:
+    try:
+        report.write(json.dumps(values) + "\n")
+        report.flush()
+    except OSError as error:
+        raise OutputError(report.name, f"cannot be written ({error.strerror})", "free some space and run again") from error
+
+
+def _describe(result: "Result", verbose: bool) -> str:
+    size = f"  {result.width}x{result.height}" if result.width else ""
+    seen = f", similarity {result.similarity:.2f}" if result.similarity is not None else ""
+    steered = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
+    if result.realism is None and result.timestep is not None:
+        steered = f"  timestep {result.timestep}"
+    seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
+    computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
+    remark = f"  ({result.note})" if result.note else ""
+    return f"{result.status} {result.input}{size}{steered}{seconds}{computed}{remark}"

@@ -1,0 +1,154 @@
+"""Colour with 16 bits a channel, which Pillow reads and writes as 8: decoded twice, once for each byte.
+
+Pillow's own decoders do all the work, behind the same allowlist and limits. A decoder told that samples are big-endian
+delivers their first bytes, one told little-endian the second; together they are the whole numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+Samples = np.ndarray[Any, np.dtype[Any]]
+"""Shape (h, w, channels): one of grey, two with alpha, three of colour, four with alpha; uint8 or uint16."""
+
+_STRIP_BYTES = 1 << 20
+_OTHER_END = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def deep_layout(image: ImageFile.ImageFile) -> str | None:
+    """How 16-bit colour is stored in an opened, undecoded file; None where there is none that can be read whole.
+
+    Planes compressed one by one are not: Pillow's decoder of those delivers 8 bits.
+    """
+    layout = _layout(image)
+    if "A;16" in layout or layout.startswith(("RGB", "RGBX")):
+        planes = getattr(image, "_planar_configuration", 1) == 2 and image.tile[0].codec_name == "libtiff"
+        return layout if ";16" in layout and not planes else None
+    return None
+
+
+def mend_planes(image: Any) -> None:
+    """Name the layout of uncompressed 16-bit planes in full; Pillow takes them for 8-bit ones."""
+    bits = getattr(image, "tag_v2", {}).get(258, ())
+    if getattr(image, "_planar_configuration", 1) != 2 or not image.tile or image.tile[0].codec_name != "raw" or 16 not in bits:
+        return
+    end = "L" if image.tag_v2.prefix == b"II" else "B"
+    for i, tile in enumerate(image.tile):
+        band, *others = tile.args
+        image.tile[i] = tile._replace(args=(f"{band};16{end}", *others))
+
+
+def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Samples:
+    """The 16-bit samples of a file.
+
+    Args:
+        first: the opened file, undecoded, with a `deep_layout`.
+        second: the same, opened once more.
+    """
+    layout = _layout(first)
+    if layout == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
+        _tell(first, "RGBA")
+        bytes = np.asarray(first)
+        return bytes[..., 0::2].astype(np.uint16) << 8 | bytes[..., 1::2]
+    _tell(second, layout[:-1] + _OTHER_END[layout[-1]])
+    return np.asarray(first).astype(np.uint16) << 8 | np.asarray(second)
+
+
+def png(samples: Samples, **options: Any) -> bytes:
+    """A PNG file of 16 bits a channel; options of Pillow's `save` bring the metadata."""
+    height, width, channels = samples.shape
+    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    filtered = np.ones((height, rows.shape[1] + 1), np.uint8)  # each row begins with its filter: 1, the difference to the left
+    filtered[:, 1:] = rows
+    filtered[:, 1 + 2 * channels :] -= rows[:, : -2 * channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", header),
+            _metadata_chunks(options),
+            _chunk(b"IDAT", zlib.compress(filtered.data, 1)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def tiff(samples: Samples, exif: Image.Exif, tags: dict[int, Any]) -> bytes:
+    """A TIFF file of 8 or 16 bits a channel, deflated; Pillow's own writer drops EXIF directories or compression.
+
+    Args:
+        samples: the pixels; alpha is straight.
+        exif: its tags stand beside the picture's own, its directories below them.
+        tags: further tags; a `bytes` value is written as it is.
+    """
+    height, width, channels = samples.shape
+    bits = 8 * samples.dtype.itemsize
+    rows = max(1, _STRIP_BYTES // (width * channels * samples.dtype.itemsize))
+    strips = [_strip(samples[top : top + rows]) for top in range(0, height, rows)]
+    ends = list(itertools.accumulate(map(len, strips)))
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in exif.items():
+        directory[tag] = value
+    for tag in (0x8769, 0x8825):
+        if tag in exif:
+            directory[tag] = dict(exif.get_ifd(tag))
+    for tag, value in tags.items():
+        if isinstance(value, bytes):
+            directory.tagtype[tag] = 7
+        directory[tag] = value
+    for tag, value in {256: width, 257: height, 258: (bits,) * channels, 259: 8, 262: 2 if channels > 2 else 1}.items():
+        directory[tag] = value
+    directory[277], directory[278], directory[284], directory[317] = channels, rows, 1, 2
+    if channels in {2, 4}:
+        directory[338] = 2  # straight alpha
+    directory.tagtype[273] = directory.tagtype[279] = 4
+    directory[273], directory[279] = (0, *ends[:-1]), tuple(map(len, strips))
+    buffer = io.BytesIO()
+    directory.save(buffer)
+    buffer.writelines(strips)
+    return buffer.getvalue()
+
+
+def _strip(rows: Samples) -> bytes:
+    """Differences to the left, little-endian, deflated."""
+    little = rows.astype(rows.dtype.newbyteorder("<"))
+    little[:, 1:] -= rows[:, :-1]
+    return zlib.compress(little.tobytes(), 6)
+
+
+def _layout(image: ImageFile.ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _tell(image: ImageFile.ImageFile, layout: str) -> None:
+    """Tell the decoder of an opened file another layout."""
+    image.tile = [
+        tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout) for tile in image.tile
+    ]
+
+
+def _metadata_chunks(options: dict[str, Any]) -> bytes:
+    """What Pillow writes around a picture's own chunks: profile, EXIF, resolution, text."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG", **options)
+    data, at, kept = buffer.getvalue(), 8, b""
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if data[at + 4 : at + 8] not in {b"IHDR", b"IDAT", b"IEND"}:
+            kept += data[at:end]
+        at = end
+    return kept
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,155 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rcodsr.errors import OutputError
+
+_PART = ".rcodsr-part"
+_WINDOWS = sys.platform == "win32"
+_SPACE = "free some space and run again: finished pictures are kept"
+_WRITABLE = "choose a writable place with -o"
+_IN_THE_WAY = "a file stands where a folder is needed; choose another place with -o"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: _WRITABLE,
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "give a shorter name with -o",
+    errno.EFBIG: "the file system or a limit (ulimit -f) allows no file of this size",
+}
+_OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY, errno.EFBIG, errno.EILSEQ, errno.EINVAL}
+"""Faults of one name or one size; any other would hit the next picture as well."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
+
+    Raises:
+        OutputError: when it cannot be written; the temporary file is gone and an old file untouched.
+    """
+    # hashed, because a name of 255 bytes is legal and a longer temporary one is not
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{short}.{secrets.token_hex(4)}.{os.getpid()}{_PART}")
+    try:
+        try:
+            with temporary.open("wb") as handle:
+                _claim(handle)
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+                if not _WINDOWS:  # while it is claimed
+                    temporary.replace(path)
+            if _WINDOWS:  # which renames no open file
+                temporary.replace(path)
+        finally:
+            with suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_stream(stream: BinaryIO | None, data: bytes) -> None:
+    """Write a whole picture to standard output.
+
+    Raises:
+        OutputError: when the stream is full or closed.
+    """
+    if stream is None:
+        raise OutputError("standard output", "is closed", "use -o FILE")
+    try:
+        stream.write(data)
+        stream.flush()
+    except OSError as error:
+        raise output_error(Path("standard output"), error) from error
+
+
+def remove_stale_parts(directory: Path) -> None:
+    """Remove temporary files that processes killed in the middle of a write have left behind."""
+    for part in directory.glob(f".*{_PART}"):
+        with suppress(OSError):  # another user's part, or a folder of that name
+            if _is_abandoned(part):
+                part.unlink(missing_ok=True)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and its parents.
+
+    Raises:
+        OutputError: when that is not possible.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(directory, error) from error
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Our sentence for a failed write."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another place with -o")
+    return OutputError(path, f"cannot be written ({error.strerror or error})", remedy, error.errno not in _OF_ONE_FILE)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename survive a power cut; some file systems cannot, and Windows need not."""
+    if sys.platform == "win32":
+        return
+    with suppress(PermissionError):  # a folder may be writable and not readable
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+                raise
+        finally:
+            os.close(handle)
+
+
+if sys.platform == "win32":
+
+    def _claim(handle: BinaryIO) -> None:
+        """Windows does not let others remove an open file."""
+
+    def _is_abandoned(part: Path) -> bool:
+        return part.is_file()
+
+else:
+    import fcntl
+
+    def _claim(handle: BinaryIO) -> None:
+        """Lock a part for as long as its writer lives; the lock falls with the process, whatever ends it."""
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _is_abandoned(part: Path) -> bool:
+        """Whether nobody holds a part: its process is dead, here or in another container that shares the folder."""
+        handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        # a part of this very moment may be about to be claimed
+        return part.stat().st_size > 0 or not _is_running(part)
+
+    def _is_running(part: Path) -> bool:
+        try:
+            os.kill(int(part.name.removesuffix(_PART).rpartition(".")[2]), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            return False
+        except PermissionError:  # another user's process
+            pass
+        return True

@@ -1,0 +1,38 @@
+"""Which picture formats are read and written, and what each of them can hold. Nothing outside these lists is ever decoded."""
+
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+"""Pillow's decoders that may run, whatever a file is called; HEIF joins them where pillow-heif is installed."""
+FORMATS = {
+    ".png": "PNG",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".avif": "AVIF",
+}
+"""Formats we write, by file name suffix."""
+SUFFIXES = {*FORMATS, ".apng", ".avifs", ".dib", ".gif", ".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
+"""Suffixes that make a file of a directory an input."""
+LOSSY = {"JPEG", "WEBP", "AVIF"}
+DEEP = {"PNG", "TIFF"}
+"""Formats written with 16 bits a channel where the input had them."""
+MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+
+
+def has_room_for_alpha(format: str) -> bool:
+    """Whether a format stores transparency."""
+    return format not in {"JPEG", "BMP"}
+
+
+def has_room_for_record(format: str) -> bool:
+    """Whether a format stores how a picture was made."""
+    return format != "BMP"
+
+
+def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
