@@ -3,8 +3,8 @@
     read ahead → engine → encode → write
 
 While the engine has one picture, the next ones are decoded and the last ones encoded and written, each by threads of their own.
-On a CPU the engine stays in the caller's thread, so that a signal ends its work; elsewhere it has several pictures at a time, whose
-equal tiles share network calls. What is under way together is limited, in number and in pixels.
+On a CPU the engine stays in the caller's thread, so that a signal ends its work; elsewhere it has several pictures at a time,
+whose equal tiles share network calls. What is under way together is limited, in number and in pixels.
 """
 
 from __future__ import annotations
