@@ -124,10 +124,12 @@ class _Table:
     def __init__(self, judge: "Judge", json: bool) -> None:
         self.judge, self.json = judge, json
         self.aligned = sys.stdout is not None and sys.stdout.isatty()
-        if not json:
-            self._line(_heading(judge))
+        self.headed = json
 
     def row(self, row: "Row") -> None:
+        if not self.headed:
+            self._line(_heading(self.judge))
+            self.headed = True
         if self.json:
             json_line(_values(row))
         else:
