@@ -124,10 +124,11 @@ class _Pipeline:
 
     def _process(self, item: Item) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
+        pixels = item.pixels if item.result is None else 0
         enlarged = self.engines.submit(lambda: self._unless_closed(self.stages.enlarge, item))
         encoded = self.encoders.submit(lambda: self._unless_closed(self.stages.encode, enlarged.take()))
         written = self.writer.submit(lambda: self._write(encoded.take()))
-        self.unwritten.append((item.pixels, written))
+        self.unwritten.append((pixels, written))
 
     def _unless_closed(self, stage: Callable[[Item], Item], item: Item) -> Item:
         return item if self.closed else stage(item)
