@@ -63,7 +63,7 @@ def run(
     if count > 1:
         from rcodsr.batch.tiles import TileBatcher
 
-        upscaler = upscaler.through(TileBatcher(upscaler.model, count))
+        upscaler = upscaler.through(lambda network: TileBatcher(network, count))
     pipeline = _Pipeline(Stages(upscaler, options, output, stdout), count, max_failures)
     try:
         yield from pipeline.results(jobs)
