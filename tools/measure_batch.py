@@ -3,8 +3,9 @@
     python tools/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
     python tools/measure_batch.py memory PHOTOS --sides 128,512,2048
 
-`time` runs the whole pipeline, read to written, and lets the engine enlarge the same pictures in memory, with nothing beside it, half
-of them before and half after. All after loading. `memory` runs the command line, a fresh process for each size. One JSON line per figure.
+`time` runs the whole pipeline, read to written, and lets the engine enlarge the same pictures in memory with nothing beside it,
+half of them before and half after; all after loading. `memory` runs the command line, a fresh process for each size. One JSON
+line per figure.
 """
 
 import argparse
