@@ -27,6 +27,8 @@ from PIL import Image, ImageCms, ImageOps
 
 BOUND = 0.02
 """Mean error in [0, 1] over cells; white 16-bit, inverted CMYK and lost alpha are far above."""
+SMALL = 24
+"""Pixels; of a smaller picture a cell is most, and its single pixels are what a model smooths."""
 SILENCE = 30
 """Seconds without a result that count as a hang."""
 REFUSAL_SECONDS, REFUSAL_BYTES = 2, 150 << 20
@@ -43,21 +45,22 @@ def truths(path: Path) -> Iterator[Pixels]:
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         values = np.asarray(image).astype(np.float64)
         low, high = min(0.0, float(values.min())), float(values.max())
+        clear = image.info.get("transparency")
+        alpha = [] if clear is None else [(values != clear)[..., None]]
         usual = (
             (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         )
         for top in (*usual, high - low):
             if low < 0 or high <= top:
-                yield np.repeat(((values - low) / max(top, 1e-9))[..., None], 3, -1)
+                grey = ((values - low) / max(top, 1e-9))[..., None]
+                yield np.concatenate([grey, grey, grey, *alpha], -1)
         return
     if image.mode == "CMYK" and profile:
         with suppress(ImageCms.PyCMSError, OSError, ValueError):
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             yield np.asarray(ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")) / 255
     if image.mode == "LAB":
-        image = ImageCms.profileToProfile(
-            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         assert image is not None
     image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
     transparent = image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info
@@ -77,17 +80,16 @@ def cells(pixels: Pixels, level: float) -> Pixels:
 def wrong(source: Path, output: Path) -> str:
     """What is wrong with an output; empty if nothing is."""
     found = next(truths(output))
-    shrunk = (
-        found.reshape(found.shape[0] // 4, 4, found.shape[1] // 4, 4, -1).mean((1, 3))
-        if not any(side % 4 for side in found.shape[:2])
-        else found
-    )
+    height, width = found.shape[:2]
+    levels = (0.0, 1.0) if found.shape[2] == 4 else (1.0,)  # a format without alpha has it laid on white
     errors = []
     for truth in truths(source):
-        if shrunk.shape[:2] != truth.shape[:2]:
-            return f"is {found.shape[1]}×{found.shape[0]} for {truth.shape[1]}×{truth.shape[0]}"
-        errors.append(max(float(np.abs(cells(shrunk, level) - cells(truth, level)).mean()) for level in (0.0, 1.0)))
-    return "" if min(errors) < BOUND else f"shows something else: mean error {min(errors):.3f}"
+        if (width, height) != (4 * truth.shape[1], 4 * truth.shape[0]):
+            return f"is {width}×{height} for {truth.shape[1]}×{truth.shape[0]}"
+        shrunk = found.reshape(height // 4, 4, width // 4, 4, -1).mean((1, 3))
+        errors.append(max(float(np.abs(cells(shrunk, level) - cells(truth, level)).mean()) for level in levels))
+    bound = BOUND if min(height, width) >= 4 * SMALL else 4 * BOUND
+    return "" if min(errors) < bound else f"shows something else: mean error {min(errors):.3f}"
 
 
 def upscale(arguments: list[str], log: Path) -> tuple[list[dict[str, Any]], str, int]:
@@ -107,7 +109,7 @@ def upscale(arguments: list[str], log: Path) -> tuple[list[dict[str, Any]], str,
         threading.Thread(target=listen, daemon=True).start()
         while True:
             try:
-                line = lines.get(timeout=SILENCE + (20 if not rows else 0))
+                line = lines.get(timeout=SILENCE + (60 if not rows else 0))
             except queue.Empty:
                 process.kill()
                 rows.append({"input": f"after {rows[-1]['input'] if rows else 'the start'}", "status": "hang"})
