@@ -34,7 +34,7 @@ _REFUSALS = {
 _ANYWHERE = {*_REFUSALS, "reset", "hang", "html"}
 _IN_BODIES = {"truncate", "short", "wrong_bytes", "reset_body", "hang_body", "slow"}
 _OF_FILES = {"no_commit", "no_etag", "redirect_elsewhere"}
-_OF_THE_API = {"half_json"}
+_OF_THE_API = {"half_json", "names_only"}
 FAULTS = frozenset(_ANYWHERE | _IN_BODIES | _OF_FILES | _OF_THE_API)
 
 _HTML = b"<!doctype html><title>Welcome</title><p>Log in to use this network.</p>"
@@ -340,7 +340,7 @@ class _HubHandler(UploadHandler, _Handler):
         elif target.kind != "file":
             about: object = [{"type": "file", "path": name, **file.about} for name, file in commit.items()]
             if target.kind == "revision":
-                sizes = "blobs=" in self.path
+                sizes = "blobs=" in self.path and fault != "names_only"
                 siblings = [{"rfilename": name} | (file.about if sizes else {}) for name, file in commit.items()]
                 access = {"private": repo.private, "gated": "manual" if repo.gated else False}
                 about = {"id": target.repo, "sha": revision, "siblings": siblings} | access

@@ -109,7 +109,7 @@ def upscale(arguments: list[str], log: Path) -> tuple[list[dict[str, Any]], str,
         threading.Thread(target=listen, daemon=True).start()
         while True:
             try:
-                line = lines.get(timeout=SILENCE + (60 if not rows else 0))
+                line = lines.get(timeout=SILENCE + (300 if not rows else 0))
             except queue.Empty:
                 process.kill()
                 rows.append({"input": f"after {rows[-1]['input'] if rows else 'the start'}", "status": "hang"})
