@@ -112,7 +112,7 @@ def upscale(arguments: list[str], log: Path) -> tuple[list[dict[str, Any]], str,
                 line = lines.get(timeout=SILENCE + (300 if not rows else 0))
             except queue.Empty:
                 process.kill()
-                rows.append({"input": f"after {rows[-1]['input'] if rows else 'the start'}", "status": "hang"})
+                rows.append({"input": f"after {rows[-1].get('input', 'the end') if rows else 'the start'}", "status": "hang"})
                 break
             if not line:
                 break

@@ -42,6 +42,7 @@ OF_FILES = {name: words for name, words in OF_THE_API.items() if name != "half_j
     "no_commit": "does not answer as a Hub; check HF_ENDPOINT",
     "no_etag": "does not answer as a Hub; check HF_ENDPOINT",
     "short": "Consistency check failed",
+    "endless": "more bytes than it has announced",
     "wrong_bytes": f"{WEIGHTS} is not what was published",
 }
 HARMLESS = {"slow", "redirect_elsewhere", "names_only"}

@@ -29,6 +29,7 @@ ATTEMPTS = 3
 """Tries of a download whose connection breaks."""
 CHUNK = 1 << 16
 """Bytes after which a download tells that it goes on."""
+_SLACK = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """sha1 of a git blob, or sha256."""
@@ -110,6 +111,8 @@ class Repository:
                 nonlocal arrivals
                 arrivals += 1
                 self.meter.add(int(n or 0))
+                if self.meter.total and self.meter.done > 2 * self.meter.total + _SLACK:  # a resumed file may count twice
+                    raise RuntimeError("more bytes than it has announced")
                 return super().update(n)
 
         def fetch() -> str:
