@@ -45,6 +45,8 @@ class Phase:
     """Weight of the recipe's discriminator."""
     texture_floor: float = 0.0
     """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
+    energy: float = 0.0
+    """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     overshoot: float = 0.0
@@ -60,7 +62,8 @@ class Phase:
         rates = self.learning_rate
         _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.mesh, self.overshoot)
+        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial)
+        weights += (self.energy, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
         shares = (self.texture_floor, self.fidelity_share)
         _require(all(_number(share) and share <= 1 for share in shares), where, "texture_floor and fidelity_share are shares")

@@ -9,7 +9,7 @@ from typing import Any
 from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
 from rcodsr.training.recipe import Phase, Recipe
-from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
+from rcodsr.variants import VARIANTS, TextSpec, TinyUNetSpec, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
 _PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")
@@ -79,6 +79,8 @@ def _variant(values: dict[str, Any]) -> VariantSpec:
     if not values.pop("ldg", True):
         values.setdefault("das_width", grouping.k)
         grouping = replace(grouping, n=1, k=timestep)
+    if "blocks" in values and isinstance(spec.unet, TinyUNetSpec):
+        spec = replace(spec, unet=replace(spec.unet, blocks=tuple(values.pop("blocks"))))
     prompt = values.pop("prompt", "visual")
     if prompt not in {"visual", "text"}:
         raise UsageError("prompt", f"'{prompt}' is not known", "use visual or text")
