@@ -10,7 +10,44 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 512
-SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo zy Ar Ex In Or Un ST ND 12 345 67 890 & % ? ! :".split()
+SYLLABLES = [
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "ha",
+    "je",
+    "ki",
+    "lo",
+    "mu",
+    "na",
+    "pe",
+    "qui",
+    "ro",
+    "su",
+    "ta",
+    "ve",
+    "wi",
+    "xo",
+    "zy",
+    "Ar",
+    "Ex",
+    "In",
+    "Or",
+    "Un",
+    "ST",
+    "ND",
+    "12",
+    "345",
+    "67",
+    "890",
+    "&",
+    "%",
+    "?",
+    "!",
+    ":",
+]
 
 Color = tuple[int, int, int]
 
