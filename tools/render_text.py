@@ -10,44 +10,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 512
-SYLLABLES = [
-    "ba",
-    "ce",
-    "di",
-    "fo",
-    "gu",
-    "ha",
-    "je",
-    "ki",
-    "lo",
-    "mu",
-    "na",
-    "pe",
-    "qui",
-    "ro",
-    "su",
-    "ta",
-    "ve",
-    "wi",
-    "xo",
-    "zy",
-    "Ar",
-    "Ex",
-    "In",
-    "Or",
-    "Un",
-    "ST",
-    "ND",
-    "12",
-    "345",
-    "67",
-    "890",
-    "&",
-    "%",
-    "?",
-    "!",
-    ":",
-]
+SYLLABLES = """
+ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo zy Ar Ex In Or Un ST ND 12 345 67 890 & % ? ! :
+"""
 
 Color = tuple[int, int, int]
 
@@ -91,7 +56,7 @@ def lines(draw: ImageDraw.ImageDraw, rng: random.Random, files: list[Path], dark
     y = rng.randint(0, 30)
     while y < SIDE:
         size = round(12 * 2 ** rng.uniform(0, 2.6))
-        words = ("".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 9)))
+        words = ("".join(rng.choices(SYLLABLES.split(), k=rng.randint(1, 4))) for _ in range(rng.randint(1, 9)))
         draw.text((rng.randint(-10, 120), y), " ".join(words), color(rng, not dark), font(rng, files, size))
         y += round(size * rng.uniform(1.1, 2.2))
 

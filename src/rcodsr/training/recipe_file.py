@@ -54,7 +54,7 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
 def _build(values: dict[str, Any]) -> Recipe:
     values = dict(values)
     values["variant"] = _variant(values)
-    values["phases"] = tuple(Phase(**{**p, "learning_rate": tuple(p["learning_rate"])}) for p in values.get("phases", ()))
+    values["phases"] = tuple(_phase(phase) for phase in values.get("phases", ()))
     if "degradation" in values:
         values["mix"] = {values.pop("degradation"): 1.0}
     if "betas" in values:
@@ -63,6 +63,11 @@ def _build(values: dict[str, Any]) -> Recipe:
         if name in values:
             values[name] = Path(values[name])
     return Recipe(**values)
+
+
+def _phase(values: dict[str, Any]) -> Phase:
+    pairs = {name: tuple(values[name]) for name in ("learning_rate", "zoom") if name in values}
+    return Phase(**(values | pairs))
 
 
 def _variant(values: dict[str, Any]) -> VariantSpec:
