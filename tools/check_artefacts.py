@@ -2,7 +2,8 @@
 
 python tools/check_artefacts.py --gt HR --results DIR...
 
-flat: median over the pictures of the mean local standard deviation where the ground truth is flat (below 2/255 in 7×7 pixels), ours over theirs; grain is above 1.
+flat: where the ground truth is flat (local standard deviation below 2/255 in 7×7 pixels), the mean local deviation, ours over
+theirs; median over the pictures. Grain is above 1.
 grid 2, grid 4: power at a period of 2 and of 4 pixels, across and down, ours over theirs; a repeating pattern is above 1.
 """
 

@@ -35,7 +35,7 @@ class Phase:
     crop: int
     learning_rate: tuple[float, float]
     zoom: tuple[float, float] = (0.55, 0.95)
-    """Photos that are zoomed become this many times as large, anything between; above 1 they are soft, as cameras' own pixels."""
+    """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
     zoom_probability: float | None = None
     """Share of the samples whose photo is zoomed; None for the recipe's."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
