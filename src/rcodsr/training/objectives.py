@@ -187,10 +187,14 @@ class AdversarialObjective:
         return loss, {}
 
     def own_loss(self, made: Generated) -> Tensor:
-        """Hinge loss on the samples whose texture counts; a smooth one, meant so, would teach it nothing."""
-        chosen = made.weight > self.least_weight if (made.weight > self.least_weight).any() else made.weight >= 0
-        scores = self.discriminator(made.target[chosen]), self.discriminator(made.picture[chosen])
-        return discriminator_hinge(*scores)
+        """Hinge loss on the samples that should have texture, or on all where none should. → (B′,).
+
+        A sample that is smooth on purpose would teach the discriminator nothing but that.
+        """
+        chosen = made.weight > self.least_weight
+        if not chosen.any():
+            chosen = torch.ones_like(chosen)
+        return discriminator_hinge(self.discriminator(made.target[chosen]), self.discriminator(made.picture[chosen]))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The discriminator."""
