@@ -128,7 +128,7 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
         return _blank(job, "skipped")
     picture = io.read(job.source, output.max_pixels, RCOD_TINY.scale)
     upscaled = upscaler.run(picture, options)
-    made = record | ({} if options.adaptive is None else {"timestep": upscaled.timestep, "similarity": upscaled.similarity})
+    made = record | ({} if "timestep" in record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity})
     _write(job, upscaled.picture, format, output, made, stdout)
     result = _blank(job, "done")
     result.width, result.height = upscaled.picture.size
@@ -137,7 +137,7 @@ def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Outp
     result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
     result.device, result.dtype = str(upscaler.runtime.device), upscaled.dtype
     result.weights = upscaler.weights_id
-    result.note = "; ".join(_notes(picture, format, output)) or None
+    result.note = "; ".join(_notes(upscaled.picture, format, output)) or None
     return result
 
 
