@@ -71,6 +71,7 @@ def quantise(values: "np.ndarray[tuple[int, int], np.dtype[np.floating]]") -> Re
     """
     if values.ndim != 2 or not values.size or not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise UsageError("realism_map", "is no array of numbers from 0 to 1", "give one of shape (height, width)")
+    values = values.astype(np.float64)
     rounded = values.round(2)  # so that 127 and 128 of 255 both are the trained level 0.5
     found = np.unique(rounded)
     if len(found) > MAX_MAP_LEVELS:

@@ -90,10 +90,13 @@ def _row(panel: Panel, comparison: Comparison) -> str:
 
 def _encoded(images: list[Image.Image]) -> list[str]:
     """Data URIs in the best quality that there is room for."""
-    pixels = sum(image.width * image.height for image in images)
-    if pixels <= _LOSSLESS_PIXELS:
-        exact = [_uri(image, lossless=True) for image in images]
-        if sum(map(len, exact)) <= _ROOM:
+    if sum(image.width * image.height for image in images) <= _LOSSLESS_PIXELS:
+        exact: list[str] = []
+        for image in images:
+            exact.append(_uri(image, lossless=True))
+            if sum(map(len, exact)) > _ROOM:
+                break
+        else:
             return exact
     # the liveliest picture, the last but for the truth, stands for all when the quality is chosen
     fitting = (quality for quality in _QUALITIES if len(_uri(images[-1], quality)) * len(images) <= _ROOM)

@@ -18,7 +18,7 @@ def contact_sheet(comparison: Comparison) -> bytes:
     width, height = comparison.size
     scale = min(1.0, _CELL / max(width, height)) if max(width, height) > _CELL else max(1, _CELL // max(width, height))
     shown = max(1, round(width * scale)), max(1, round(height * scale))
-    title = [comparison.name, f"{width}×{height}, {comparison.weights}"]
+    title = [comparison.name, f"{width} x {height}, {comparison.weights}"]
     title += [str(comparison.estimated)] if comparison.estimated is not None else []
     title += [comparison.remark] if comparison.remark else []
     top = _GAP + _LINE * len(title) + _GAP
