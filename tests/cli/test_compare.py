@@ -23,7 +23,7 @@ def test_a_page_and_a_sheet(desk: Path, run_cli: RunCli) -> None:
     done = run_cli("compare", "in.png", "--realism", "1,0,neutral", "--gt", "gt.png", "-o", "new/page.html")
     assert (done.returncode, done.stdout) == (0, "new/page.html\n"), done.stderr
     page = (desk / "new/page.html").read_text(encoding="utf-8")
-    for said in ("realism 0<", "realism 0.5<", "realism 1<", "ground truth", "Estimated M_L", " dB", "rcodsr upscale in.png -r 0.5"):
+    for said in ("realism 0<", "realism 0.5<", "realism 1<", "ground truth", "Estimated M_L", " dB", "upscale in.png -r 0.5"):
         assert said in page, said
     assert page.count('src="data:image/webp;base64,') == 5
     done = run_cli("compare", "in.png", "--region", "4,2,16,12", "-o", "sheet.png")

@@ -24,7 +24,7 @@ class Browser:
         assert CHROMIUM is not None
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
-        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-extensions --remote-debugging-pipe"
+        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --remote-debugging-pipe"
         command = f'exec "$0" {flags} --disable-dev-shm-usage --host-resolver-rules="MAP * ~NOTFOUND" "--user-data-dir=$1"'
         self._process = subprocess.Popen(
             ["bash", "-c", f"{command} about:blank 3<&{commands} 4>&{answers}", CHROMIUM, str(profile)],
@@ -71,7 +71,8 @@ class Browser:
     def open(self, page: Path, width: int, height: int, dark: bool = False, touch: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
@@ -111,8 +112,9 @@ class Browser:
                 found.append(params)
             elif method == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
                 found.append(params["entry"])
-            elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("file:", "data:", "about:")):
-                found.append(params["request"]["url"])
+            elif method == "Network.requestWillBeSent":
+                url = params["request"]["url"]
+                found += [] if url.startswith(("file:", "data:", "about:")) else [url]
         return found
 
 

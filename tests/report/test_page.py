@@ -22,9 +22,9 @@ def _picture(color: Pixel) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _comparison(truth: bool = True) -> Comparison:
-    levels = tuple(Panel(f"realism {r:g}", _picture(c), r, 250 + int(500 * r)) for r, c in zip((0, 0.5, 1), LEVELS, strict=True))
-    before, real = Panel("input, bicubic", _picture(BEFORE)), Panel("ground truth", _picture(TRUTH)) if truth else None
+def _comparison() -> Comparison:
+    levels = tuple(Panel(f"realism {i / 2:g}", _picture(color), i / 2, 250 * (i + 1)) for i, color in enumerate(LEVELS))
+    before, real = Panel("input, bicubic", _picture(BEFORE)), Panel("ground truth", _picture(TRUTH))
     name = "a <b> & 'c'.png"
     return Comparison(name, "tiny@0", before, levels, real, Estimated(0.123, 500, 0.5, "neutral"), ((32, 32, 32, 32),))
 
@@ -103,7 +103,8 @@ def test_a_phone_and_fingers(browser: Browser, page: Path) -> None:
     browser.touch([_place(browser, 0.5, 0.5)], [_place(browser, 0.7, 0.5)])
     assert (_at(browser, 0.6, 0.2), _at(browser, 0.8, 0.2)) == (BEFORE, LEVELS[1])
     before = browser.js("view.zoom")
-    browser.touch([_place(browser, 0.4, 0.5), _place(browser, 0.6, 0.5)], [_place(browser, 0.2, 0.5), _place(browser, 0.8, 0.5)])
+    apart, wider = ([_place(browser, x, 0.5) for x in fingers] for fingers in ((0.4, 0.6), (0.2, 0.8)))
+    browser.touch(apart, wider)
     assert before == 1
     assert browser.js("view.zoom") == pytest.approx(3, rel=0.05)
     assert browser.complaints() == []

@@ -1,8 +1,8 @@
 """Local realism: which level each part of a picture is restored at, and the parts blended in the latent.
 
-A tile costs one U-Net pass for each level that has a share in it; the encoder and the decoder run once. A level's share falls off
-softly over a few latent positions, the shares of a position sum to one, and they are computed over the whole picture, so that
-neighbouring tiles agree.
+A tile costs one U-Net pass for each level that has a share in it; the encoder and the decoder run once. A level's share falls
+off softly over a few latent positions, the shares of a position sum to one, and they are computed over the whole picture, so
+that neighbouring tiles agree.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class Upscaler:
         return asked, grouping.level(steering.timestep)
 
     def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, what steered it, steps by tile."""
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) on the CPU, what steered it, passes by tile."""
         spec = self.model.spec
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)

@@ -1,8 +1,8 @@
 """Where a picture has text: letters are marks of one ink on one ground, with sharp sides, and stand in lines.
 
 A light classical detector, for input resolution. Its steps are old: local thresholds (Bernsen 1986), connected components, and
-lines of neighbours of like height and ink (as after MSER or the stroke width transform; Epshtein et al. 2010). It finds
-printed, near-horizontal text from about five pixels of height on. Railings, windows and foliage against the sky can look like text.
+lines of neighbours of like height and ink (as after the stroke width transform; Epshtein et al. 2010). It finds printed,
+near-horizontal text from about five pixels of height on. Railings, windows and foliage against the sky can look like text.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _LOOKS = ((2, 9), (2, 17), (1, 17))
-"""Enlargement of the picture and side of the window for the threshold: small letters, letters in narrow boxes, large letters."""
+"""Enlargement of the picture and side of the threshold's window: letters in narrow boxes, small letters, large letters."""
 _CONTRAST = 0.2
 """Range of a window below which nothing in it is ink."""
 _HEIGHTS = (7, 60)
 """Of a letter or a word, in pixels of the enlarged picture."""
 _STRICT = {"contrast": 0.13, "ink": 0.5, "ground": 0.37, "edge": 0.6, "fill": 0.3}
 _LOOSE = {"contrast": 0.1, "ink": 0.6, "ground": 0.5, "edge": 0.5, "fill": 0.2}
-"""What makes a mark a letter, and what is enough beside others. Least contrast, edge and fill; largest spread of ink and ground."""
+"""What makes a mark a letter, and what is enough beside others: least contrast, edge, fill; largest spread of ink and ground."""
 _SHARPEST = 1.05
 """Edges steeper than this are noise."""
 

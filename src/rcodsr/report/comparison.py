@@ -87,7 +87,12 @@ class Comparison:
 
 
 def compare(
-    upscaler: Upscaler, picture: Picture, name: str, levels: Sequence[float], truth: Picture | None = None, score: Score | None = None
+    upscaler: Upscaler,
+    picture: Picture,
+    name: str,
+    levels: Sequence[float],
+    truth: Picture | None = None,
+    score: Score | None = None,
 ) -> Comparison:
     """Enlarge a picture at each level; transparency is laid on white.
 
@@ -169,5 +174,3 @@ def region_of(picture: Picture, left: int, top: int, width: int, height: int) ->
     rows, columns = slice(top, top + height), slice(left, left + width)
     alpha = None if picture.alpha is None else picture.alpha[:, rows, columns]
     return Picture(picture.rgb[:, rows, columns], alpha, picture.gray)
-
-
