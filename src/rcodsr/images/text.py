@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _LOOKS = ((2, 9), (2, 17), (1, 17))
@@ -24,7 +24,7 @@ _HEIGHTS = (7, 60)
 """Of a letter or a word, in pixels of the enlarged picture."""
 _STRICT = {"contrast": 0.13, "ink": 0.5, "ground": 0.37, "edge": 0.6, "fill": 0.3}
 _LOOSE = {"contrast": 0.1, "ink": 0.6, "ground": 0.5, "edge": 0.5, "fill": 0.2}
-"""What makes a mark a letter, and what is enough beside others: least contrast, edge, fill; largest spread of ink and ground."""
+"""What makes a mark a letter, and what is enough beside others: least contrast, edge, fill; most spread of ink and ground."""
 _SHARPEST = 1.05
 """Edges steeper than this are noise."""
 
@@ -75,13 +75,16 @@ class _Marks:
 
     @property
     def height(self) -> Integers:
+        """Of each."""
         return self.bottom - self.top
 
     def chosen(self, which: NDArray[np.bool_]) -> "_Marks":
-        fields = (self.left, self.top, self.right, self.bottom, self.level, self.contrast)
-        return _Marks(*(field[which] for field in fields), {name: trait[which] for name, trait in self.traits.items()})
+        """Some of them."""
+        left, top, right, bottom = (side[which] for side in (self.left, self.top, self.right, self.bottom))
+        traits = {name: trait[which] for name, trait in self.traits.items()}
+        return _Marks(left, top, right, bottom, self.level[which], self.contrast[which], traits)
 
-    def pass_(self, bounds: dict[str, float]) -> NDArray[np.bool_]:
+    def like_letters(self, bounds: dict[str, float]) -> NDArray[np.bool_]:
         """Which marks look like letters."""
         good = self.traits["edge"] < _SHARPEST
         for name, bound in bounds.items():
@@ -94,7 +97,7 @@ def _largest(plane: Tensor, window: int) -> Tensor:
     return F.max_pool2d(F.max_pool2d(plane, (window, 1), 1, (reach, 0)), (1, window), 1, (0, reach))
 
 
-def _marks(grey: Floats, ink: NDArray[np.bool_]) -> _Marks:
+def _marks(grey: NDArray[np.float32], ink: NDArray[np.bool_]) -> _Marks:
     """Connected components of the ink, 8-connected, with what tells letters: all from horizontal runs."""
     height, width = grey.shape
     # an empty column at each side: runs end with their row, and have a ground to both sides
@@ -107,8 +110,8 @@ def _marks(grey: Floats, ink: NDArray[np.bool_]) -> _Marks:
     flat = grey.ravel().astype(np.float64)
     sums, squares = (np.concatenate(([0.0], np.cumsum(values))) for values in (flat, flat * flat))
 
-    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(label, values, count)
+    def total(values: Floats) -> Floats:
+        return np.bincount(label, values, count).astype(np.float64)
 
     def extreme(values: Integers, largest: bool) -> Integers:
         out = np.full(count, -1 if largest else max(height, width) + 2)
@@ -131,7 +134,7 @@ def _marks(grey: Floats, ink: NDArray[np.bool_]) -> _Marks:
     return marks.chosen(tall & wide)
 
 
-def _moments(total: NDArray[np.float64], squares: NDArray[np.float64], count: NDArray[np.float64]) -> tuple[Floats, Floats]:
+def _moments(total: Floats, squares: Floats, count: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation from sums."""
     mean = total / np.maximum(count, 1)
     return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean * mean, 0))
@@ -167,10 +170,10 @@ def _joined(starts: Integers, ends: Integers, width: int) -> tuple[Integers, int
 
 def _lines(marks: _Marks) -> list[tuple[float, float, float, float]]:
     """Boxes (left, top, right, bottom) that cover the lines of letters, with a margin."""
-    marks = marks.chosen(marks.pass_(_LOOSE))
+    marks = marks.chosen(marks.like_letters(_LOOSE))
     if not len(marks):
         return []
-    strict = marks.pass_(_STRICT)
+    strict = marks.like_letters(_STRICT)
     pairs = _neighbours(marks)
     line = np.arange(len(marks))
     for a, b in pairs:
@@ -181,7 +184,7 @@ def _lines(marks: _Marks) -> list[tuple[float, float, float, float]]:
         if strict[members].sum() < 3 and not (strict[members].any() and len(members) >= 4):
             continue
         margin = 0.5 * float(np.median(marks.height[members]))
-        boxes += [_around(marks, [i], margin) for i in members]
+        boxes += [_around(marks, [int(i)], margin) for i in members]
         boxes += [_around(marks, [a, b], 0.6 * margin) for a, b in pairs if line[a] == name]
     return boxes
 
