@@ -33,6 +33,8 @@ from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
 
+Network = Callable[[Tensor, Condition], Tensor]
+"""Tiles (B, 3, H, W) in [-1, 1] and their conditions → the same shape."""
 _ADAPTIVE_TILE = 128
 """Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
 _FLAT, _LIVELY = 1e-4, 1e-2
@@ -76,6 +78,7 @@ class Upscaler:
         self.model = model
         self.runtime = runtime
         self.weights_id = weights_id
+        self._network: Network = model
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -157,6 +160,12 @@ class Upscaler:
             if self.runtime.dtype == torch.float32:
                 raise
         return self._in_float32()._run(picture, options)
+
+    def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
+        """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
+        engine = copy.copy(self)
+        engine._network = wrap(self._network)
+        return engine
 
     def _in_float32(self) -> Upscaler:
         """The same weights in float32, loaded when they are first needed."""
@@ -289,7 +298,7 @@ class Upscaler:
         Raises:
             ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = blend(self.model, tile, condition, parts) if len(parts) > 1 else self.model(tile, condition)
+        restored = blend(self.model, tile, condition, parts) if len(parts) > 1 else self._network(tile, condition)
         if not torch.isfinite(restored).all():
             raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
         if restored.std() < _FLAT and tile.std() > _LIVELY:
