@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from rcodsr.errors import UsageError
@@ -24,6 +26,10 @@ ColorFix = Literal["wavelet", "adain", "none"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
 Adaptive = Literal["image", "tile"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Protected = Literal["text"]
+
+MAX_MAP_LEVELS = 5
+"""Different levels of a realism map: each costs a U-Net pass where several meet."""
 
 
 def realism_hint(value: float) -> str:
@@ -52,6 +58,51 @@ def parse_realism(text: str) -> float:
 
 
 @dataclass(frozen=True)
+class RealismMap:
+    """A realism for each pixel; `images.maps` makes one of a mask. It fits a picture of its own size, or its enlargement."""
+
+    width: int
+    height: int
+    levels: tuple[float, ...]
+    """Realism values in [0, 1], at most `MAX_MAP_LEVELS`."""
+    indices: bytes = field(repr=False)
+    """Row by row, one byte a pixel: which level."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """The part of the map that each level has."""
+        return tuple(self.indices.count(bytes([i])) / len(self.indices) for i in range(len(self.levels)))
+
+    @cached_property
+    def digest(self) -> str:
+        """Sha256 of what it says, whatever file it came from."""
+        said = f"{self.width}x{self.height} {self.levels} ".encode()
+        return hashlib.sha256(said + self.indices).hexdigest()
+
+    def require_fit(self, subject: object, size: tuple[int, int], enlarged: tuple[int, int]) -> None:
+        """Refuse a picture that it does not fit.
+
+        Args:
+            subject: the picture, for the message.
+            size: of the picture, width and height.
+            enlarged: of its output.
+
+        Raises:
+            UsageError: naming all three sizes.
+        """
+        if self.size in (size, enlarged):
+            return
+        mine, small, large = (f"{width}×{height}" for width, height in (self.size, size, enlarged))
+        cause = f"the realism map is {mine}, and the picture is {small}"
+        raise UsageError(subject, cause, f"give a map of {small} or, as the output, {large} pixels")
+
+
+@dataclass(frozen=True)
 class UpscaleOptions:
     """What a user can ask of one picture. `None` means: as the checkpoint says.
 
@@ -70,6 +121,10 @@ class UpscaleOptions:
     tile_overlap: int = 24
     """Input pixels that neighbouring tiles share."""
     color_fix: ColorFix | None = None
+    realism_map: RealismMap | None = None
+    """A realism for each pixel, in place of `realism`."""
+    protect: Protected | None = None
+    """Hold regions that look like text at realism 0, whatever decides elsewhere."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -77,6 +132,10 @@ class UpscaleOptions:
             raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
         if self.adaptive not in {None, "image", "tile"}:
             raise UsageError("--adaptive-by", f"'{self.adaptive}' is not known", "use image or tile")
+        if self.realism_map is not None and self.adaptive is not None:
+            raise UsageError("--realism-map", "contradicts -a", "leave one of the two out")
+        if self.protect not in {None, "text"}:
+            raise UsageError("--protect", f"'{self.protect}' is not known", "use text")
         if not (math.isfinite(self.scale) and 1.0 <= self.scale <= 8.0):
             raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
         if self.color_fix not in {None, *COLOR_FIXES}:

@@ -326,11 +326,18 @@ class VariantSpec(Spec):
         Raises:
             UsageError: naming the remedy.
         """
-        if self.fixed_timestep is None or not (adaptive or (realism and not weighed)):
-            return
-        cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
-        knob = "leave it out, or choose weights with a knob (rcod-tiny, rcod-o, rcod-s)"
-        raise UsageError("-a" if adaptive else "-r", cause, knob)
+        if adaptive or (realism and not weighed):
+            self.check_knob("-a" if adaptive else "-r")
+
+    def check_knob(self, option: str) -> None:
+        """Refuse an option that turns a knob which these weights do not have.
+
+        Raises:
+            UsageError: naming the remedy.
+        """
+        if self.fixed_timestep is not None:
+            cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
+            raise UsageError(option, cause, "leave it out, or choose weights with a knob (rcod-tiny, rcod-o, rcod-s)")
 
     @property
     def weighable(self) -> bool:

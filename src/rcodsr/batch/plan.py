@@ -4,16 +4,17 @@ import os
 import string
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
 from rcodsr.batch.shards import belongs
-from rcodsr.config import OUTPUT_FORMATS
-from rcodsr.errors import NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, Piped, Source, make_directory, remove_stale_parts
+from rcodsr.config import OUTPUT_FORMATS, UpscaleOptions
+from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
+from rcodsr.images.io import FORMATS, Piped, Source, make_directory, output_size, read_header, remove_stale_parts
 
-__all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "sources"]
+__all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "require_fit", "sources"]
 
 _LONGEST_NAME = 255
 
@@ -141,6 +142,20 @@ def prepare_outputs(jobs: list[Job]) -> None:
         if not os.access(directory, os.W_OK | os.X_OK):
             raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
         remove_stale_parts(directory)
+
+
+def require_fit(jobs: list[Job], options: UpscaleOptions) -> None:
+    """See that a realism map fits every picture, before any is enlarged. What cannot be read fails by itself later.
+
+    Raises:
+        UsageError: naming the first picture that it does not fit.
+    """
+    if options.realism_map is None:
+        return
+    for job in jobs:
+        with suppress(InputError):
+            size = read_header(job.source).size
+            options.realism_map.require_fit(job.source, size, output_size(size, options.scale))
 
 
 def _discovered(inputs: list[Source], into: Path | None, naming: Naming, selection: Selection) -> Findings:

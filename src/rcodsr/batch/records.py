@@ -22,12 +22,15 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
         InputError: when the source cannot be read.
     """
     spec = upscaler.model.spec
-    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if options.adaptive is None else {}
+    given = options.adaptive is None and options.realism_map is None
+    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if given else {}
     return {
         "made_by": f"rcodsr {__version__}",
         "weights": upscaler.weights_id,
         **timestep,
         "adaptive": options.adaptive,
+        "realism_map": None if options.realism_map is None else options.realism_map.digest,
+        "protect": options.protect,
         "scale": options.scale,
         "color_fix": options.color_fix or spec.color_fix,
         "dtype": upscaler.runtime.dtype_name,

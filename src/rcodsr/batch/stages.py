@@ -106,8 +106,8 @@ class Stages:
     def _encode(self, item: Item) -> None:
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
-        adaptive = self.options.adaptive is not None
-        record = item.record | ({"timestep": upscaled.timestep, "similarity": upscaled.similarity} if adaptive else {})
+        found = {} if "timestep" in item.record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity}
+        record = item.record | found
         if self.output.strip:
             picture = picture.with_metadata(picture.metadata.stripped())
         kept = None if self.output.strip else record
@@ -133,7 +133,7 @@ class Stages:
         result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
         result.device, result.dtype = str(self.upscaler.runtime.device), upscaled.dtype
         result.weights = self.upscaler.weights_id
-        result.note = "; ".join(_notes(item.picture, item.format, self.output)) or None
+        result.note = "; ".join(_notes(upscaled.picture, item.format, self.output)) or None
         return result
 
 

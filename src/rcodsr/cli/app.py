@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, estimate, stopping, train, upscale, weights
+from rcodsr.cli import bench, compare, estimate, stopping, train, upscale, weights
 from rcodsr.cli.streams import error_line
 from rcodsr.errors import RcodsrError
 
@@ -39,6 +39,7 @@ def _root(
 
 app.command("upscale")(upscale.upscale)
 app.command("estimate")(estimate.estimate)
+app.command("compare")(compare.compare)
 app.command("train")(train.train)
 app.add_typer(bench.app, name="bench")
 app.add_typer(weights.app, name="weights")

@@ -1,6 +1,7 @@
 """`rcodsr upscale`."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 
 from rcodsr.cli.results import Shown, open_report, show
 from rcodsr.cli.streams import keep_libraries_quiet, note, silent
-from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, Protected, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
 
 _REALISM_HELP = (
@@ -57,6 +58,12 @@ def upscale(
     adaptive: Annotated[bool, typer.Option("-a", "--adaptive", help="Let each picture's own degradation decide.")] = False,
     adaptive_by: Annotated[
         str | None, typer.Option("--adaptive-by", help="image, or tile: each tile its own timestep. Implies -a.")
+    ] = None,
+    realism_map: Annotated[
+        Path | None, typer.Option("--realism-map", help="Grey mask of the input's or output's size: black 0, white realism 1.")
+    ] = None,
+    protect: Annotated[
+        str | None, typer.Option("--protect", help="text: hold what looks like text at realism 0.", show_default=False)
     ] = None,
     scale: Annotated[float, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.")] = 4.0,
     tile: Annotated[str, typer.Option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
@@ -115,18 +122,21 @@ def upscale(
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
     options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
+    options = _local(options, realism is not None, realism_map, protect)
     from rcodsr.batch.discovery import Selection
     from rcodsr.batch.pipeline import Output, planned, run
-    from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs
+    from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS
 
     if not verbose:
         keep_libraries_quiet()
     chosen = parse_shard(shard) if shard is not None else None
-    naming = Naming(format, scale, name, "auto" if options.adaptive else f"{options.realism:g}")
+    level = "auto" if options.adaptive else "map" if options.realism_map else f"{options.realism:g}"
+    naming = Naming(format, scale, name, level)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen)
+    require_fit(plan.jobs, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     settings = Output(quality, overwrite, max_pixels, encoded, metadata == "strip", _color(background))
     shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
@@ -166,6 +176,19 @@ def _color(text: str) -> tuple[int, int, int]:
     except ValueError:
         raise UsageError("--background", f"'{text}' is not a colour", "use for example white, black or #20ff00") from None
     return red, green, blue
+
+
+def _local(options: UpscaleOptions, given: bool, realism_map: Path | None, protect: str | None) -> UpscaleOptions:
+    """The same, with levels for parts of the pictures; `given` says that there is a level for the whole."""
+    protected: Protected | None = protect  # type: ignore[assignment]
+    options = replace(options, protect=protected)
+    if realism_map is None:
+        return options
+    if given or options.adaptive:
+        raise UsageError("--realism-map", f"contradicts {'-r' if given else '-a'}", "leave one of the two out")
+    from rcodsr.images.maps import read_map
+
+    return replace(options, realism_map=read_map(realism_map))
 
 
 def _options(

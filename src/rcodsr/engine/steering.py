@@ -1,13 +1,16 @@
-"""Which timestep a picture, or each of its tiles, is restored at."""
+"""Which timestep a picture, each of its tiles, or each part of a tile is restored at."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from rcodsr.config import RealismMap
 from rcodsr.diffusion.grouping import group_timestep
 from rcodsr.engine.estimation import DegradationMap
+from rcodsr.engine.local import LocalLevels
 from rcodsr.images.tiling import TileGrid
 from rcodsr.variants import GroupingSpec
 
@@ -23,6 +26,8 @@ class Steering:
     """Estimated M_L of the picture, where degradation decides."""
     degradation: DegradationMap | None = None
     """Where each tile's own degradation decides."""
+    local: LocalLevels | None = None
+    """Where parts of the picture have levels of their own."""
 
     @classmethod
     def by_degradation(cls, grouping: GroupingSpec, degradation: DegradationMap, by_tile: bool) -> Steering:
@@ -30,11 +35,29 @@ class Steering:
         similarity = degradation.mean
         return cls(grouping, _timestep(similarity, grouping), similarity, degradation if by_tile else None)
 
+    @classmethod
+    def by_map(cls, grouping: GroupingSpec, realism_map: RealismMap) -> Steering:
+        """Each part has its own level; the mean stands for the picture."""
+        parts = zip(realism_map.levels, realism_map.parts, strict=True)
+        return cls(grouping, round(sum(part * grouping.realism_timestep(level) for level, part in parts)))
+
     def at(self, rows: slice, columns: slice) -> int:
         """Timestep of the tile that covers these pixels of the enlarged picture."""
         if self.degradation is None:
             return self.timestep
         return _timestep(self.degradation.inside(rows, columns), self.grouping)
+
+    def within(self, rows: slice, columns: slice) -> dict[int, Tensor]:
+        """Timesteps of a tile's parts and their shares on the latent's grid, where parts have levels of their own."""
+        found: dict[int, Tensor] = {}
+        for level, share in self.local.inside(rows, columns) if self.local is not None else ():
+            t = self.at(rows, columns) if level is None else self.grouping.realism_timestep(level)
+            found[t] = found[t] + share if t in found else share
+        return found
+
+    def passes(self, grid: TileGrid) -> list[int]:
+        """Steps that each tile takes, one for each of its timesteps."""
+        return [max(1, len(self.within(rows, columns))) for rows, columns, _ in grid]
 
     def settled(self, grid: TileGrid) -> Steering:
         """The same with the mean of what the tiles really got, weighted by their share of the picture."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,10 +23,11 @@ from rcodsr.checkpoints.load import LoadRequest, load_weights
 from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.engine.estimation import measure
+from rcodsr.engine.local import blend, local_levels
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
-from rcodsr.images import color, io
+from rcodsr.images import color, io, maps
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
@@ -54,6 +56,7 @@ class Upscaled:
     """Estimated M_L, where it was asked for."""
     tiles: int
     unet_passes: int
+    """The most that any tile took."""
     dtype: str
     """What it was computed in: float32 where the asked dtype gave no picture."""
     seconds: float
@@ -117,7 +120,8 @@ class Upscaler:
         Args:
             image: a Pillow image, or the path of a picture file.
             realism: 0 stays with the evidence, 1 fills in believable texture; or fidelity, neutral, realism. Default 0.5.
-            options: other fields of `UpscaleOptions`, for example `scale=2` or `tile=256`.
+            options: other fields of `UpscaleOptions`, for example `scale=2` or `tile=256`. A `realism_map` may also be a mask:
+                a grey Pillow image, the path of one, or a numpy array (h, w) in [0, 1].
 
         Returns:
             A Pillow image of mode L, LA, RGB or RGBA, upright, with the input's EXIF, ICC profile and DPI in `info`.
@@ -127,6 +131,10 @@ class Upscaler:
         """
         if realism is not None:
             options["realism"] = parse_realism(realism) if isinstance(realism, str) else float(realism)
+            if options.get("realism_map") is not None:
+                raise UsageError("realism_map", "contradicts realism", "leave one of the two out")
+        if isinstance(mask := options.get("realism_map"), str | Path | Image.Image | np.ndarray):
+            options["realism_map"] = maps.any_map(mask)
         try:
             chosen = UpscaleOptions(**options)  # type: ignore[arg-type]
         except TypeError as error:
@@ -180,6 +188,9 @@ class Upscaler:
         spec, settled = self.model.spec, self.model.passes.realism
         weighed = settled is not None and settled == options.realism
         spec.check_steering(steered, options.adaptive is not None, weighed)
+        for option, asked in (("--realism-map", options.realism_map), ("--protect", options.protect)):
+            if asked is not None:
+                spec.check_knob(option)
         if options.adaptive and self.model.metric_estimator is None:
             remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
             raise UsageError("-a", "these weights have no degradation estimator", remedy)
@@ -191,7 +202,7 @@ class Upscaler:
         try:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
-                rgb, steering, tiles = self._restore(source, options)
+                rgb, steering, passes = self._restore(source, options)
                 rgb = resize(rgb[None], height, width)[0]
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
                 # differences have a sign, and `resize` clamps to [0, 1]
@@ -202,13 +213,13 @@ class Upscaler:
             raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
         realism, level = self._level(steering, options)
         return Upscaled(
-            picture=picture.with_pixels(rgb, alpha, beyond),
+            picture=_with_notes(picture.with_pixels(rgb, alpha, beyond), steering, passes),
             realism=realism,
             timestep=steering.timestep,
             level=level,
             similarity=steering.similarity,
-            tiles=tiles,
-            unet_passes=self.model.passes.count,
+            tiles=len(passes),
+            unet_passes=self.model.passes.count * max(passes),
             dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
@@ -218,15 +229,19 @@ class Upscaler:
         spec, grouping = self.model.spec, self.model.spec.grouping
         if spec.fixed_timestep is not None:
             return self.model.passes.realism, None
-        asked = options.realism if options.adaptive is None else grouping.timestep_realism(steering.timestep)
+        given = options.adaptive is None and options.realism_map is None
+        asked = options.realism if given else grouping.timestep_realism(steering.timestep)
         return asked, grouping.level(steering.timestep)
 
-    def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, what steered it, tiles."""
+    def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) on the CPU, what steered it, passes by tile."""
         spec = self.model.spec
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         steering = self._steering(enlarged, options)
+        output = io.output_size((rgb.shape[2], rgb.shape[1]), options.scale)
+        sides = (padded.shape[2], padded.shape[3])
+        steering = replace(steering, local=local_levels(options, rgb, spec.scale, spec.autoencoder.factor, sides, output))
         tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
         if options.tile is None and options.adaptive == "tile":
             tile = min(tile, _ADAPTIVE_TILE)
@@ -238,10 +253,12 @@ class Upscaler:
         color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
         if spec.limit_overshoot:
             color.limit_overshoot(restored, enlarged[0])
-        return restored, steering.settled(grid), len(grid)
+        return restored, steering.settled(grid), steering.passes(grid)
 
     def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:
         grouping = self.model.spec.grouping
+        if options.realism_map is not None:
+            return Steering.by_map(grouping, options.realism_map)
         if options.adaptive is None:
             return Steering(grouping, grouping.realism_timestep(options.realism))
         degradation = measure(self.model, enlarged.to(self.runtime.device))
@@ -268,24 +285,35 @@ class Upscaler:
         """Encode, restore and decode each tile; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
         for rows, columns, weight in grid:
-            t = torch.tensor([steering.at(rows, columns)], device=self.runtime.device)
+            parts = steering.within(rows, columns)
+            t = torch.tensor([next(iter(parts), steering.at(rows, columns))], device=self.runtime.device)
             tile = padded[:, :, rows, columns].to(self.runtime.device)
-            restored = self._sound(2 * tile - 1, replace(condition, timestep=t)).add_(1).mul_(0.5)
+            restored = self._sound(2 * tile - 1, replace(condition, timestep=t), parts).add_(1).mul_(0.5)
             blended[:, rows, columns] += restored[0].to(padded.device) * weight
         return blended
 
-    def _sound(self, tile: Tensor, condition: Condition) -> Tensor:
-        """The model's output for a tile in [-1, 1], if it is a picture.
+    def _sound(self, tile: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
+        """The model's output for a tile in [-1, 1], if it is a picture; `parts` has the timesteps where there are several.
 
         Raises:
             ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = self._network(tile, condition)
+        restored = blend(self.model, tile, condition, parts) if len(parts) > 1 else self._network(tile, condition)
         if not torch.isfinite(restored).all():
             raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
         if restored.std() < _FLAT and tile.std() > _LIVELY:
             raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
         return restored
+
+
+def _with_notes(picture: Picture, steering: Steering, passes: list[int]) -> Picture:
+    """What parts with levels of their own have cost, and how much of the picture is protected."""
+    if steering.local is None:
+        return picture
+    if steering.local.protected is not None:
+        picture = picture.with_note(f"text on {steering.local.protected:.0%} of the picture held at realism 0")
+    tiles = f" over {len(passes)} tiles" if len(passes) > 1 else ""
+    return picture.with_note(f"U-Net passes: {sum(passes)}{tiles}") if max(passes) > 1 else picture
 
 
 def load(

@@ -1,1 +1,1 @@
-"""Pictures for people: charts."""
+"""Pictures for people: charts, comparisons."""

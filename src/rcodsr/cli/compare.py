@@ -1,0 +1,118 @@
+"""`rcodsr compare`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rcodsr.cli.streams import keep_libraries_quiet, note, result_line, silent
+from rcodsr.config import MAX_OUTPUT_PIXELS, Dtype, UpscaleOptions, parse_realism
+from rcodsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from rcodsr.images.picture import Picture
+
+Region = tuple[int, int, int, int]
+"""Left, top, width, height in input pixels."""
+
+_MOST = 9
+"""Levels."""
+_LARGEST_SIDE = 768
+"""Of the part that is compared, in input pixels: a browser holds every level in memory."""
+
+
+def compare(
+    input: Annotated[Path, typer.Argument(help="A picture file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PAGE.html or SHEET.png.", show_default=False)],
+    realism: Annotated[str, typer.Option("-r", "--realism", help="Levels, separated by commas.")] = "0,0.5,1",
+    gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth, four times as large as the input.")] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="LEFT,TOP,WIDTH,HEIGHT in input pixels; default: all, or the middle.")
+    ] = None,
+    weights: Annotated[str, typer.Option("--weights", help="As of upscale.")] = "rcod-tiny",
+    base_model: Annotated[str | None, typer.Option("--base-model", help="As of upscale.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="As of upscale.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+) -> None:
+    """Show one picture at several realism levels: a page with sliders that opens in any browser, or a sheet."""
+    levels = _levels(realism)
+    _check_output(output, [input] if gt is None else [input, gt], overwrite)
+    from rcodsr.images.io import make_directory, read_header, write_atomic
+    from rcodsr.variants import RCOD_TINY
+
+    keep_libraries_quiet()
+    size = read_header(input).size
+    part = _region(region, size)
+    scale = RCOD_TINY.scale
+    if gt is not None and (found := read_header(gt).size) != (wanted := (size[0] * scale, size[1] * scale)):
+        cause = f"is {found[0]}×{found[1]}, and the enlarged picture will be {wanted[0]}×{wanted[1]}"
+        raise UsageError(gt, cause, "give the ground truth of this picture")
+    from rcodsr.bench.quality import psnr_y, ssim_y
+    from rcodsr.engine.upscaler import Upscaler
+    from rcodsr.report.comparison import compare as compared
+    from rcodsr.report.comparison import region_of
+    from rcodsr.report.page import html_page
+    from rcodsr.report.sheet import contact_sheet
+
+    number: Dtype = dtype  # type: ignore[assignment]
+    log = silent if quiet else note
+    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)
+    upscaler.check(UpscaleOptions(realism=levels[0]), steered=True)
+    log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
+
+    def shown(path: Path, factor: int) -> "Picture":
+        return region_of(_read(path), *(side * factor for side in part))
+
+    truth = None if gt is None else shown(gt, scale)
+    made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: (psnr_y(a, b), ssim_y(a, b)))
+    if part[2:] != size:
+        left, top, width, height = part
+        made = made.with_remark(f"a part of {size[0]}×{size[1]} pixels: --region {left},{top},{width},{height}")
+        log(f"comparing {made.remark}")
+    make_directory(output.parent)
+    write_atomic(output, html_page(made) if output.suffix.lower() in {".html", ".htm"} else contact_sheet(made))
+    result_line(str(output))
+
+
+def _read(path: Path) -> "Picture":
+    from rcodsr.images import io
+
+    return io.read(path, MAX_OUTPUT_PIXELS)
+
+
+def _levels(text: str) -> list[float]:
+    levels = sorted({parse_realism(part) for part in text.split(",")})
+    if len(levels) > _MOST:
+        raise UsageError("--realism", f"{len(levels)} levels are too many to compare", f"give at most {_MOST}")
+    return levels
+
+
+def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
+    """Refuse what cannot be written, before anything is computed."""
+    if output.suffix.lower() not in {".html", ".htm", ".png"}:
+        raise UsageError(output, "does not say a format we write", "end it in .html for a page, or .png for a sheet")
+    if any(os.path.realpath(output) == os.path.realpath(path) for path in inputs):
+        raise UsageError(output, "would overwrite an input", "choose another name with -o; inputs are never written")
+    if output.exists() and not overwrite:
+        raise UsageError(output, "exists already", "choose another name with -o, or replace it with -y")
+
+
+def _region(text: str | None, size: tuple[int, int]) -> Region:
+    """The part to compare: as asked, or the whole picture, or the middle of a large one."""
+    if text is None:
+        width, height = (min(side, _LARGEST_SIDE) for side in size)
+        return (size[0] - width) // 2, (size[1] - height) // 2, width, height
+    try:
+        left, top, width, height = (int(number) for number in text.split(","))
+    except ValueError:
+        raise UsageError("--region", f"'{text}' is no region", "give LEFT,TOP,WIDTH,HEIGHT in input pixels") from None
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
+        raise UsageError("--region", f"{text} is not inside the {size[0]}×{size[1]} picture", "give LEFT,TOP,WIDTH,HEIGHT")
+    if max(width, height) > _LARGEST_SIDE:
+        raise UsageError("--region", f"{width}×{height} is too large", f"compare at most {_LARGEST_SIDE} pixels a side")
+    return left, top, width, height

@@ -1,0 +1,176 @@
+"""One picture at several realism levels, and where they differ most: what the sheet and the page show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from rcodsr.config import UpscaleOptions
+from rcodsr.engine.estimation import measure
+from rcodsr.engine.steering import Steering
+from rcodsr.engine.upscaler import Upscaler
+from rcodsr.images.picture import Picture, to_pil
+from rcodsr.images.resize import upsample
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in pixels of the enlarged picture."""
+Score = Callable[[Tensor, Tensor], tuple[float, float]]
+"""Picture, ground truth → PSNR in dB and SSIM."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a comparison; all have one size."""
+
+    label: str
+    image: Image.Image
+    realism: float | None = None
+    timestep: int | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+
+    @property
+    def scores(self) -> str:
+        """For people; empty without ground truth."""
+        return "" if self.psnr is None else f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}"
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """How degraded the picture is, and what `--adaptive` would choose."""
+
+    similarity: float
+    """M̂_L."""
+    timestep: int
+    realism: float
+    level: str
+
+    def __str__(self) -> str:
+        return f"estimated M_L {self.similarity:.3f}: --adaptive would choose realism {self.realism:.2g} ({self.level})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A picture, enlarged in several ways."""
+
+    name: str
+    """Of the input, as the user wrote it."""
+    weights: str
+    before: Panel
+    """Plain bicubic enlargement."""
+    levels: tuple[Panel, ...]
+    """By rising realism."""
+    truth: Panel | None
+    estimated: Estimated | None
+    spots: tuple[Box, ...]
+    """Where the levels differ most."""
+    remark: str = ""
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All pictures, from plain to true."""
+        return (self.before, *self.levels, *(() if self.truth is None else (self.truth,)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of every picture."""
+        return self.before.image.size
+
+    def with_remark(self, remark: str) -> Comparison:
+        """The same with something more to say about it."""
+        return replace(self, remark=remark)
+
+
+def compare(
+    upscaler: Upscaler,
+    picture: Picture,
+    name: str,
+    levels: Sequence[float],
+    truth: Picture | None = None,
+    score: Score | None = None,
+) -> Comparison:
+    """Enlarge a picture at each level; transparency is laid on white.
+
+    Args:
+        upscaler: with weights that have a knob.
+        picture: the input.
+        name: what to call it.
+        levels: realism values.
+        truth: ground truth of the enlarged size, or None.
+        score: judges against the truth, or None.
+
+    Raises:
+        RcodsrError: as `Upscaler.run`.
+    """
+    picture = _opaque(picture)
+    scale = upscaler.model.spec.scale
+    enlarged = upsample(picture.rgb[None], scale)
+    height, width = enlarged.shape[2:]
+    true = None if truth is None else _opaque(truth).rgb
+
+    def panel(label: str, rgb: Tensor, realism: float | None = None, timestep: int | None = None) -> Panel:
+        shown = Panel(label, to_pil(Picture(rgb, gray=picture.gray)), realism, timestep)
+        if true is None or score is None or rgb is true or min(width, height) < 11:
+            return shown
+        psnr, ssim = score(rgb, true)
+        return replace(shown, psnr=psnr, ssim=ssim)
+
+    made = [upscaler.run(picture, UpscaleOptions(realism=level, scale=scale)) for level in sorted(set(levels))]
+    pixels = [one.picture.rgb for one in made]
+    against = pixels if len(pixels) > 1 else [*pixels, enlarged[0]]
+    return Comparison(
+        name=name,
+        weights=upscaler.weights_id,
+        before=panel("input, bicubic", enlarged[0]),
+        levels=tuple(panel(f"realism {one.realism:g}", one.picture.rgb, one.realism, one.timestep) for one in made),
+        truth=None if true is None else panel("ground truth", true),
+        estimated=_estimated(upscaler, enlarged),
+        spots=differing_spots(against, side=max(1, min(96, width, height)), count=3),
+    )
+
+
+def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[Box, ...]:
+    """Squares where pictures differ most, the first one most; they do not overlap and are fewer where nothing differs.
+
+    Args:
+        pictures: each of shape (3, H, W) in [0, 1], sides of at least `side`.
+        side: of the squares, in pixels.
+        count: at most so many.
+    """
+    stack = torch.stack(list(pictures))
+    spread = (stack.amax(0) - stack.amin(0)).mean(0)
+    sums = F.avg_pool2d(spread[None, None], side, stride=1)[0, 0].clone()
+    found: list[Box] = []
+    while len(found) < count and float(sums.max()) > 1e-4:
+        top, left = divmod(int(sums.argmax()), sums.shape[1])
+        found.append((left, top, side, side))
+        sums[max(0, top - side + 1) : top + side, max(0, left - side + 1) : left + side] = 0
+    return tuple(found)
+
+
+def _opaque(picture: Picture) -> Picture:
+    if picture.alpha is None:
+        return picture
+    return Picture(picture.rgb * picture.alpha + (1 - picture.alpha), gray=picture.gray)
+
+
+def _estimated(upscaler: Upscaler, enlarged: Tensor) -> Estimated | None:
+    """None where the weights have no estimator."""
+    if upscaler.model.metric_estimator is None:
+        return None
+    grouping = upscaler.model.spec.grouping
+    degradation = measure(upscaler.model, enlarged.to(upscaler.runtime.device))
+    t = Steering.by_degradation(grouping, degradation, by_tile=False).timestep
+    return Estimated(degradation.mean, t, grouping.timestep_realism(t), grouping.level(t))
+
+
+def region_of(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+    """A part of a picture, without its metadata."""
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    alpha = None if picture.alpha is None else picture.alpha[:, rows, columns]
+    return Picture(picture.rgb[:, rows, columns], alpha, picture.gray)

@@ -1,0 +1,115 @@
+"""A comparison as one self-contained HTML page: it asks no server for anything and opens from disk."""
+
+import base64
+import html
+import io
+import json
+import shlex
+from importlib import resources
+from typing import Any
+
+from PIL import Image
+
+from rcodsr.report.comparison import Comparison, Panel
+
+_ROOM = 4_700_000
+"""Bytes of all pictures together, in base64, that a page may have as long as quality allows."""
+_LOSSLESS_PIXELS = 2_500_000
+"""Of all pictures together; beyond, lossless compression is not tried."""
+_QUALITIES = (95, 92, 88, 84, 80)
+_WEBP_SIDE = 16_383
+
+
+def html_page(comparison: Comparison) -> bytes:
+    """The page: before/after and realism sliders over the computed levels, side by side, zoom and pan in step.
+
+    Pictures are embedded in the best quality whose page stays below 5 MB, though never below WebP quality 80.
+    """
+    images = _encoded([panel.image for panel in comparison.panels])
+    template = resources.files("rcodsr.report").joinpath("page.html").read_text(encoding="utf-8")
+    figures = (_figure(panel, image, comparison) for panel, image in zip(comparison.panels, images, strict=True))
+    parts = {
+        "title": html.escape(comparison.name),
+        "summary": _summary(comparison),
+        "figures": "\n".join(figures),
+        "rows": "\n".join(_row(panel, comparison) for panel in comparison.panels),
+        "heads": "" if comparison.truth is None else "<th scope=col>PSNR<th scope=col>SSIM",
+        "data": json.dumps(_data(comparison)).replace("<", "\\u003c"),
+        "width": str(comparison.size[0]),
+        "height": str(comparison.size[1]),
+    }
+    for name, value in parts.items():
+        template = template.replace("{{" + name + "}}", value)
+    return template.encode("utf-8", "replace")
+
+
+def _data(comparison: Comparison) -> dict[str, Any]:
+    estimated = comparison.estimated
+    return {
+        "width": comparison.size[0],
+        "height": comparison.size[1],
+        "labels": [panel.label for panel in comparison.panels],
+        "levels": [
+            {"realism": panel.realism, "timestep": panel.timestep, "command": _command(comparison, panel)}
+            for panel in comparison.levels
+        ],
+        "spots": comparison.spots,
+        "estimated": None if estimated is None else {"realism": estimated.realism, "similarity": estimated.similarity},
+    }
+
+
+def _command(comparison: Comparison, panel: Panel) -> str:
+    return f"rcodsr upscale {shlex.quote(comparison.name)} -r {panel.realism:g}"
+
+
+def _summary(comparison: Comparison) -> str:
+    width, height = comparison.size
+    said = [f"{width}×{height} pixels, {comparison.weights}"]
+    if comparison.estimated is not None:
+        said.append(str(comparison.estimated))
+    said += [comparison.remark] if comparison.remark else []
+    return "<br>".join(html.escape(line[:1].upper() + line[1:]) for line in said)
+
+
+def _figure(panel: Panel, image: str, comparison: Comparison) -> str:
+    width, height = comparison.size
+    label = html.escape(panel.label)
+    return (
+        f'<figure><div class=window><img alt="{html.escape(comparison.name)}: {label}" width={width} height={height} '
+        f'draggable=false src="{image}"></div><figcaption>{label}</figcaption></figure>'
+    )
+
+
+def _row(panel: Panel, comparison: Comparison) -> str:
+    timestep = "" if panel.timestep is None else str(panel.timestep)
+    cells = [f"<th scope=row>{html.escape(panel.label)}", f"<td>{timestep}"]
+    if comparison.truth is not None:
+        cells += ["<td>", "<td>"] if panel.psnr is None else [f"<td>{panel.psnr:.2f} dB", f"<td>{panel.ssim:.3f}"]
+    return "<tr>" + "".join(cells)
+
+
+def _encoded(images: list[Image.Image]) -> list[str]:
+    """Data URIs in the best quality that there is room for."""
+    if sum(image.width * image.height for image in images) <= _LOSSLESS_PIXELS:
+        exact: list[str] = []
+        for image in images:
+            exact.append(_uri(image, lossless=True))
+            if sum(map(len, exact)) > _ROOM:
+                break
+        else:
+            return exact
+    # the liveliest picture, the last but for the truth, stands for all when the quality is chosen
+    fitting = (quality for quality in _QUALITIES if len(_uri(images[-1], quality)) * len(images) <= _ROOM)
+    quality = next(fitting, _QUALITIES[-1])
+    return [_uri(image, quality) for image in images]
+
+
+def _uri(image: Image.Image, quality: int = 80, lossless: bool = False) -> str:
+    buffer = io.BytesIO()
+    if max(image.size) > _WEBP_SIDE:
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)
+        kind = "jpeg"
+    else:
+        image.save(buffer, "WEBP", quality=quality, lossless=lossless, method=4 if not lossless else 2)
+        kind = "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,69 @@
+"""A comparison as one PNG: the picture in a row of all its versions, and below them the places where these differ most."""
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+
+from rcodsr.report.comparison import Box, Comparison, Panel
+
+_CELL, _GAP, _LINE = 288, 12, 20
+_PAPER, _INK, _FAINT = "#ffffff", "#1c1e21", "#5c636b"
+_MARKS = ("#d1345b", "#1b6fc2", "#2f8f4e")
+"""Of the spots, in the overview and around the crops."""
+
+
+def contact_sheet(comparison: Comparison) -> bytes:
+    """PNG file of a comparison: one column for each picture, with its label, scores and zoomed crops."""
+    panels = comparison.panels
+    width, height = comparison.size
+    scale = min(1.0, _CELL / max(width, height)) if max(width, height) > _CELL else max(1, _CELL // max(width, height))
+    shown = max(1, round(width * scale)), max(1, round(height * scale))
+    title = [comparison.name, f"{width} x {height}, {comparison.weights}"]
+    title += [str(comparison.estimated)] if comparison.estimated is not None else []
+    title += [comparison.remark] if comparison.remark else []
+    top = _GAP + _LINE * len(title) + _GAP
+    rows = top + 2 * _LINE + shown[1] + _GAP
+    sheet = Image.new("RGB", (_GAP + (_CELL + _GAP) * len(panels), rows + (_CELL + _GAP) * len(comparison.spots)), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for i, line in enumerate(title):
+        draw.text((_GAP, _GAP + i * _LINE), _fitting(line, font, sheet.width - 2 * _GAP), _FAINT if i else _INK, font)
+    for i, panel in enumerate(panels):
+        left = _GAP + i * (_CELL + _GAP)
+        draw.text((left, top), panel.label, _INK, font)
+        draw.text((left, top + _LINE), _detail(panel), _FAINT, font)
+        overview = panel.image.convert("RGB").resize(shown, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+        sheet.paste(overview, (left, top + 2 * _LINE))
+        for n, spot in enumerate(comparison.spots):
+            _outline(draw, left, top + 2 * _LINE, spot, scale, _MARKS[n])
+            at = left, rows + n * (_CELL + _GAP)
+            sheet.paste(_zoomed(panel, spot), at)
+            draw.rectangle((at[0], at[1], at[0] + _CELL - 1, at[1] + _CELL - 1), outline=_MARKS[n], width=2)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _detail(panel: Panel) -> str:
+    timestep = "" if panel.timestep is None else f"t {panel.timestep}"
+    return ", ".join(part for part in (timestep, panel.scores) if part)
+
+
+def _zoomed(panel: Panel, spot: Box) -> Image.Image:
+    left, top, width, height = spot
+    crop = panel.image.convert("RGB").crop((left, top, left + width, top + height))
+    return crop.resize((_CELL, _CELL), Image.Resampling.NEAREST)
+
+
+def _outline(draw: ImageDraw.ImageDraw, left: int, top: int, spot: Box, scale: float, color: str) -> None:
+    x, y, width, height = (side * scale for side in spot)
+    draw.rectangle((left + x, top + y, left + x + width - 1, top + y + height - 1), outline=color, width=2)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """The text, its middle left out where there is no room."""
+    keep = len(text)
+    shown = text
+    while keep > 8 and font.getlength(shown) > room:
+        keep -= 2
+        shown = f"{text[: keep // 2]}…{text[-(keep // 2) :]}"
+    return shown
