@@ -143,6 +143,12 @@ def prepare_outputs(jobs: list[Job]) -> None:
         remove_stale_parts(directory)
 
 
+def remove_leftovers(jobs: list[Job]) -> None:
+    """Remove what killed processes of this batch left behind."""
+    for directory in {job.target.parent for job in jobs if job.target}:
+        remove_stale_parts(directory)
+
+
 def _discovered(inputs: list[Source], into: Path | None, naming: Naming, selection: Selection) -> Findings:
     return discover(inputs, selection, avoid=into if into is not None and into.is_dir() and into not in inputs else None)
 

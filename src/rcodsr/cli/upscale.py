@@ -95,6 +95,9 @@ def upscale(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.")
+    ] = 1,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
@@ -116,6 +119,8 @@ def upscale(
     """
     options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
     from rcodsr.batch.discovery import Selection
+    from rcodsr.batch.jobs import run_processes
+    from rcodsr.batch.loading import EngineRequest
     from rcodsr.batch.pipeline import Output, planned, run
     from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs
     from rcodsr.batch.shards import parse_shard
@@ -140,8 +145,6 @@ def upscale(
     if not plan.jobs:
         return show((), plan, shown)  # all in other shards
     prepare_outputs(plan.jobs)
-    from rcodsr.engine.upscaler import Upscaler
-
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
     settled = {
@@ -150,8 +153,10 @@ def upscale(
         "realism": None if realism is None else options.realism,
         "adaptive": options.adaptive is not None,
     }
-    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log, **settled)
-    upscaler.check(options, steered=realism is not None)
+    request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, realism is not None)
+    if jobs > 1 and len(plan.jobs) > 1:
+        return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
+    upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     results = run(plan.jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
     return show(results, plan, shown)
