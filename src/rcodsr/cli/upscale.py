@@ -31,6 +31,13 @@ class Format(StrEnum):
     avif = "avif"
 
 
+class Engine(StrEnum):
+    """`--engine`."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Kept(StrEnum):
     """`--metadata`."""
 
@@ -96,8 +103,12 @@ def upscale(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
     jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.")
-    ] = 1,
+        int | None, typer.Option("-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.", show_default="1")
+    ] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="local, or ray: on a Ray cluster.")] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option("--address", help="HOST:PORT of the Ray cluster, or auto; else one is started here.")
+    ] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
@@ -154,7 +165,11 @@ def upscale(
         "adaptive": options.adaptive is not None,
     }
     request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, realism is not None)
-    if jobs > 1 and len(plan.jobs) > 1:
+    if engine == "ray":
+        from rcodsr.batch.ray_engine import run_ray
+
+        return show(run_ray(plan.jobs, request, settings, jobs, address, log), plan, shown)
+    if jobs is not None and min(jobs, len(plan.jobs)) > 1:
         return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
     upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
