@@ -1,7 +1,7 @@
 """`-j N`: one plan, several processes of this machine, each with the engine on its own device or its own share of the cores.
 
-A process that is killed (as a rule for lack of memory) costs nobody else anything: what it had not reported is done again, picture by
-picture, and a picture that kills its process a second time, alone, has failed.
+A process that is killed (as a rule for lack of memory) costs nobody else anything: what it had not reported is done again, one
+by one, and a picture that kills its process a second time, alone, has failed.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class _Worker:
 class _Pool:
     """Processes, and who has which job."""
 
-    def __init__(
-        self, jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]) -> None:
         self.jobs, self.request, self.output, self.count, self.log = jobs, request, output, count, log
         self.workers: list[_Worker] = []
         self.waiting = deque(range(len(jobs)))

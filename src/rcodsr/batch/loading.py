@@ -54,6 +54,8 @@ class EngineRequest:
 
 def threads_each(processes: int) -> int:
     """How many threads each of several processes computes with: the cores divided, OMP_NUM_THREADS at most."""
-    share = max(1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // processes)
+    share = max(
+        1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // processes
+    )
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(asked)) if asked.isdecimal() and int(asked) > 0 else share

@@ -1,4 +1,4 @@
-"""Where pictures lie: paths of this machine, and objects of a store such as s3://bucket/key, which look like paths to the plan."""
+"""Where pictures lie: paths of this machine, and objects of a store (s3://bucket/key), which look like paths to the plan."""
 
 from __future__ import annotations
 

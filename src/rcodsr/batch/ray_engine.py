@@ -1,7 +1,7 @@
 """`--engine ray`: the same jobs on a Ray cluster, by Ray Data. One engine per actor stays loaded; each job comes back as a row.
 
-Ray repeats what is lost with a process or a machine, for ever. So a ledger counts: a chunk that was begun too often is given up and
-done once more picture by picture, and one picture that kills its process each time fails alone.
+Ray repeats what is lost with a process or a machine, for ever. So a ledger counts: a chunk that was begun too often is given up
+and done once more picture by picture, and one picture that kills its process each time fails alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run_ray(
         request: the engine that each actor loads.
         output: how to write.
         count: of actors; None takes what the cluster has, one for each GPU or else for each core.
-        address: HOST:PORT of the cluster, "auto" for the one this machine belongs to; None as RAY_ADDRESS says, or one of our own.
+        address: HOST:PORT of the cluster, "auto" for this machine's; None as RAY_ADDRESS says, or one of our own.
         log: receives what actors say of the engine.
 
     Yields:

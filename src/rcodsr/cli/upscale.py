@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rcodsr.cli.results import Shown, open_report, show
-from rcodsr.cli.streams import keep_libraries_quiet, note, silent
+from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
 
@@ -103,7 +103,10 @@ def upscale(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
     jobs: Annotated[
-        int | None, typer.Option("-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.", show_default="1")
+        int | None,
+        typer.Option(
+            "-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.", show_default="1"
+        ),
     ] = None,
     engine: Annotated[Engine, typer.Option("--engine", help="local, or ray: on a Ray cluster.")] = Engine.local,
     address: Annotated[
@@ -168,7 +171,8 @@ def upscale(
     if engine == "ray":
         from rcodsr.batch.ray_engine import run_ray
 
-        return show(run_ray(plan.jobs, request, settings, jobs, address, log), plan, shown)
+        with results_only():
+            return show(run_ray(plan.jobs, request, settings, jobs, address, log), plan, shown)
     if jobs is not None and min(jobs, len(plan.jobs)) > 1:
         return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
     upscaler = request.load(log)
