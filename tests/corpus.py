@@ -11,7 +11,8 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageCms
 
-from rcodsr.images.deep import png, tiff
+from rcodsr.images.deep import tiff
+from rcodsr.images.png import encode_png as png
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 

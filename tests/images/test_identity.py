@@ -69,7 +69,7 @@ def test_planes_of_16_bits_are_not_read_as_8(tmp_path: Path, end: str) -> None:
 
 
 def test_a_16_bit_colour_can_stand_for_transparent(tmp_path: Path) -> None:
-    from rcodsr.images.deep import png
+    from rcodsr.images.png import encode_png as png
 
     samples = np.array([[[1000, 2000, 3000], [1000, 2000, 3001]]], np.uint16)
     data = png(samples)
@@ -135,8 +135,8 @@ def test_a_profile_comes_back_with_the_same_pixels_also_beyond_srgb(tmp_path: Pa
         with Image.open(tmp_path / "in.png") as image:
             image.save(tmp_path / "in.png", icc_profile=wide_profile())
     else:
-        from rcodsr.images.deep import png
         from rcodsr.images.picture import to_samples
+        from rcodsr.images.png import encode_png as png
 
         (tmp_path / "in.png").write_bytes(png(to_samples(written, 16), icc_profile=wide_profile()))
     picture = io.read(tmp_path / "in.png")

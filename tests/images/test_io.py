@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageSequence, TiffImagePlugin
 from rcodsr.errors import InputError, OutputError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
+from rcodsr.images.png import encode_png
 
 ORIENTATION, MAKE, HISTORY = 0x0112, 0x010F, 0x9213
 EXIF_IFD, EXPOSURE, PIXEL_X, PIXEL_Y = 0x8769, 0x829A, 0xA002, 0xA003
@@ -602,3 +603,10 @@ def test_a_name_of_255_bytes_works(cat: Image.Image, tmp_path: Path) -> None:
     io.write_atomic(path, io.encode(io.read(save(cat, tmp_path / "in.png")), "PNG"))
     assert io.read(path).size == (96, 64)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.png", path.name]
+
+
+def test_a_png_of_several_strips_is_what_was_given(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 600, 4), dtype=np.uint8)
+    (tmp_path / "large.png").write_bytes(encode_png(pixels))
+    with Image.open(tmp_path / "large.png") as image:
+        assert np.array_equal(np.asarray(image), pixels)

@@ -177,7 +177,8 @@ def upscale(
         return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
     upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-    results = run(plan.jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
+    stdout = sys.stdout.buffer if sys.stdout else None
+    results = run(plan.jobs, upscaler, options, settings, stdout, shown.max_failures)
     return show(results, plan, shown)
 
 

@@ -73,6 +73,7 @@ class Upscaler:
         self.model = model
         self.runtime = runtime
         self.weights_id = weights_id
+        self._network: Callable[[Tensor, Condition], Tensor] = model
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -149,6 +150,12 @@ class Upscaler:
             if self.runtime.dtype == torch.float32:
                 raise
         return self._in_float32()._run(picture, options)
+
+    def through(self, network: Callable[[Tensor, Condition], Tensor]) -> Upscaler:
+        """The same engine, whose tiles go through `network`, which asks the model in its own way (as `batch.tiles`)."""
+        engine = copy.copy(self)
+        engine._network = network
+        return engine
 
     def _in_float32(self) -> Upscaler:
         """The same weights in float32, loaded when they are first needed."""
@@ -271,7 +278,7 @@ class Upscaler:
         Raises:
             ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = self.model(tile, condition)
+        restored = self._network(tile, condition)
         if not torch.isfinite(restored).all():
             raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
         if restored.std() < _FLAT and tile.std() > _LIVELY:

@@ -146,8 +146,9 @@ def encode(
     Raises:
         InputError: when the format cannot hold a picture of this size.
     """
-    from rcodsr.images.deep import png, tiff
+    from rcodsr.images.deep import tiff
     from rcodsr.images.picture import to_samples
+    from rcodsr.images.png import encode_png
     from rcodsr.images.profiles import from_working
 
     if max(picture.size) > MAX_SIDE[format]:
@@ -161,8 +162,8 @@ def encode(
     samples = to_samples(from_working(picture), 16 if deep else 8)
     if format == "TIFF":
         return tiff(samples, exif, _tiff_tags(picture))
-    if samples.itemsize == 2:
-        return png(samples, **options)
+    if format == "PNG":
+        return encode_png(samples, **options)
     return _encode_8_bit(samples, format, quality, background, options)
 
 
@@ -173,7 +174,6 @@ def _encode_8_bit(
     if image.mode in {"LA", "RGBA"} and not has_room_for_alpha(format):
         image = _flatten(image, background)
     per_format: dict[str, dict[str, Any]] = {
-        "PNG": {"compress_level": 1},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality},
