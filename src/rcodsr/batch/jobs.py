@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from rcodsr.batch.loading import EngineRequest, threads_each
-from rcodsr.batch.order import Report, chunk_length, exists, failure, in_order, told_by_output
-from rcodsr.batch.pipeline import Output, Result
+from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
+from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
+from rcodsr.batch.results import Output, Result, failed
 from rcodsr.batch.worker import PATIENCE, Broken, Chunk, Note, Ready, work
 from rcodsr.errors import WorkerError
 
@@ -77,8 +78,8 @@ class _Pool:
         self.suspects: deque[int] = deque()
         """Jobs whose process was lost; given out one by one, so that the guilty one is known next time."""
         self.tried: set[int] = set()
-        self.existed: dict[int, bool] = {}
-        """Whether a job's output was there before."""
+        self.existed = existing([job.target for job in jobs])
+        """Outputs that were there before."""
         self.unreported = len(jobs)
         self.hired = 0
         self.lost_in_a_row = 0
@@ -143,8 +144,6 @@ class _Pool:
         else:
             length = chunk_length(len(self.waiting), self.count)
             numbers = [self.waiting.popleft() for _ in range(length)]
-        for number in numbers:
-            self.existed.setdefault(number, exists(self.jobs[number]))
         worker.left.extend(numbers)
         self._send(worker, Chunk(tuple((number, self.jobs[number]) for number in numbers)))
 
@@ -169,7 +168,8 @@ class _Pool:
             self.lost_in_a_row = 0
             worker.left.remove(message.index)
             if message.index in self.tried:
-                told_by_output(message.result, self.jobs[message.index], self.existed[message.index])
+                job = self.jobs[message.index]
+                told_by_output(message.result, job, job.target in self.existed)
             yield message
 
     def _welcome(self, worker: _Worker, message: Ready) -> None:
@@ -190,7 +190,7 @@ class _Pool:
             raise WorkerError("--jobs", f"processes are lost one after the other (the last {how})", _REMEDY)
         if len(left) == 1 and left[0] in self.tried:
             cause = f"its process was lost twice (the last {how})"
-            yield Report(left[0], failure(self.jobs[left[0]], WorkerError(self.jobs[left[0]].source, cause, _REMEDY)))
+            yield Report(left[0], failed(self.jobs[left[0]], WorkerError(self.jobs[left[0]].source, cause, _REMEDY)))
             return
         self.log(f"a process {how}; its pictures are done again" if left else f"a process {how}; another one takes its place")
         self.tried.update(left)

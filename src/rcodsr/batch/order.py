@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rcodsr.batch.pipeline import Result
+from rcodsr.batch.remote import near
+from rcodsr.batch.results import Result
 from rcodsr.errors import RcodsrError
 from rcodsr.images import io
 
@@ -50,22 +51,13 @@ def chunk_length(left: int, workers: int) -> int:
     return max(1, min(_LONGEST, left // (_ROUNDS * workers)))
 
 
-def exists(job: Job) -> bool:
-    """Whether a job's output is there before the batch begins."""
-    return job.target is not None and job.target.exists()
-
-
-def failure(job: Job, error: RcodsrError) -> Result:
-    """The result of a job that no worker could report."""
-    target = None if job.target is None else str(job.target)
-    return Result(str(job.source), target, "failed", error=str(error), exit_code=error.exit_code)
-
-
 def told_by_output(result: Result, job: Job, existed: bool) -> Result:
     """A job done by a worker that was lost before it said so: skipped by the next one, done by this batch all the same."""
     if result.status != "skipped" or existed or job.target is None:
         return result
-    record, header = io.read_record(job.target) or {}, io.read_header(job.target)
+    with near(job) as local:
+        assert local.target is not None
+        record, header = io.read_record(local.target) or {}, io.read_header(local.target)
     result.status, (result.width, result.height) = "done", header.size
     for key in ("timestep", "similarity", "dtype", "weights"):
         setattr(result, key, record.get(key))

@@ -20,10 +20,10 @@ from typing import Any
 
 from rcodsr import errors
 from rcodsr.batch.loading import EngineRequest
-from rcodsr.batch.order import Report, chunk_length, exists, failure, in_order, told_by_output
-from rcodsr.batch.pipeline import Output, Result
-from rcodsr.batch.places import place
+from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
+from rcodsr.batch.places import existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
+from rcodsr.batch.results import Output, Result, failed
 from rcodsr.batch.worker import Chunk, reports
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 
@@ -155,7 +155,7 @@ def _reports(
 ) -> Iterator[Report]:
     """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
-    existed = [exists(job) for job in jobs]
+    existed = existing([job.target for job in jobs])
     left, described = dict.fromkeys(range(len(jobs))), False
     for longest, tries in _ROUNDS:
         if not left:
@@ -181,11 +181,11 @@ def _reports(
                 described = True
             index, result = said["index"], Result(**said["result"])
             del left[index]
-            told_by_output(result, jobs[index], existed[index])
+            told_by_output(result, jobs[index], jobs[index].target in existed)
             yield Report(index, result, _error(said["lasting"]) if said["lasting"] else None)
     for index in left:
         error = WorkerError(jobs[index].source, "its process was lost each time", "give it more memory, or crop it")
-        yield Report(index, failure(jobs[index], error))
+        yield Report(index, failed(jobs[index], error))
 
 
 def _share(ray: Any, request: EngineRequest, count: int | None, jobs: int) -> tuple[int, int, int]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from rcodsr.batch.loading import EngineRequest
 from rcodsr.batch.order import Report
-from rcodsr.batch.pipeline import Output, Result, run
+from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
+from rcodsr.batch.results import Output, Result
 from rcodsr.errors import OutputError, RcodsrError, WorkerError
 
 if TYPE_CHECKING:
