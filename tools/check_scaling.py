@@ -2,8 +2,8 @@
 
     python tools/check_scaling.py PHOTOS --count 200 [--ray] [--keep DIRECTORY]
 
-Makes seeded crops of 48 to 64 pixels from photos, enlarges them in each way with one thread per process, compares the folders byte
-for byte, and times them, with one process of two threads beside. `--ray` needs the extra `ray`.
+Makes seeded crops of 48 to 64 pixels from photos, enlarges them in each way with one thread per process, compares the folders
+byte for byte, and times them, with one process of two threads beside. `--ray` needs the extra `ray`.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -65,9 +66,10 @@ def same(one: Path, other: Path) -> bool:
     return not any(filecmp.cmpfiles(one, other, names, shallow=False)[1:])
 
 
-def timed(name: str, work: Callable[[], None]) -> None:
+@contextmanager
+def timed(name: str) -> Iterator[None]:
     started = time.monotonic()
-    work()
+    yield
     print(f"{name}: {time.monotonic() - started:.1f} s, load average {os.getloadavg()[0]:.1f}", flush=True)
 
 
@@ -84,10 +86,14 @@ def main() -> int:
         if not source.is_dir():
             crops(given.photos, given.count, source)
         for name, runs in WAYS.items():
-            timed(name, lambda name=name, runs=runs: [enlarge(source, top / name, options) for options in runs])  # type: ignore[misc]
-        timed("one process, two threads", lambda: enlarge(source, top / "threads", [], threads=2))
+            with timed(name):
+                for options in runs:
+                    enlarge(source, top / name, options)
+        with timed("one process, two threads"):
+            enlarge(source, top / "threads", [], threads=2)
         if given.ray:
-            timed("ray", lambda: on_ray(source, top / "ray"))
+            with timed("ray"):
+                on_ray(source, top / "ray")
         results = {name: same(top / "local", top / name) for name in [*WAYS, *(["ray"] if given.ray else [])]}
     print("\n".join(f"{name}: {'identical' if equal else 'DIFFERENT'}" for name, equal in results.items()))
     return 0 if all(results.values()) else 1
