@@ -20,7 +20,11 @@ from pathlib import Path
 
 from PIL import Image
 
-WAYS = {"local": [[]], "jobs": [["-j", "2"]], "shards": [["--shard", f"{number}/3"] for number in (1, 2, 3)]}
+WAYS: dict[str, list[list[str]]] = {
+    "local": [[]],
+    "jobs": [["-j", "2"]],
+    "shards": [["--shard", f"{number}/3"] for number in (1, 2, 3)],
+}
 
 
 def crops(photos: Path, count: int, into: Path) -> None:

@@ -16,16 +16,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from rcodsr import errors
 from rcodsr.batch.loading import EngineRequest
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
-from rcodsr.batch.places import existing, place
+from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
+from rcodsr.batch.remote import named
 from rcodsr.batch.results import Output, Result, failed
 from rcodsr.batch.worker import Chunk, reports
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
+from rcodsr.images import io
 
 _PROBE, _ANSWER = 4.0, 10.0
 """Seconds for a connection, and for a cluster to say what it is."""
@@ -58,8 +61,9 @@ def run_ray(
         DeviceError: when the cluster does not answer or has nothing to compute on.
         RcodsrError: as `run_processes`.
     """
+    where = _checked(jobs, address)
     ray = require_ray()
-    connect(ray, address)
+    connect(ray, where)
     try:
         yield from in_order(_reports(ray, jobs, request, output, count, log))
     except ray.exceptions.RayError as error:
@@ -73,7 +77,7 @@ def require_ray() -> Any:
     """Ray, quiet and telling nobody that it runs.
 
     Raises:
-        UsageError: when it is not installed.
+        UsageError: when parts of it are missing.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -81,27 +85,23 @@ def require_ray() -> Any:
         import ray.data
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'") from error
+        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'rcodsr[ray]'") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return ray
 
 
-def connect(ray: Any, address: str | None) -> None:
-    """Join a cluster, or start one of our own on this machine.
+def connect(ray: Any, where: str) -> None:
+    """Join a cluster, or start one of our own on this machine ("local").
 
     Raises:
-        UsageError: when the address is none.
         DeviceError: when it does not answer within 15 s.
     """
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
     if where == "local":  # its processes die with the thread that starts them, so not in one of its own
         with _our_signals():
             _join(ray, where, quiet | {"include_dashboard": False, "object_store_memory": _OBJECT_STORE})
         return
-    if where != "auto":
-        _probe(where)
     failures: list[RcodsrError] = []
 
     def join() -> None:
@@ -139,6 +139,18 @@ def _our_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _checked(jobs: list[Job], address: str | None) -> str:
+    """Where the cluster is, after all that can be refused at once."""
+    if any(job.target is None or isinstance(job.source, io.Piped) for job in jobs):
+        raise UsageError("--engine ray", "standard input and output do not reach a cluster", "give files, or leave it out")
+    if find_spec("ray") is None:
+        raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'")
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where not in {"auto", "local"}:
+        _probe(where)
+    return where
+
+
 def _probe(where: str) -> None:
     host, _, port = where.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
@@ -155,12 +167,13 @@ def _reports(
 ) -> Iterator[Report]:
     """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
+    far = [_anywhere(job) for job in jobs]
     existed = existing([job.target for job in jobs])
     left, described = dict.fromkeys(range(len(jobs))), False
     for longest, tries in _ROUNDS:
         if not left:
             return
-        rows = [{"job": json.dumps([index, str(jobs[index].source), str(jobs[index].target)])} for index in left]
+        rows = [{"job": json.dumps([index, str(far[index].source), str(far[index].target)])} for index in left]
         blocks = -(-len(rows) // min(longest, chunk_length(len(rows), actors)))
         _set_up(ray)
         dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
@@ -181,11 +194,21 @@ def _reports(
                 described = True
             index, result = said["index"], Result(**said["result"])
             del left[index]
+            named(result, jobs[index], far[index])
             told_by_output(result, jobs[index], jobs[index].target in existed)
             yield Report(index, result, _error(said["lasting"]) if said["lasting"] else None)
     for index in left:
         error = WorkerError(jobs[index].source, "its process was lost each time", "give it more memory, or crop it")
         yield Report(index, failed(jobs[index], error))
+
+
+def _anywhere(job: Job) -> Job:
+    """The job with paths that mean the same in every working directory."""
+
+    def absolute(path: Any) -> Any:
+        return path if isinstance(path, RemotePath) else path.absolute()
+
+    return Job(absolute(job.source), absolute(job.target))
 
 
 def _share(ray: Any, request: EngineRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
@@ -285,4 +308,4 @@ def _error(plain: list[str]) -> RcodsrError:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return (lines[0].partition(". ")[0] if lines else type(error).__name__)[:200]

@@ -14,8 +14,9 @@ from typing import Any
 
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Result, failed
-from rcodsr.batch.stages import Item, Stages
+from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.stages import Item, Stages, planned
+from rcodsr.config import UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 
 
@@ -44,6 +45,15 @@ def named(result: Result, job: Job, local: Job) -> Result:
     result.input, result.output = str(job.source), None if job.target is None else str(job.target)
     result.error = None if result.error is None else _renamed(result.error, job, local)
     return result
+
+
+def planned_anywhere(job: Job, options: UpscaleOptions, output: Output) -> Result:
+    """`planned`, for jobs in a store too."""
+    try:
+        with near(job) as local:
+            return named(planned(local, options, output), job, local)
+    except RcodsrError as error:
+        return failed(job, error)
 
 
 @dataclass(frozen=True)

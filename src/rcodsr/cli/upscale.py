@@ -135,8 +135,9 @@ def upscale(
     from rcodsr.batch.discovery import Selection
     from rcodsr.batch.jobs import run_processes
     from rcodsr.batch.loading import EngineRequest
-    from rcodsr.batch.pipeline import Output, planned, run
+    from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs
+    from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS
 
@@ -152,8 +153,10 @@ def upscale(
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
+    if address is not None and engine != "ray":
+        raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     if dry_run:
-        planned_ones = (planned(job, options, settings) for job in plan.jobs)
+        planned_ones = (planned_anywhere(job, options, settings) for job in plan.jobs)
         return show(planned_ones, plan, Shown(json, quiet, bar=False, report=report))
     open_report(report, plan)
     if not plan.jobs:
