@@ -3,8 +3,9 @@
     python tools/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
     python tools/measure_batch.py memory PHOTOS --sides 128,512,2048
 
-`time` first lets the engine enlarge the same pictures in memory, with nothing beside it; then the whole pipeline, read to
-written. Both after loading. `memory` runs the command line, a fresh process for each size. One JSON line per figure.
+`time` runs the whole pipeline, read to written, and lets the engine enlarge the same pictures in memory with nothing beside it,
+half of them before and half after; all after loading. `memory` runs the command line, a fresh process for each size. One JSON
+line per figure.
 """
 
 import argparse
@@ -15,8 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from rcodsr.config import UpscaleOptions
+
+if TYPE_CHECKING:
+    from rcodsr.engine.upscaler import Upscaler
+    from rcodsr.images.picture import Picture
 
 
 def make_album(photos: Path, album: Path, count: int, side: int) -> list[Path]:
@@ -35,12 +43,17 @@ def make_album(photos: Path, album: Path, count: int, side: int) -> list[Path]:
     return made
 
 
+def engine_alone(engine: "Upscaler", decoded: "list[Picture]") -> tuple[float, float]:
+    """Wall and CPU seconds of the engine with nothing beside it."""
+    started = time.process_time()
+    return sum(engine.run(picture, UpscaleOptions()).seconds for picture in decoded), time.process_time() - started
+
+
 def measure_time(photos: Path, directory: Path, count: int, together: int | None) -> None:
     import torch
 
     from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import plan, prepare_outputs
-    from rcodsr.config import UpscaleOptions
     from rcodsr.engine.upscaler import Upscaler
     from rcodsr.images import io
 
@@ -48,10 +61,10 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
     engine = Upscaler.load()
     decoded = [io.read(path) for path in made]
     engine.run(decoded[0], options)  # the first call prepares the network's kernels
-    alone = sum(engine.run(picture, options).seconds for picture in decoded)
+    halves = [engine_alone(engine, decoded[: count // 2])]
     jobs = plan([directory / "album"], str(directory / "out"))
     prepare_outputs(jobs)
-    started, real = time.perf_counter(), engine.run
+    real = engine.run
     inside: list[float] = []
 
     def timed(picture, options):  # type: ignore[no-untyped-def]
@@ -60,11 +73,16 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
         return upscaled
 
     engine.run = timed  # type: ignore[method-assign]
+    started, before = time.perf_counter(), time.process_time()
     results = list(run(jobs, engine, options, Output(), None, together=together))
-    wall = time.perf_counter() - started
+    wall, cpu = time.perf_counter() - started, time.process_time() - before
+    engine.run = real  # type: ignore[method-assign]
+    halves.append(engine_alone(engine, decoded[count // 2 :]))
+    alone, cpu_alone = (sum(values) for values in zip(*halves, strict=True))
     assert {result.status for result in results} == {"done"}
     figures = {"count": count, "threads": torch.get_num_threads(), "wall_s": wall, "engine_inside_s": sum(inside)}
     figures |= {"engine_alone_s": alone, "wall_to_inside": wall / sum(inside), "wall_to_alone": wall / alone}
+    figures |= {"cpu_s": cpu, "cpu_alone_s": cpu_alone}  # what can be told on a busy machine
     print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
@@ -90,6 +108,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, help="pictures that share network calls")
     parser.add_argument("--sides", default="128,512,2048")
     options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line
     with tempfile.TemporaryDirectory() as directory:
         if options.what == "time":
             measure_time(options.photos, Path(directory), options.count, options.together)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from PIL import Image, ImageCms, ImageSequence, TiffImagePlugin
+from PIL import Image, ImageCms, ImageSequence, PngImagePlugin, TiffImagePlugin
 
 from rcodsr.errors import InputError, OutputError
 from rcodsr.images import io
@@ -191,6 +191,17 @@ def test_orientation_is_applied_and_reset(cat: Image.Image, tmp_path: Path, orie
         assert written.getexif().get(ORIENTATION, 1) == 1
         assert written.getexif()[MAKE] == "Camera"
         assert np.array_equal(np.asarray(written), upright)
+
+
+def test_a_png_is_turned_by_its_xmp_too(cat: Image.Image, tmp_path: Path) -> None:
+    """The XMP that is kept loses its orientation, so the pixels must not."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(
+        "XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    )
+    path = save(cat, tmp_path / "cat.png", pnginfo=info)
+    assert io.read_header(path).size == (cat.height, cat.width)
+    assert np.array_equal(eight_bit(io.read(path)), np.rot90(np.asarray(cat), -1))
 
 
 def test_alpha_and_deep_grey_turn_with_the_picture(tmp_path: Path) -> None:

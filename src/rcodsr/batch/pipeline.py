@@ -10,6 +10,8 @@ whose equal tiles share network calls. What is under way together is limited, in
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,6 +31,8 @@ __all__ = ["Output", "Result", "planned", "run"]
 
 _TOGETHER = 8
 """Pictures that share network calls where that pays."""
+_PATIENCE = 4.0
+"""Seconds that leaving early waits for the threads; twice that for a write under way."""
 _UNWRITTEN = 3
 """Pictures at most between the engine and the disk, for each that the engine has."""
 
@@ -63,7 +67,7 @@ def run(
     if count > 1:
         from rcodsr.batch.tiles import TileBatcher
 
-        upscaler = upscaler.through(TileBatcher(upscaler.model, count))
+        upscaler = upscaler.through(lambda network: TileBatcher(network, count))
     pipeline = _Pipeline(_stages(jobs)(upscaler, options, output, stdout), count, max_failures)
     try:
         yield from pipeline.results(jobs)
@@ -83,6 +87,7 @@ class _Pipeline:
         self.together = together
         self.failures_left = max_failures
         self.closed = False
+        self.writing = threading.Lock()
         self.readers = Workers(stages.readers)
         self.engines = Workers(together if together > 1 else 0)
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
@@ -106,10 +111,16 @@ class _Pipeline:
             yield from self._next()
 
     def close(self) -> None:
-        """Let nothing more be written, and wait for what is being written."""
+        """Let nothing more be written, and wait for what is being written, but not for long encodings."""
         self.closed = True
-        for workers in (self.readers, self.engines, self.encoders, self.writer):
-            workers.close()
+        if self.writing.acquire(timeout=2 * _PATIENCE):
+            self.writing.release()
+        pools = (self.readers, self.engines, self.encoders, self.writer)
+        for pool in pools:
+            pool.end()
+        deadline = time.monotonic() + _PATIENCE
+        for pool in pools:
+            pool.join(deadline)
 
     def _read_ahead(self, jobs: list[Job]) -> Iterator[Item]:
         reading: deque[Later[Item]] = deque()
@@ -130,22 +141,25 @@ class _Pipeline:
 
     def _process(self, item: Item) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
+        pixels = item.pixels if item.result is None else 0
         enlarged = self.engines.submit(lambda: self._unless_closed(self.stages.enlarge, item))
         encoded = self.encoders.submit(lambda: self._unless_closed(self.stages.encode, enlarged.take()))
         written = self.writer.submit(lambda: self._write(encoded.take()))
-        self.unwritten.append((item.pixels, written))
+        self.unwritten.append((pixels, written))
 
     def _unless_closed(self, stage: Callable[[Item], Item], item: Item) -> Item:
         return item if self.closed else stage(item)
 
     def _write(self, item: Item) -> Item:
         """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
-        if self.closed:
-            return item
-        self.stages.write(item)
-        if item.result is not None and item.result.status == "failed" and self.failures_left is not None:
-            self.failures_left -= 1
-        self.closed = item.lasting is not None or self.failures_left == 0
+        with self.writing:
+            if self.closed:
+                return item
+            self.stages.write(item)
+            if item.result is not None and item.result.status == "failed" and self.failures_left is not None:
+                self.failures_left -= 1
+            if item.lasting is not None or self.failures_left == 0:
+                self.closed = True
         return item
 
     def _next(self) -> Iterator[Result]:

@@ -40,7 +40,7 @@ class SharedUpscaler:
 
     def __init__(self, upscaler: Upscaler, together: int | None = None, waiting: int = 64) -> None:
         count = together or (1 if upscaler.runtime.device.type == "cpu" else 8)
-        self._upscaler = upscaler.through(TileBatcher(upscaler.model, count)) if count > 1 else upscaler
+        self._upscaler = upscaler.through(lambda network: TileBatcher(network, count)) if count > 1 else upscaler
         self._tasks: Queue[_Task | None] = Queue(waiting)
         self._closed, self._lock = False, Lock()
         self._threads = [Thread(target=self._work, name="rcodsr", daemon=True) for _ in range(count)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition as Signal
 
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor
 
 from rcodsr.engine.runtime import is_out_of_memory
+from rcodsr.engine.upscaler import Network
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition
-
-Network = Callable[[Tensor, Condition], Tensor]
 
 
 @dataclass(eq=False)
@@ -26,7 +24,8 @@ class _Request:
 
     @property
     def shape(self) -> tuple[torch.Size, torch.Size]:
-        return self.tile.shape, self.condition.tokens.shape
+        """What must be equal for two requests to share a call."""
+        return self.tile.shape[1:], self.condition.tokens.shape[1:]
 
     @property
     def done(self) -> bool:
@@ -39,9 +38,11 @@ class TileBatcher:
     Whoever finds the network idle asks it for all that wait; what comes meanwhile waits for the next call. So a single thread
     never waits, and a busy device gets full batches.
 
+    Calls have 1, 2, 4, … tiles, so that few shapes occur: libraries choose their algorithms, and graphs are recorded, for each.
+
     Args:
         network: tiles (B, 3, H, W) and their conditions → the same shape.
-        most: tiles at most in a call; halved when memory runs out.
+        most: tiles at most in a call that several share; halved when memory runs out.
     """
 
     def __init__(self, network: Network, most: int) -> None:
@@ -51,12 +52,12 @@ class TileBatcher:
         self._signal = Signal()
 
     def __call__(self, tile: Tensor, condition: Condition) -> Tensor:
-        """A tile (1, 3, H, W) and its condition → the same shape.
+        """Tiles (B, 3, H, W) of one picture and their conditions → the same shape.
 
         Raises:
-            RuntimeError: as the network, for this tile.
+            RuntimeError: as the network, for these tiles.
         """
-        request = _Request(tile, condition)
+        request = _Request(tile, condition.expand(len(tile)))
         with self._signal:
             self._waiting.append(request)
         while (batch := self._turn(request)) is not None:
@@ -78,10 +79,19 @@ class TileBatcher:
             if request.done:
                 return None
             self._busy = True
-            batch = [other for other in self._waiting if other.shape == self._waiting[0].shape][: self._most]
+            batch = self._largest()
             for taken in batch:
                 self._waiting.remove(taken)
             return batch
+
+    def _largest(self) -> list[_Request]:
+        """The oldest request and as many others of its shape as make 1, 2, 4, … tiles, at most `most`."""
+        equal = [other for other in self._waiting if other.shape == self._waiting[0].shape]
+        for count in range(len(equal), 1, -1):
+            tiles = sum(len(one.tile) for one in equal[:count])
+            if tiles <= self._most and tiles.bit_count() == 1:
+                return equal[:count]
+        return equal[:1]
 
     def _compute(self, batch: list[_Request]) -> None:
         """Ask the network for a batch; smaller ones, at last tile by tile, when it fails."""
@@ -104,7 +114,7 @@ class TileBatcher:
                 torch.accelerator.synchronize(result.device)  # what waits would otherwise go in one by one
         except Exception as error:
             return error.with_traceback(None)  # which would keep the failed batch's tensors alive
-        for one, part in zip(some, result.split(1), strict=True):
+        for one, part in zip(some, result.split([len(one.tile) for one in some]), strict=True):
             one.result = part
         return None
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-_PATIENCE = 60
-"""Seconds that closing waits for each thread."""
 
 
 class Later(Generic[T]):
@@ -58,12 +56,15 @@ class Workers:
             later.put(task())
         return later
 
-    def close(self) -> None:
-        """Wait until all tasks are carried out; whoever wants them dropped lets them return at once."""
+    def end(self) -> None:
+        """Let the threads end when all tasks are carried out; whoever wants them dropped lets them return at once."""
         for _ in self._threads:
             self._tasks.put(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait for the threads until `time.monotonic()` says so; what takes longer ends with the process."""
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         import torch

@@ -31,6 +31,8 @@ from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
 
+Network = Callable[[Tensor, Condition], Tensor]
+"""Tiles (B, 3, H, W) in [-1, 1] and their conditions → the same shape."""
 _ADAPTIVE_TILE = 128
 """Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
 _FLAT, _LIVELY = 1e-4, 1e-2
@@ -73,7 +75,7 @@ class Upscaler:
         self.model = model
         self.runtime = runtime
         self.weights_id = weights_id
-        self._network: Callable[[Tensor, Condition], Tensor] = model
+        self._network: Network = model
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -151,10 +153,10 @@ class Upscaler:
                 raise
         return self._in_float32()._run(picture, options)
 
-    def through(self, network: Callable[[Tensor, Condition], Tensor]) -> Upscaler:
-        """The same engine, whose tiles go through `network`, which asks the model in its own way (as `batch.tiles`)."""
+    def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
+        """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
         engine = copy.copy(self)
-        engine._network = network
+        engine._network = wrap(self._network)
         return engine
 
     def _in_float32(self) -> Upscaler:

@@ -27,10 +27,10 @@ def deep_layout(image: ImageFile.ImageFile) -> str | None:
 
     Planes compressed one by one are not: Pillow's decoder of those delivers 8 bits.
     """
-    layout = _layout(image)
-    if "A;16" in layout or layout.startswith(("RGB", "RGBX")):
+    stored = layout(image)
+    if "A;16" in stored or stored.startswith(("RGB", "RGBX")):
         planes = getattr(image, "_planar_configuration", 1) == 2 and image.tile[0].codec_name == "libtiff"
-        return layout if ";16" in layout and not planes else None
+        return stored if ";16" in stored and not planes else None
     return None
 
 
@@ -52,12 +52,12 @@ def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Sam
         first: the opened file, undecoded, with a `deep_layout`.
         second: the same, opened once more.
     """
-    layout = _layout(first)
-    if layout == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
+    stored = layout(first)
+    if stored == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
         _tell(first, "RGBA")
         bytes = np.asarray(first)
         return bytes[..., 0::2].astype(np.uint16) << 8 | bytes[..., 1::2]
-    _tell(second, layout[:-1] + _OTHER_END[layout[-1]])
+    _tell(second, stored[:-1] + _OTHER_END[stored[-1]])
     return np.asarray(first).astype(np.uint16) << 8 | np.asarray(second)
 
 
@@ -104,13 +104,14 @@ def _strip(rows: Samples) -> bytes:
     return zlib.compress(little.tobytes(), 6)
 
 
-def _layout(image: ImageFile.ImageFile) -> str:
+def layout(image: ImageFile.ImageFile) -> str:
+    """How the samples of an opened, undecoded file are stored, in Pillow's words."""
     args = image.tile[0].args if image.tile else ""
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _tell(image: ImageFile.ImageFile, layout: str) -> None:
+def _tell(image: ImageFile.ImageFile, stored: str) -> None:
     """Tell the decoder of an opened file another layout."""
     image.tile = [
-        tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout) for tile in image.tile
+        tile._replace(args=(stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored) for tile in image.tile
     ]

@@ -94,6 +94,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
             if image.format != "MPO" and _has_more(image):
                 raise InputError(source, "an animation or several pages", "extract the picture you want first")
             mend_planes(image)
+            _mend_transparency(image)
             samples = _deep_samples(image, source) if deep_layout(image) else None
             image.load()
             return _picture(image, source, samples)
@@ -207,6 +208,15 @@ def _has_more(image: Image.Image) -> bool:
         seen += not int(getattr(image, "tag_v2", {}).get(254, 0)) & 0b101
     image.seek(0)
     return seen > 0
+
+
+def _mend_transparency(image: ImageFile.ImageFile) -> None:
+    """The transparent grey of a PNG with two or four bits counts in these; Pillow widens the pixels, and leaves it as it is."""
+    from rcodsr.images.deep import layout
+
+    step = {"L;2": 85, "L;4": 17}.get(layout(image), 1)
+    if image.format == "PNG" and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= step
 
 
 def _deep_samples(image: ImageFile.ImageFile, source: Source) -> Samples:
