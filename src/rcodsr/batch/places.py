@@ -63,7 +63,7 @@ class RemotePath(PosixPath):
         """A number that only this name has; for an object the time it was written too."""
         kind = stat.S_IFDIR if self.is_dir() else stat.S_IFREG
         number = int.from_bytes(hashlib.sha256(str(self).encode()).digest()[:7])
-        written = 0.0 if self.is_dir() else self._written()
+        written = 0.0 if self.is_dir() else self.written()
         return os.stat_result((kind, number, -1, 1, 0, 0, 0, written, written, written))
 
     def iterdir(self) -> Generator[RemotePath, None, None]:
@@ -83,18 +83,17 @@ class RemotePath(PosixPath):
                 raise FileNotFoundError(bucket)
 
     def fetch(self, to: Path) -> None:
-        """Copy the object to a file of this machine, with the time it was written."""
+        """Copy the object to a file of this machine: one request."""
         with _our_errors():
             self.store.get_file(str(self), str(to))
-        written = self._written()
-        os.utime(to, (written, written))
 
     def send(self, data: bytes) -> None:
         """Write the object; it appears when it is whole."""
         with _our_errors():
             self.store.pipe_file(str(self), data)
 
-    def _written(self) -> float:
+    def written(self) -> float:
+        """When the object was written, in seconds since 1970."""
         with _our_errors():
             written = self.store.modified(str(self))
         return written.timestamp() if isinstance(written, datetime) else float(written)

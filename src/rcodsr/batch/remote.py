@@ -5,9 +5,10 @@ A local run and a remote one differ in nothing else: the same checks, the same r
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def near(job: Job) -> Iterator[Job]:
         yield job
         return
     with tempfile.TemporaryDirectory(prefix="rcodsr-") as directory:
-        yield Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)))
+        local = Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)))
+        if local.target is not None and local.target.exists():
+            _keep_times(job, local)
+        yield local
 
 
 def named(result: Result, job: Job, local: Job) -> Result:
@@ -118,11 +122,20 @@ def _target_near(job: Job, directory: Path) -> Path | None:
     local = directory / "output" / job.target.name
     local.parent.mkdir()
     try:
-        if job.target.exists():
-            job.target.fetch(local)
+        job.target.fetch(local)  # asking first would be dearer: a store lists folders before it says no
+    except FileNotFoundError:
+        local.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(job.target, f"cannot be looked at ({error.strerror})", "check your credentials") from error
     return local
+
+
+def _keep_times(job: Job, local: Job) -> None:
+    """Where an output has no room for a record, it is done when it is newer than its input."""
+    for remote, copy in ((job.source, local.source), (job.target, local.target)):
+        if isinstance(remote, RemotePath) and isinstance(copy, Path):
+            with suppress(OSError):
+                os.utime(copy, (remote.written(),) * 2)
 
 
 def _renamed(text: str, job: Job, local: Job) -> str:
