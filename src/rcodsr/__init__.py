@@ -12,10 +12,11 @@ from rcodsr import errors
 from rcodsr.config import UpscaleOptions
 
 if TYPE_CHECKING:
+    from rcodsr.batch.shared import SharedUpscaler
     from rcodsr.engine.upscaler import Upscaler, load
 
 __version__ = "0.1.0"
-__all__ = ["UpscaleOptions", "Upscaler", "__version__", "errors", "load"]
+__all__ = ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from rcodsr.engine import upscaler
 
         return getattr(upscaler, name)
+    if name == "SharedUpscaler":
+        from rcodsr.batch.shared import SharedUpscaler
+
+        return SharedUpscaler
     raise AttributeError(f"module 'rcodsr' has no attribute '{name}'")

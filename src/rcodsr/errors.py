@@ -3,7 +3,7 @@
 RcodsrError                1   something failed; the message names the file and the remedy
 ├── InputError             1   one input picture cannot be read or is refused
 ├── ModelOutputError       1   the model produced NaN or a blank picture
-├── WorkerError            1   a data worker of a training run was killed
+├── WorkerError            1   a worker of a training run or a batch was killed
 ├── UsageError             2   the request contradicts itself or the checkpoint
 ├── WeightsError           3   weights are unknown, unavailable or damaged
 │   └── HubError           3   the Hub itself cannot be reached or does not answer
@@ -45,7 +45,7 @@ class ModelOutputError(RcodsrError):
 
 
 class WorkerError(RcodsrError):
-    """A data worker of a training run was killed, as a rule for lack of memory."""
+    """A data worker of a training run, or a process of a batch, was killed, as a rule for lack of memory."""
 
 
 class UsageError(RcodsrError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from rcodsr.batch.places import place
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images.io import SUFFIXES, Piped, Source
 
@@ -70,9 +71,9 @@ def expand_lists(inputs: list[str]) -> list[Source]:
         if name == "-":
             found.append(Piped(_standard_input("-")))
         elif name.startswith("@"):
-            found += [Path(line) for line in _lines(name) if line]
+            found += [place(line) for line in _lines(name) if line]
         else:
-            found.append(Path(name))
+            found.append(place(name))
     if not found:
         raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
     return found

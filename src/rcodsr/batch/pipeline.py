@@ -68,11 +68,17 @@ def run(
         from rcodsr.batch.tiles import TileBatcher
 
         upscaler = upscaler.through(lambda network: TileBatcher(network, count))
-    pipeline = _Pipeline(Stages(upscaler, options, output, stdout), count, max_failures)
+    pipeline = _Pipeline(_stages(jobs)(upscaler, options, output, stdout), count, max_failures)
     try:
         yield from pipeline.results(jobs)
     finally:
         pipeline.close()
+
+
+def _stages(jobs: list[Job]) -> type[Stages]:
+    from rcodsr.batch.remote import RemoteStages, is_remote
+
+    return RemoteStages if any(map(is_remote, jobs)) else Stages
 
 
 class _Pipeline:
@@ -82,7 +88,7 @@ class _Pipeline:
         self.failures_left = max_failures
         self.closed = False
         self.writing = threading.Lock()
-        self.readers = Workers(2)
+        self.readers = Workers(stages.readers)
         self.engines = Workers(together if together > 1 else 0)
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
         self.writer = Workers(1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
+from rcodsr.batch.places import RemotePath, place
 from rcodsr.batch.shards import belongs
 from rcodsr.config import OUTPUT_FORMATS, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
@@ -139,6 +140,8 @@ def prepare_outputs(jobs: list[Job]) -> None:
     """
     for directory in {job.target.parent for job in jobs if job.target}:
         make_directory(directory)
+        if isinstance(directory, RemotePath):
+            continue
         if not os.access(directory, os.W_OK | os.X_OK):
             raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
         remove_stale_parts(directory)
@@ -153,9 +156,17 @@ def require_fit(jobs: list[Job], options: UpscaleOptions) -> None:
     if options.realism_map is None:
         return
     for job in jobs:
+        if isinstance(job.source, RemotePath):
+            continue  # it is fetched first
         with suppress(InputError):
             size = read_header(job.source).size
             options.realism_map.require_fit(job.source, size, output_size(size, options.scale))
+
+
+def remove_leftovers(jobs: list[Job]) -> None:
+    """Remove what killed processes of this batch left behind."""
+    for directory in {job.target.parent for job in jobs if job.target and not isinstance(job.target, RemotePath)}:
+        remove_stale_parts(directory)
 
 
 def _discovered(inputs: list[Source], into: Path | None, naming: Naming, selection: Selection) -> Findings:
@@ -191,7 +202,7 @@ def _output_directory(inputs: list[Source], output: str | None) -> Path | None:
     """The directory `-o` names, or None where it names a file or nothing."""
     if output is None or output == "-":
         return None
-    path = Path(output)
+    path = place(output)
     many = len(inputs) > 1 or (isinstance(inputs[0], Path) and is_directory(inputs[0]))
     if many or is_directory(path) or output.endswith(("/", os.sep)):
         names_file = path.suffix.lower() in FORMATS and not is_directory(path) and not output.endswith(("/", os.sep))
@@ -202,7 +213,7 @@ def _output_directory(inputs: list[Source], output: str | None) -> Path | None:
 
 
 def _output_file(output: str, format: str) -> Path:
-    path = Path(output)
+    path = place(output)
     written = FORMATS.get(path.suffix.lower())
     if written is None:
         raise UsageError(

@@ -62,6 +62,9 @@ class Stages:
     output: Output
     stdout: BinaryIO | None
 
+    readers = 2
+    """Threads that read ahead."""
+
     def read(self, item: Item) -> Item:
         """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
         return _step(item, self._read)

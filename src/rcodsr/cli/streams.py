@@ -4,11 +4,13 @@ stdout carries results only. Errors are single unwrapped lines: file names in th
 and nothing is interpreted as markup.
 """
 
+import io
 import json
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rcodsr.errors import OutputError
@@ -43,6 +45,29 @@ def keep_libraries_quiet() -> None:
         os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)
         sys.stderr = open(real, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115,PTH123
+
+
+class _ResultsOnly(io.TextIOWrapper):
+    """Standard output whose text goes nowhere; results are written to its `buffer`."""
+
+    def write(self, text: str) -> int:
+        """Drop it."""
+        return len(text)
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Keep a library that prints (Ray tells of lost machines on standard output) away from the results."""
+    real = sys.stdout
+    if real is None:
+        yield
+        return
+    sys.stdout = quiet = _ResultsOnly(real.buffer, real.encoding)
+    try:
+        yield
+    finally:
+        sys.stdout = real
+        quiet.detach()  # or it would close the real one's buffer
 
 
 def silent(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rcodsr.cli.results import Shown, open_report, show
-from rcodsr.cli.streams import keep_libraries_quiet, note, silent
+from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
 from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, Protected, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
 
@@ -30,6 +30,13 @@ class Format(StrEnum):
     tiff = "tiff"
     bmp = "bmp"
     avif = "avif"
+
+
+class Engine(StrEnum):
+    """`--engine`."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Kept(StrEnum):
@@ -102,6 +109,16 @@ def upscale(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.", show_default="1"
+        ),
+    ] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="local, or ray: on a Ray cluster.")] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option("--address", help="HOST:PORT of the Ray cluster, or auto; else one is started here.")
+    ] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
@@ -124,8 +141,11 @@ def upscale(
     options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
     options = _local(options, realism is not None, realism_map, protect)
     from rcodsr.batch.discovery import Selection
-    from rcodsr.batch.pipeline import Output, planned, run
+    from rcodsr.batch.jobs import run_processes
+    from rcodsr.batch.loading import EngineRequest
+    from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
+    from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS
 
@@ -143,15 +163,15 @@ def upscale(
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
+    if address is not None and engine != "ray":
+        raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     if dry_run:
-        planned_ones = (planned(job, options, settings) for job in plan.jobs)
+        planned_ones = (planned_anywhere(job, options, settings) for job in plan.jobs)
         return show(planned_ones, plan, Shown(json, quiet, bar=False, report=report))
     open_report(report, plan)
     if not plan.jobs:
         return show((), plan, shown)  # all in other shards
     prepare_outputs(plan.jobs)
-    from rcodsr.engine.upscaler import Upscaler
-
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
     settled = {
@@ -160,8 +180,15 @@ def upscale(
         "realism": None if realism is None else options.realism,
         "adaptive": options.adaptive is not None,
     }
-    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log, **settled)
-    upscaler.check(options, steered=realism is not None)
+    request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, realism is not None)
+    if engine == "ray":
+        from rcodsr.batch.ray_engine import run_ray
+
+        with results_only():
+            return show(run_ray(plan.jobs, request, settings, jobs, address, log), plan, shown)
+    if jobs is not None and min(jobs, len(plan.jobs)) > 1:
+        return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
+    upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     stdout = sys.stdout.buffer if sys.stdout else None
     results = run(plan.jobs, upscaler, options, settings, stdout, shown.max_failures)

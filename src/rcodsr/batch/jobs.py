@@ -1,0 +1,225 @@
+"""`-j N`: one plan, several processes of this machine, each with the engine on its own device or its own share of the cores.
+
+A process that is killed (as a rule for lack of memory) costs nobody else anything: what it had not reported is done again, one
+by one, and a picture that kills its process a second time, alone, has failed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
+
+from rcodsr.batch.loading import EngineRequest, threads_each
+from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
+from rcodsr.batch.places import existing
+from rcodsr.batch.plan import Job, remove_leftovers
+from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.worker import PATIENCE, Broken, Chunk, Note, Ready, work
+from rcodsr.errors import WorkerError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+_REMEDY = "use fewer --jobs, or close other programs"
+
+
+def run_processes(
+    jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]
+) -> Iterator[Result]:
+    """Enlarge and write the jobs in several processes.
+
+    Args:
+        jobs: from `plan`; each with a target.
+        request: the engine that each process loads.
+        output: how to write.
+        count: of processes.
+        log: receives what the first process says of the engine, and what happens to processes.
+
+    Yields:
+        One result per job, in order.
+
+    Raises:
+        RcodsrError: when the engine cannot be loaded, or an output cannot be written and no further one could.
+        WorkerError: when processes are killed before they get anything done.
+    """
+    pool = _Pool(jobs, request, output, min(count, len(jobs)), log)
+    try:
+        yield from in_order(pool.reports())
+        pool.dismiss()
+    finally:
+        pool.stop()
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    sent: bool = False
+    """Whether it was told to load the engine."""
+    ready: bool = False
+    left: deque[int] = field(default_factory=deque)
+    """Jobs it was given and has not reported."""
+
+
+class _Pool:
+    """Processes, and who has which job."""
+
+    def __init__(self, jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]) -> None:
+        self.jobs, self.request, self.output, self.count, self.log = jobs, request, output, count, log
+        self.workers: list[_Worker] = []
+        self.waiting = deque(range(len(jobs)))
+        self.suspects: deque[int] = deque()
+        """Jobs whose process was lost; given out one by one, so that the guilty one is known next time."""
+        self.tried: set[int] = set()
+        self.existed = existing([job.target for job in jobs])
+        """Outputs that were there before."""
+        self.unreported = len(jobs)
+        self.hired = 0
+        self.lost_in_a_row = 0
+        self.described = False
+
+    def reports(self) -> Iterator[Report]:
+        """Reports as they come, one for each job."""
+        while self.unreported:
+            self._staff()
+            for connection in wait([worker.connection for worker in self.workers]):
+                worker = next(worker for worker in self.workers if worker.connection is connection)
+                for report in self._heard(worker):
+                    self.unreported -= 1
+                    yield report
+
+    def dismiss(self) -> None:
+        """Everything is done: processes end by themselves."""
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.connection.send(None)
+
+    def stop(self) -> None:
+        """End all processes; those in the middle of a picture give it up and leave nothing half-written."""
+        busy = [worker for worker in self.workers if worker.left or not worker.ready]
+        for worker in busy:
+            worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for worker in self.workers:
+            worker.connection.close()  # who still listens ends now
+            _bury(worker.process, max(0.0, deadline - time.monotonic()))
+        if busy or self.lost_in_a_row or self.tried:
+            remove_leftovers(self.jobs)
+        self.workers.clear()
+
+    def _staff(self) -> None:
+        """Hire for the work there is, and hand it out."""
+        idle = [worker for worker in self.workers if not worker.left]
+        open_jobs = len(self.waiting) + len(self.suspects)
+        for _ in range(min(self.count - len(self.workers), open_jobs - len(idle))):
+            self._hire()
+        for worker in self.workers:
+            # the first to come fetches and converts what is missing; the others find it done
+            if not worker.sent and (self.described or worker is self.workers[0]):
+                worker.sent = self._send(worker, Chunk())
+            if worker.ready and not worker.left and (self.waiting or self.suspects):
+                self._hand_out(worker)
+
+    def _hire(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        arguments = (theirs, self.request, self.output, self.hired, threads_each(self.count))
+        process = context.Process(target=work, args=arguments, daemon=True)
+        with _uninterrupted():
+            self.workers.append(_Worker(process, ours))
+            process.start()
+        theirs.close()  # or its end would not be noticed
+        self.hired += 1
+
+    def _hand_out(self, worker: _Worker) -> None:
+        if self.suspects:
+            numbers = [self.suspects.popleft()]
+        else:
+            length = chunk_length(len(self.waiting), self.count)
+            numbers = [self.waiting.popleft() for _ in range(length)]
+        worker.left.extend(numbers)
+        self._send(worker, Chunk(tuple((number, self.jobs[number]) for number in numbers)))
+
+    def _send(self, worker: _Worker, chunk: Chunk) -> bool:
+        with suppress(OSError):  # it has died; its connection will say so
+            worker.connection.send(chunk)
+        return True
+
+    def _heard(self, worker: _Worker) -> Iterator[Report]:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            yield from self._lost(worker)
+            return
+        if isinstance(message, Broken):
+            raise message.error
+        if isinstance(message, Note):
+            self.log(message.text)
+        elif isinstance(message, Ready):
+            self._welcome(worker, message)
+        elif isinstance(message, Report):
+            self.lost_in_a_row = 0
+            worker.left.remove(message.index)
+            if message.index in self.tried:
+                job = self.jobs[message.index]
+                told_by_output(message.result, job, job.target in self.existed)
+            yield message
+
+    def _welcome(self, worker: _Worker, message: Ready) -> None:
+        worker.ready = True
+        if not self.described:
+            each = threads_each(self.count)
+            self.log(f"{message.text}, {self.count} processes with {each} thread{'s' * (each > 1)} each")
+        self.described = True
+
+    def _lost(self, worker: _Worker) -> Iterator[Report]:
+        """A process died: its work goes to others, unless its one picture was suspected before."""
+        self.workers.remove(worker)
+        worker.connection.close()
+        _bury(worker.process, PATIENCE)
+        how, left = _end_of(worker.process.exitcode), list(worker.left)
+        self.lost_in_a_row += 1
+        if self.lost_in_a_row > 2 * self.count:
+            raise WorkerError("--jobs", f"processes are lost one after the other (the last {how})", _REMEDY)
+        if len(left) == 1 and left[0] in self.tried:
+            cause = f"its process was lost twice (the last {how})"
+            yield Report(left[0], failed(self.jobs[left[0]], WorkerError(self.jobs[left[0]].source, cause, _REMEDY)))
+            return
+        self.log(f"a process {how}; its pictures are done again" if left else f"a process {how}; another one takes its place")
+        self.tried.update(left)
+        self.suspects.extend(left)
+
+
+def _bury(process: SpawnProcess, seconds: float) -> None:
+    """Wait for a process to end, and make it."""
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _end_of(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        return f"was killed by {name}" + (", as a rule for lack of memory" if name == "SIGKILL" else "")
+    return f"ended with code {code}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A process that is being born inherits that SIGINT waits: a terminal sends it to everybody, and the parent decides."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

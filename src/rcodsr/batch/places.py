@@ -1,0 +1,141 @@
+"""Where pictures lie: paths of this machine, and objects of a store (s3://bucket/key), which look like paths to the plan."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path, PosixPath
+from typing import Any
+
+from rcodsr.errors import UsageError
+from rcodsr.images.formats import SUFFIXES
+
+PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+"""Stores, and the package that fsspec asks each of them through."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2, "mode": "standard"}}}
+}
+_WORDS = {
+    "NoCredentialsError": (errno.EACCES, "no credentials found"),
+    "PartialCredentialsError": (errno.EACCES, "credentials are incomplete"),
+    "EndpointConnectionError": (errno.EHOSTUNREACH, "the store cannot be reached"),
+    "ConnectTimeoutError": (errno.ETIMEDOUT, "the store does not answer"),
+    "ReadTimeoutError": (errno.ETIMEDOUT, "the store does not answer"),
+    "FileNotFoundError": (errno.ENOENT, "no such bucket or object"),
+    "PermissionError": (errno.EACCES, "permission denied"),
+}
+
+
+class RemotePath(PosixPath):
+    """An object of a store, or what its names make look like a folder. Joins, parents and suffixes work as those of any path.
+
+    What ends like a picture is one, anything else a folder: nobody is asked for that. Faults of the store are `OSError`s.
+    """
+
+    def __str__(self) -> str:
+        protocol, *parts = self.parts
+        return f"{protocol}//{'/'.join(parts)}"
+
+    @property
+    def store(self) -> Any:
+        """The fsspec file system."""
+        return _store(self.parts[0].removesuffix(":"))
+
+    def is_dir(self, **_: Any) -> bool:
+        """Whether the name is not a picture's."""
+        return self.suffix.lower() not in SUFFIXES
+
+    def is_file(self, **_: Any) -> bool:
+        """False: nobody is asked."""
+        return False
+
+    def exists(self, **_: Any) -> bool:
+        """Whether the object is there."""
+        with _our_errors():
+            return bool(self.store.exists(str(self)))
+
+    def stat(self, **_: Any) -> os.stat_result:
+        """A number that only this name has; for an object the time it was written too."""
+        kind = stat.S_IFDIR if self.is_dir() else stat.S_IFREG
+        number = int.from_bytes(hashlib.sha256(str(self).encode()).digest()[:7])
+        written = 0.0 if self.is_dir() else self.written()
+        return os.stat_result((kind, number, -1, 1, 0, 0, 0, written, written, written))
+
+    def iterdir(self) -> Generator[RemotePath, None, None]:
+        """What the folder holds, as far as paths can name it."""
+        with _our_errors():
+            entries = self.store.ls(str(self), detail=False, refresh=True)
+        for entry in entries:
+            name = entry.rstrip("/").rpartition("/")[2]
+            if name and self / name != self and str(self / name).endswith(f"//{entry.rstrip('/')}"):
+                yield self / name
+
+    def mkdir(self, *_: Any, **__: Any) -> None:
+        """Nothing: folders of a store are parts of names. The bucket must be there."""
+        with _our_errors():
+            bucket = str(RemotePath(*self.parts[:2]))
+            if not self.store.exists(bucket):
+                raise FileNotFoundError(bucket)
+
+    def fetch(self, to: Path) -> None:
+        """Copy the object to a file of this machine: one request."""
+        with _our_errors():
+            self.store.get_file(str(self), str(to))
+
+    def send(self, data: bytes) -> None:
+        """Write the object; it appears when it is whole."""
+        with _our_errors():
+            self.store.pipe_file(str(self), data)
+
+    def written(self) -> float:
+        """When the object was written, in seconds since 1970."""
+        with _our_errors():
+            written = self.store.modified(str(self))
+        return written.timestamp() if isinstance(written, datetime) else float(written)
+
+
+def place(text: str) -> Path:
+    """A path, or an object of a store, as the user wrote it."""
+    return RemotePath(text) if text.partition("://")[0] in PROTOCOLS and "://" in text else Path(text)
+
+
+def existing(places: list[Path | None]) -> set[Path]:
+    """Those that are there, asked folder by folder."""
+    found: set[Path] = set()
+    for directory in {place.parent for place in places if place is not None}:
+        try:
+            found.update(directory.iterdir())
+        except OSError:  # not there, or not to be listed
+            continue
+    return found
+
+
+def _store(protocol: str) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.filesystem(protocol, **_OPTIONS.get(protocol, {}))
+    except ImportError as error:
+        cause = f"{protocol}:// needs {PROTOCOLS[protocol]}, which is not installed"
+        raise UsageError(f"{protocol}://", cause, f"pip install fsspec {PROTOCOLS[protocol]}") from error
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Every fault of a store as an `OSError` with words for people."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        number, words = errno.EIO, str(error).partition("\n")[0][:160] or type(error).__name__
+        for kind in type(error).__mro__:
+            if kind.__name__ in _WORDS:
+                number, words = _WORDS[kind.__name__]
+                break
+        raise OSError(number, words) from error

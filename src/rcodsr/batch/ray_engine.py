@@ -1,0 +1,311 @@
+"""`--engine ray`: the same jobs on a Ray cluster, by Ray Data. One engine per actor stays loaded; each job comes back as a row.
+
+Ray repeats what is lost with a process or a machine, for ever. So a ledger counts: a chunk that was begun too often is given up
+and done once more picture by picture, and one picture that kills its process each time fails alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import Any
+
+from rcodsr import errors
+from rcodsr.batch.loading import EngineRequest
+from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
+from rcodsr.batch.places import RemotePath, existing, place
+from rcodsr.batch.plan import Job, remove_leftovers
+from rcodsr.batch.remote import named
+from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.worker import Chunk, reports
+from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
+from rcodsr.images import io
+
+_PROBE, _ANSWER = 4.0, 10.0
+"""Seconds for a connection, and for a cluster to say what it is."""
+_ROUNDS = ((16, 4), (1, 2))
+"""Jobs in a chunk at most, and how often a chunk may be begun; then once more with what is left."""
+_OBJECT_STORE = 256 << 20
+"""Bytes in a cluster of our own: only names and rows go through it."""
+
+Log = Callable[[str], None]
+
+
+def run_ray(
+    jobs: list[Job], request: EngineRequest, output: Output, count: int | None, address: str | None, log: Log
+) -> Iterator[Result]:
+    """Enlarge and write the jobs on a Ray cluster.
+
+    Args:
+        jobs: from `plan`; each with a target that every machine reaches.
+        request: the engine that each actor loads.
+        output: how to write.
+        count: of actors; None takes what the cluster has, one for each GPU or else for each core.
+        address: HOST:PORT of the cluster, "auto" for this machine's; None as RAY_ADDRESS says, or one of our own.
+        log: receives what actors say of the engine.
+
+    Yields:
+        One result per job, in order.
+
+    Raises:
+        UsageError: when Ray is not installed or the address is none.
+        DeviceError: when the cluster does not answer or has nothing to compute on.
+        RcodsrError: as `run_processes`.
+    """
+    where = _checked(jobs, address)
+    ray = require_ray()
+    connect(ray, where)
+    try:
+        yield from in_order(_reports(ray, jobs, request, output, count, log))
+    except ray.exceptions.RayError as error:
+        raise WorkerError("--engine ray", _first_line(error), "see the cluster's logs") from error
+    finally:
+        ray.shutdown()
+        remove_leftovers(jobs)
+
+
+def require_ray() -> Any:
+    """Ray, quiet and telling nobody that it runs.
+
+    Raises:
+        UsageError: when parts of it are missing.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray.data
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'rcodsr[ray]'") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return ray
+
+
+def connect(ray: Any, where: str) -> None:
+    """Join a cluster, or start one of our own on this machine ("local").
+
+    Raises:
+        DeviceError: when it does not answer within 15 s.
+    """
+    quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if where == "local":  # its processes die with the thread that starts them, so not in one of its own
+        with _our_signals():
+            _join(ray, where, quiet | {"include_dashboard": False, "object_store_memory": _OBJECT_STORE})
+        return
+    failures: list[RcodsrError] = []
+
+    def join() -> None:
+        try:
+            _join(ray, where, quiet)
+        except RcodsrError as error:
+            failures.append(error)
+
+    # it waits for minutes where something else answers
+    joining = threading.Thread(target=join, daemon=True)
+    joining.start()
+    joining.join(_ANSWER)
+    if joining.is_alive():
+        raise DeviceError("--address", f"{where} does not answer as a Ray cluster", "give the HOST:PORT that ray start printed")
+    if failures:
+        raise failures[0]
+
+
+def _join(ray: Any, where: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=where, **options)
+    except Exception as error:
+        remedy = "give HOST:PORT of a cluster that this machine belongs to, or submit with ray job submit"
+        raise DeviceError("--address", f"{where}: {_first_line(error)}", remedy) from error
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray puts its own handlers in the place of those that end a batch well."""
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+def _checked(jobs: list[Job], address: str | None) -> str:
+    """Where the cluster is, after all that can be refused at once."""
+    if any(job.target is None or isinstance(job.source, io.Piped) for job in jobs):
+        raise UsageError("--engine ray", "standard input and output do not reach a cluster", "give files, or leave it out")
+    if find_spec("ray") is None:
+        raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'")
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where not in {"auto", "local"}:
+        _probe(where)
+    return where
+
+
+def _probe(where: str) -> None:
+    host, _, port = where.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise UsageError("--address", f"'{where}' is no address of a Ray cluster", "give HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE).close()
+    except (OSError, OverflowError) as error:
+        cause = f"{where} cannot be reached ({getattr(error, 'strerror', None) or error})"
+        raise DeviceError("--address", cause, "see that the cluster runs: ray start --head prints its HOST:PORT") from error
+
+
+def _reports(
+    ray: Any, jobs: list[Job], request: EngineRequest, output: Output, count: int | None, log: Log
+) -> Iterator[Report]:
+    """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
+    actors, cpus, gpus = _share(ray, request, count, len(jobs))
+    far = [_anywhere(job) for job in jobs]
+    existed = existing([job.target for job in jobs])
+    left, described = dict.fromkeys(range(len(jobs))), False
+    for longest, tries in _ROUNDS:
+        if not left:
+            return
+        rows = [{"job": json.dumps([index, str(far[index].source), str(far[index].target)])} for index in left]
+        blocks = -(-len(rows) // min(longest, chunk_length(len(rows), actors)))
+        _set_up(ray)
+        dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            Enlarger,
+            batch_size=None,
+            fn_constructor_args=(request, output, cpus, _ledger(ray), tries),
+            concurrency=min(actors, blocks),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        for row in dataset.iter_rows():
+            said = json.loads(row["report"])
+            if "fatal" in said:
+                raise _error(said["fatal"])
+            if not described:
+                each = "a GPU" if gpus else f"{cpus} thread{'s' * (cpus > 1)}"
+                log(f"{said['engine']}, {actors} actors with {each} each, on Ray")
+                described = True
+            index, result = said["index"], Result(**said["result"])
+            del left[index]
+            named(result, jobs[index], far[index])
+            told_by_output(result, jobs[index], jobs[index].target in existed)
+            yield Report(index, result, _error(said["lasting"]) if said["lasting"] else None)
+    for index in left:
+        error = WorkerError(jobs[index].source, "its process was lost each time", "give it more memory, or crop it")
+        yield Report(index, failed(jobs[index], error))
+
+
+def _anywhere(job: Job) -> Job:
+    """The job with paths that mean the same in every working directory."""
+
+    def absolute(path: Any) -> Any:
+        return path if isinstance(path, RemotePath) else path.absolute()
+
+    return Job(absolute(job.source), absolute(job.target))
+
+
+def _share(ray: Any, request: EngineRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
+    """How many actors, and what each gets: CPUs, which are its threads, and GPUs.
+
+    Raises:
+        DeviceError: when the cluster has nothing.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cores = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
+    wanted = request.device in {"auto", "cuda"} and gpus > 0
+    if not cores or (request.device == "cuda" and not gpus):
+        raise DeviceError("--engine ray", f"the cluster has {cores} CPUs and {gpus} GPUs", "add machines that have some")
+    smallest = min(int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1)
+    actors = max(1, min(count or (gpus if wanted else cores), gpus if wanted else cores, jobs))
+    return actors, max(1, min(smallest, cores // actors)), int(wanted)
+
+
+def _set_up(ray: Any) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.enable_rich_progress_bars = context.enable_auto_log_stats = False
+    context.execution_options.preserve_order = True
+    context.max_errored_blocks = -1  # a lost chunk costs itself only
+
+
+class Enlarger:
+    """What Ray keeps in each actor: the engine.
+
+    Args:
+        request: the engine.
+        output: how to write.
+        threads: to compute with.
+        ledger: an actor of `Ledger`.
+        tries: how often a chunk may be begun.
+    """
+
+    def __init__(self, request: EngineRequest, output: Output, threads: int, ledger: Any, tries: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.request, self.output = request, output
+        self.ledger, self.tries = ledger, tries
+        self.fatal: list[str] | None = None
+        self.engine = ""
+        try:
+            self.upscaler = request.load(lambda line: None)
+            self.engine = f"{self.upscaler.weights_id} on {self.upscaler.runtime.reason}"
+        except RcodsrError as error:  # as a value: Ray would start the actor again and again
+            self.fatal = _plain(error)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Run a chunk of jobs: column `job` in, column `report` out; nothing of a chunk that is given up."""
+        import ray
+
+        if self.fatal is not None:
+            return {"report": [json.dumps({"fatal": self.fatal})]}
+        jobs = [json.loads(text) for text in batch["job"]]
+        if ray.get(self.ledger.begin.remote(jobs[0][0])) > self.tries:
+            return {"report": []}
+        chunk = Chunk(tuple((index, Job(place(source), place(target))) for index, source, target in jobs))
+        return {"report": [self._row(report) for report in reports(chunk, self.upscaler, self.request, self.output)]}
+
+    def _row(self, report: Report) -> str:
+        lasting = None if report.lasting is None else _plain(report.lasting)
+        said = {"index": report.index, "result": asdict(report.result), "lasting": lasting}
+        return json.dumps(said | {"engine": self.engine})
+
+
+class Ledger:
+    """How often each chunk was begun; an actor on the machine that asked for the batch, which outlives the others."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, chunk: int) -> int:
+        """Count one more beginning of a chunk, which its first job names."""
+        self.begun[chunk] += 1
+        return self.begun[chunk]
+
+
+def _ledger(ray: Any) -> Any:
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(Ledger).options(scheduling_strategy=here).remote()
+
+
+def _plain(error: RcodsrError) -> list[str]:
+    return [type(error).__name__, error.subject, error.cause, error.remedy]
+
+
+def _error(plain: list[str]) -> RcodsrError:
+    """The error that `_plain` has taken apart."""
+    kind, *words = plain
+    made: RcodsrError = getattr(errors, kind)(*words)
+    return made
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0].partition(". ")[0] if lines else type(error).__name__)[:200]

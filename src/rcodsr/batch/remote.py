@@ -1,0 +1,144 @@
+"""The pipeline's steps for pictures of a store: objects are fetched into a temporary folder, outputs are sent from memory.
+
+A local run and a remote one differ in nothing else: the same checks, the same record, the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rcodsr.batch.places import RemotePath
+from rcodsr.batch.plan import Job
+from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.stages import Item, Stages, planned
+from rcodsr.config import UpscaleOptions
+from rcodsr.errors import InputError, OutputError, RcodsrError
+
+
+def is_remote(job: Job) -> bool:
+    """Whether a job's picture or its output lies in a store."""
+    return isinstance(job.source, RemotePath) or isinstance(job.target, RemotePath)
+
+
+@contextmanager
+def near(job: Job) -> Iterator[Job]:
+    """The job on this machine: its picture and what exists of its output, copied into a temporary folder.
+
+    Raises:
+        InputError: when the picture cannot be fetched.
+        OutputError: when the store does not say whether the output exists.
+    """
+    if not is_remote(job):
+        yield job
+        return
+    with tempfile.TemporaryDirectory(prefix="rcodsr-") as directory:
+        local = Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)))
+        if local.target is not None and local.target.exists():
+            _keep_times(job, local)
+        yield local
+
+
+def named(result: Result, job: Job, local: Job) -> Result:
+    """A result of the job on this machine, in the words of the job itself."""
+    result.input, result.output = str(job.source), None if job.target is None else str(job.target)
+    result.error = None if result.error is None else _renamed(result.error, job, local)
+    return result
+
+
+def planned_anywhere(job: Job, options: UpscaleOptions, output: Output) -> Result:
+    """`planned`, for jobs in a store too."""
+    try:
+        with near(job) as local:
+            return named(planned(local, options, output), job, local)
+    except RcodsrError as error:
+        return failed(job, error)
+
+
+@dataclass(frozen=True)
+class RemoteStages(Stages):
+    """The steps of jobs in a store. Objects travel in the steps that have threads of their own."""
+
+    readers = 16
+
+    def read(self, item: Item) -> Item:
+        """As the base; the copies on this machine live no longer than this step."""
+        return self._near(item, super().read)
+
+    def read_alone(self, item: Item) -> Item:
+        """As the base."""
+        return self._near(item, super().read_alone)
+
+    def _near(self, item: Item, step: Callable[[Item], Item]) -> Item:
+        job = item.job
+        try:
+            with near(job) as local:
+                item.job = local
+                step(item)
+                if item.result is not None:
+                    named(item.result, job, local)
+        except RcodsrError as error:
+            item.result = failed(job, error)
+        item.job = job
+        return item
+
+    def _encode(self, item: Item) -> None:
+        super()._encode(item)
+        assert item.data is not None
+        if isinstance(item.job.target, RemotePath):
+            try:
+                item.job.target.send(item.data)
+            except OSError as error:
+                remedy = "see that the bucket can be written, and run again: finished pictures are kept"
+                raise OutputError(item.job.target, f"cannot be written ({error.strerror})", remedy) from error
+
+    def _write(self, item: Item) -> None:
+        if isinstance(item.job.target, RemotePath):
+            item.result = item.promised
+        else:
+            super()._write(item)
+
+
+def _source_near(job: Job, directory: Path) -> Any:
+    if not isinstance(job.source, RemotePath):
+        return job.source
+    local = directory / "input" / job.source.name
+    local.parent.mkdir()
+    try:
+        job.source.fetch(local)
+    except OSError as error:
+        raise InputError(job.source, f"cannot be read ({error.strerror})", "check its name and your credentials") from error
+    return local
+
+
+def _target_near(job: Job, directory: Path) -> Path | None:
+    if not isinstance(job.target, RemotePath):
+        return job.target
+    local = directory / "output" / job.target.name
+    local.parent.mkdir()
+    try:
+        job.target.fetch(local)  # asking first would be dearer: a store lists folders before it says no
+    except FileNotFoundError:
+        local.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(job.target, f"cannot be looked at ({error.strerror})", "check your credentials") from error
+    return local
+
+
+def _keep_times(job: Job, local: Job) -> None:
+    """Where an output has no room for a record, it is done when it is newer than its input."""
+    for remote, copy in ((job.source, local.source), (job.target, local.target)):
+        if isinstance(remote, RemotePath) and isinstance(copy, Path):
+            with suppress(OSError):
+                os.utime(copy, (remote.written(),) * 2)
+
+
+def _renamed(text: str, job: Job, local: Job) -> str:
+    for ours, theirs in ((local.source, job.source), (local.target, job.target)):
+        text = text.replace(str(ours), str(theirs))
+    return text

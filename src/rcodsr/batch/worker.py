@@ -1,0 +1,127 @@
+"""One process of `-j N`: loads the engine once, then takes chunks of jobs from its connection and reports on each job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from rcodsr.batch.loading import EngineRequest
+from rcodsr.batch.order import Report
+from rcodsr.batch.pipeline import run
+from rcodsr.batch.plan import Job
+from rcodsr.batch.results import Output, Result
+from rcodsr.errors import OutputError, RcodsrError, WorkerError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from types import FrameType
+
+    from rcodsr.engine.upscaler import Upscaler
+
+PATIENCE = 10.0
+"""Seconds a stopped process has for its way out."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Jobs for one process, with their numbers in the plan. An empty one says: load the engine."""
+
+    jobs: tuple[tuple[int, Job], ...] = ()
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engine is loaded."""
+
+    text: str
+    """Weights, device, dtype."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The process cannot go on."""
+
+    error: RcodsrError
+
+
+def work(connection: Connection, request: EngineRequest, output: Output, number: int, threads: int) -> None:
+    """Serve until the connection says None, or ends because the other side is gone.
+
+    Args:
+        connection: chunks come in, reports go out.
+        request: the engine.
+        output: how to write.
+        number: of this process, which decides its GPU.
+        threads: to compute with.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts everybody; the parent decides
+    inbox: SimpleQueue[Chunk | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
+    with suppress(BrokenPipeError, ConnectionResetError):  # the parent is gone
+        try:
+            _serve(connection, inbox, request, output, number, threads)
+        except RcodsrError as error:
+            connection.send(Broken(error))
+        except Exception as error:
+            connection.send(Broken(WorkerError("--jobs", f"unexpected {type(error).__name__}: {error}", "please report it")))
+
+
+def _serve(
+    connection: Connection, inbox: SimpleQueue[Chunk | None], request: EngineRequest, output: Output, number: int, threads: int
+) -> None:
+    import torch  # before it is asked to, so that processes start side by side
+
+    torch.set_num_threads(threads)
+    if inbox.get() is None:
+        return
+    upscaler = request.of_process(number).load(lambda text: connection.send(Note(text)))
+    connection.send(Ready(f"{upscaler.weights_id} on {upscaler.runtime.reason}"))
+    while (chunk := inbox.get()) is not None:
+        for report in reports(chunk, upscaler, request, output):
+            connection.send(report)
+
+
+def reports(chunk: Chunk, upscaler: Upscaler, request: EngineRequest, output: Output) -> Iterator[Report]:
+    """Run the jobs of a chunk; a fault that would meet every further one ends it, as part of its own job's report."""
+    numbers = iter([index for index, _ in chunk.jobs])
+    results = run([job for _, job in chunk.jobs], upscaler, request.options, output, None)
+    held: Result | None = None
+    try:
+        for result in results:
+            if result.lasting:
+                held = result  # the error itself follows
+            else:
+                yield Report(next(numbers), result)
+    except OutputError as error:
+        if held is None:
+            raise
+        yield Report(next(numbers), held, error)
+
+
+def _listen(connection: Connection, inbox: SimpleQueue[Chunk | None]) -> None:
+    """Take what the parent sends; when the parent dies, end as if it had said so, and in the middle of a picture too."""
+    try:
+        while (chunk := connection.recv()) is not None:
+            inbox.put(chunk)
+        inbox.put(None)
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Timer(PATIENCE, os._exit, [128 + signal.SIGTERM]).start()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
