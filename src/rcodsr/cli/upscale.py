@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -144,7 +144,7 @@ def upscale(
 
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
-    settled = {
+    settled: dict[str, Any] = {
         "prompt": prompt,
         "guidance": guidance,
         "realism": None if realism is None else options.realism,

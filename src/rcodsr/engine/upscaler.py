@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from rcodsr.checkpoints.load import LoadRequest, load_weights
 from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.engine.estimation import measure
+from rcodsr.engine.fast import choose
+from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
@@ -65,13 +67,20 @@ class Upscaler:
         runtime: where the model is.
         weights_id: name and digest of the weights, for records.
         reload: gives the weights again in float32, for pictures that a smaller dtype fails on.
+        runner: how to run the model; plainly by default.
     """
 
     def __init__(
-        self, model: OneStepSR, runtime: Runtime, weights_id: str, reload: Callable[[], OneStepSR] | None = None
+        self,
+        model: OneStepSR,
+        runtime: Runtime,
+        weights_id: str,
+        reload: Callable[[], OneStepSR] | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.model = model
         self.runtime = runtime
+        self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
@@ -87,6 +96,7 @@ class Upscaler:
         revision: str | None = None,
         offline: bool = False,
         log: Log = silent,
+        items: Collection[str] | None = None,
         **settled: Any,
     ) -> Upscaler:
         """Load weights by name, path, organisation/repository on the Hub, or `random:VARIANT[:SEED]`; see `load`.
@@ -97,6 +107,7 @@ class Upscaler:
             DeviceError: when the device or dtype is not available.
         """
         runtime = choose_runtime(device, dtype)
+        chosen = choose(runtime.device.type, items)
         try:
             request = LoadRequest(weights, base_model, revision, offline, **settled)
         except TypeError as error:
@@ -106,7 +117,8 @@ class Upscaler:
         def reload() -> OneStepSR:
             return runtime.place(load_weights(request, log).model, torch.float32)
 
-        return cls(runtime.place(loaded.model, runtime.dtype), runtime, loaded.id, reload)
+        runner = prepare(loaded.model, runtime, chosen, log)
+        return cls(runner.model, runtime, loaded.id, reload, runner)
 
     def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: object) -> Image.Image:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
@@ -183,7 +195,7 @@ class Upscaler:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
                 rgb, steering, tiles = self._restore(source, options)
-                rgb = resize(rgb[None], height, width)[0]
+                rgb = resize(rgb[None], height, width)[0].cpu()
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
                 # differences have a sign, and `resize` clamps to [0, 1]
                 beyond = None if picture.beyond is None else resize(picture.beyond[None] / 2 + 0.5, height, width)[0] * 2 - 1
@@ -213,8 +225,9 @@ class Upscaler:
         return asked, grouping.level(steering.timestep)
 
     def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1] on the CPU, what steered it, tiles."""
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], what steered it, tiles."""
         spec = self.model.spec
+        rgb = rgb.to(self.runner.home(spec.scale**2 * rgb[0].numel()))
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         steering = self._steering(enlarged, options)
@@ -222,13 +235,10 @@ class Upscaler:
         if options.tile is None and options.adaptive == "tile":
             tile = min(tile, _ADAPTIVE_TILE)
         device = self.runtime.device
-        later = torch.tensor([0], device=device)  # each tile brings its own timestep
-        condition = self.model.condition(enlarged.to(device), later, rgb[None].to(device))
+        condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
         restored, grid = self._with_smaller_tiles(padded, condition, steering, tile, options.tile_overlap)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
-        color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
-        if spec.limit_overshoot:
-            color.limit_overshoot(restored, enlarged[0])
+        restored = self.runner.finish(restored, enlarged[0], options.color_fix or spec.color_fix)
         return restored, steering.settled(grid), len(grid)
 
     def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:
@@ -256,25 +266,31 @@ class Upscaler:
                 raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
 
     def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
-        """Encode, restore and decode each tile; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
+        """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
-        for rows, columns, weight in grid:
-            t = torch.tensor([steering.at(rows, columns)], device=self.runtime.device)
-            tile = padded[:, :, rows, columns].to(self.runtime.device)
-            restored = self._sound(2 * tile - 1, replace(condition, timestep=t)).add_(1).mul_(0.5)
-            blended[:, rows, columns] += restored[0].to(padded.device) * weight
+        device, places = self.runtime.device, list(grid)
+        several = self.runner.at_once(len(places[0][2]))
+        for some in (places[i : i + several] for i in range(0, len(places), several)):
+            t = torch.tensor([steering.at(rows, columns) for rows, columns, _ in some], device=device)
+            tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
+            restored = self._sound(2 * tiles - 1, replace(condition, timestep=t)).add_(1).mul_(0.5).to(padded.device)
+            for tile, (rows, columns, weight) in zip(restored, some, strict=True):
+                blended[:, rows, columns] += tile * weight.to(padded.device)
         return blended
 
-    def _sound(self, tile: Tensor, condition: Condition) -> Tensor:
-        """The model's output for a tile in [-1, 1], if it is a picture.
+    def _sound(self, tiles: Tensor, condition: Condition) -> Tensor:
+        """The model's output for tiles in [-1, 1], if it is pictures.
 
         Raises:
-            ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
+            ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = self.model(tile, condition)
-        if not torch.isfinite(restored).all():
+        restored = self.runner.forward(tiles, condition)
+        finite = torch.isfinite(restored).all()
+        blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
+        finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
+        if not finite:
             raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
-        if restored.std() < _FLAT and tile.std() > _LIVELY:
+        if blank:
             raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
         return restored
 
@@ -287,6 +303,7 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     log: Log = silent,
+    items: Collection[str] | None = None,
     **settled: Any,
 ) -> Upscaler:
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
@@ -299,6 +316,7 @@ def load(
         revision: commit, branch or tag of a repository.
         offline: ask no server; what is cached still works.
         log: receives a line when something is fetched.
+        items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
         settled: what holds for all pictures: `prompt` and `guidance` (a second U-Net pass) for weights with a text prompt,
             `realism` for PiSA-SR's (a second pass); other weights take a realism per picture.
 
@@ -307,4 +325,4 @@ def load(
         WeightsError: when the weights are unknown, unavailable or damaged.
         DeviceError: when the device or dtype is not available.
     """
-    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, **settled)
+    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, items, **settled)

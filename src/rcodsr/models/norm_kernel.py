@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """GroupNorm + SiLU on channels_last tensors in three small Triton kernels: sums, statistics, result.
 
 Two reads and one write of the tensor; sums in float32 and in a fixed order, so the result is always the same. Triton comes with
@@ -18,14 +19,14 @@ _CHUNK = 2048
 
 
 @triton.jit
-def _sums(x, partial, positions, channels, chunks, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     """Sum and sum of squares of each channel over a chunk of positions."""
     chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    columns = block * COLS + tl.arange(0, COLS)
-    total = tl.zeros((COLS,), tl.float32)
-    squares = tl.zeros((COLS,), tl.float32)
-    for first in range(0, CHUNK, ROWS):
-        rows = chunk * CHUNK + first + tl.arange(0, ROWS)
+    columns = block * width + tl.arange(0, width)
+    total = tl.zeros((width,), tl.float32)
+    squares = tl.zeros((width,), tl.float32)
+    for first in range(0, size, height):
+        rows = chunk * size + first + tl.arange(0, height)
         inside = (rows[:, None] < positions) & (columns[None, :] < channels)
         where = (sample * positions + rows[:, None]) * channels + columns[None, :]
         values = tl.load(x + where, inside, 0.0).to(tl.float32)
@@ -37,19 +38,30 @@ def _sums(x, partial, positions, channels, chunks, CHUNK: tl.constexpr, ROWS: tl
 
 
 @triton.jit
-def _statistics(  # type: ignore[no-untyped-def]
-    partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps, WIDTH: tl.constexpr, MANY: tl.constexpr
+def _statistics(
+    partial,
+    weight,
+    bias,
+    scale,
+    shift,
+    positions,
+    channels,
+    chunks,
+    groups,
+    eps,
+    padded: tl.constexpr,
+    many: tl.constexpr,
 ):
     """Sums of a group's channels → each channel's scale and shift."""
     group, sample = tl.program_id(0), tl.program_id(1)
     width = channels // groups
-    columns = tl.arange(0, WIDTH)
+    columns = tl.arange(0, padded)
     mine = columns < width
     columns = group * width + columns
-    total = tl.zeros((WIDTH,), tl.float32)
-    squares = tl.zeros((WIDTH,), tl.float32)
-    for first in range(0, chunks, MANY):
-        rows = first + tl.arange(0, MANY)
+    total = tl.zeros((padded,), tl.float32)
+    squares = tl.zeros((padded,), tl.float32)
+    for first in range(0, chunks, many):
+        rows = first + tl.arange(0, many)
         inside = (rows[:, None] < chunks) & mine[None, :]
         where = ((sample * chunks + rows[:, None]) * 2) * channels + columns[None, :]
         total += tl.sum(tl.load(partial + where, inside, 0.0), 0)
@@ -63,17 +75,17 @@ def _statistics(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _apply(x, out, scale, shift, positions, channels, SILU: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """x · scale + shift, then SiLU."""
+def _apply(x, out, scale, shift, positions, channels, silu: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
+    """Result: x · scale + shift, then SiLU."""
     block, part, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    columns = part * COLS + tl.arange(0, COLS)
-    rows = block * ROWS + tl.arange(0, ROWS)
+    columns = part * width + tl.arange(0, width)
+    rows = block * height + tl.arange(0, height)
     inside = (rows[:, None] < positions) & (columns[None, :] < channels)
     where = (sample * positions + rows[:, None]) * channels + columns[None, :]
     gain = tl.load(scale + sample * channels + columns, columns < channels, 0.0)
     offset = tl.load(shift + sample * channels + columns, columns < channels, 0.0)
     value = tl.load(x + where, inside, 0.0).to(tl.float32) * gain[None, :] + offset[None, :]
-    if SILU:
+    if silu:
         value = value / (1.0 + tl.exp(-value))
     tl.store(out + where, value.to(out.dtype.element_ty), inside)
 
@@ -100,11 +112,11 @@ def group_norm_nhwc(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     partial = torch.empty((samples, chunks, 2, channels), dtype=torch.float32, device=x.device)
     scale, shift = torch.empty((2, samples, channels), dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
-    _sums[(chunks, parts, samples)](x, partial, positions, channels, chunks, CHUNK=_CHUNK, ROWS=_ROWS, COLS=_CHANNELS)
+    _sums[(chunks, parts, samples)](x, partial, positions, channels, chunks, size=_CHUNK, height=_ROWS, width=_CHANNELS)
     _statistics[(groups, samples)](
         partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps,
-        WIDTH=triton.next_power_of_2(channels // groups), MANY=16,
+        padded=triton.next_power_of_2(channels // groups), many=16,
     )  # fmt: skip
     grid = (triton.cdiv(positions, _ROWS), parts, samples)
-    _apply[grid](x, out, scale, shift, positions, channels, SILU=silu, ROWS=_ROWS, COLS=_CHANNELS)
+    _apply[grid](x, out, scale, shift, positions, channels, silu=silu, height=_ROWS, width=_CHANNELS)
     return out

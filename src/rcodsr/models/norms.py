@@ -1,6 +1,6 @@
 """Group normalisation and SiLU in one module that keeps channels_last.
 
-torch's GroupNorm on CUDA answers channels_last with contiguous tensors, which costs a copy before and after every one of the 100
+torch's GroupNorm on CUDA answers channels_last with contiguous tensors, which costs a copy before and after each of a hundred
 normalisations (pytorch issue 111824). Where Triton is there, `norm_kernel` does both in the layout they come in.
 """
 

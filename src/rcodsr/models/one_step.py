@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.images.resize import resize
+from rcodsr.models.layout import like_weights
 from rcodsr.models.modulation import Modulation, Modulator
 from rcodsr.models.passes import OnePass, Passes
 from rcodsr.variants import VariantSpec
@@ -162,7 +163,9 @@ class OneStepSR(nn.Module):
             lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; None where only `x_l` is at hand, which is then
                 reduced again and comes close.
         """
-        return Condition(timestep, self.context(self.prompt(x_l)), self._measure(x_l) if lr is None else self.modulator.measure(lr))
+        return Condition(
+            timestep, self.context(self.prompt(x_l)), self._measure(x_l) if lr is None else self.modulator.measure(lr)
+        )
 
     def _measure(self, x_l: Tensor) -> Modulation:
         return self.modulator.measure(resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:])))
@@ -216,7 +219,7 @@ class OneStepSR(nn.Module):
         dtype, t = self.unet.dtype, condition.timestep
         t_embedded = _fixed(t, self.spec.embedded_timestep)
         t_coefficient = _fixed(t, self.spec.coefficient_timestep)
-        z_in = z_l.to(dtype).contiguous(memory_format=torch.channels_last)
+        z_in = like_weights(z_l.to(dtype), self.unet)
         net = self.passes(self.unet, z_in, t_embedded, condition.tokens.to(dtype))
         return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 

@@ -5,6 +5,7 @@ devices; `engine.fast` says which of them pay where. LoRA that is not merged (RC
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,10 +75,9 @@ def merge_doubling(model: OneStepSR) -> int:
     """Every nearest-neighbour doubling followed by a convolution → one transposed convolution."""
     count = 0
     for parent, name, layer in _children(model, Upsample2D):
-        conv = layer.conv
-        if isinstance(conv, BaseTunerLayer):
-            base = conv.get_base_layer()
-            conv.base_layer = transposed(base)
+        conv: Any = layer.conv
+        if isinstance(layer.conv, BaseTunerLayer):
+            conv.base_layer = transposed(conv.base_layer)
             for adapter, half in conv.lora_A.items():
                 conv.lora_A[adapter] = transposed(half)
         elif isinstance(conv, nn.Conv2d):
@@ -113,7 +113,7 @@ def fuse_norms(model: OneStepSR) -> int:
 def _activate_time(block: ResnetBlock2D) -> None:
     """Let a block activate the time embedding itself, since its own activation is about to go."""
     if block.time_emb_proj is not None and not block.skip_time_act:
-        block.time_emb_proj = nn.Sequential(nn.SiLU(), block.time_emb_proj)
+        block.time_emb_proj = nn.Sequential(nn.SiLU(), block.time_emb_proj)  # type: ignore[assignment]
         block.skip_time_act = True
 
 
@@ -159,10 +159,10 @@ def tabulate_time(model: OneStepSR) -> int:
     blocks = [block for _, _, block in _children(unet, ResnetBlock2D)]
     layers = [_linear(block.time_emb_proj) for block in blocks]
     table = TimeTable(unet)
-    unet.time_embedding = AllTimeProjections(layers)  # type: ignore[assignment]
-    unet.time_proj = table  # type: ignore[assignment]
+    unet.time_embedding = AllTimeProjections(layers)
+    unet.time_proj = table
     for block, part in zip(blocks, _slices(layers), strict=True):
-        block.time_emb_proj, block.skip_time_act = part, True  # type: ignore[assignment]
+        block.time_emb_proj, block.skip_time_act = part, True
     return len(blocks)
 
 
@@ -203,7 +203,7 @@ def project_context_once(model: OneStepSR) -> int:
     attentions = [block for _, _, block in _children(unet, Attention) if block.is_cross_attention]
     layers = [layer for block in attentions for layer in (block.to_k, block.to_v)]
     wrapped = [isinstance(layer, BaseTunerLayer) for layer in layers]
-    bases = [layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers]
+    bases: list[Any] = [layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers]
     projection = ContextProjection(bases, carry=any(wrapped))
     slices = iter(_slices(bases, bases[0].in_features if projection.carry else 0))
     for block in attentions:
@@ -218,8 +218,9 @@ def project_context_once(model: OneStepSR) -> int:
 
 
 def _slice_under_lora(layer: BaseTunerLayer, part: Slice, width: int) -> None:
-    layer.base_layer = part  # type: ignore[assignment]
-    for half in layer.lora_A.values():  # type: ignore[operator, union-attr]
+    wrapped = cast(Any, layer)
+    wrapped.base_layer = part
+    for half in wrapped.lora_A.values():
         half.register_forward_pre_hook(lambda module, args: (args[0][..., :width],))
 
 
@@ -229,7 +230,7 @@ def _slice_under_lora(layer: BaseTunerLayer, part: Slice, width: int) -> None:
 class SingleHeadAttention:
     """Attention of the autoencoder's middle: normalised as a picture, one product for q, k and v where they are plain."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Any) -> None:
         attention.group_norm = FusedNorm(attention.group_norm, silu=False)
         layers = [attention.to_q, attention.to_k, attention.to_v]
         plain = all(type(layer) is nn.Linear for layer in layers)
@@ -239,7 +240,7 @@ class SingleHeadAttention:
             for name in ("to_q", "to_k", "to_v"):
                 setattr(attention, name, None)
 
-    def __call__(self, attention: Attention, x: Tensor, *unused: object, **nothing: object) -> Tensor:
+    def __call__(self, attention: Any, x: Tensor, *unused: object, **nothing: object) -> Tensor:
         """(B, C, h, w) → the same, residual included."""
         flat = attention.group_norm(x).flatten(2).transpose(1, 2)
         if self.fused is not None:
@@ -258,7 +259,7 @@ def fuse_autoencoder_attention(model: OneStepSR) -> int:
     for _, _, attention in _children(model.autoencoder, Attention):
         simple = attention.heads == 1 and attention.residual_connection and attention.rescale_output_factor == 1
         if simple and attention.group_norm is not None:
-            attention.set_processor(SingleHeadAttention(attention))  # type: ignore[arg-type]
+            attention.set_processor(SingleHeadAttention(attention))
             count += 1
     return count
 
@@ -273,7 +274,7 @@ REWRITES: dict[str, Callable[[OneStepSR], int]] = {
 """By name, in the order in which they are applied; each returns how many modules it changed."""
 
 
-def _children(module: nn.Module, kind: type) -> Iterator[tuple[nn.Module, str, "nn.Module"]]:
+def _children(module: nn.Module, kind: type) -> Iterator[tuple[nn.Module, str, Any]]:
     """Parent, name and module of everything of a kind, listed before anything is changed."""
     found = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
     return iter([(parent, name, child) for parent, name, child in found if isinstance(child, kind)])

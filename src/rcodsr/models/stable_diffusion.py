@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from rcodsr.models.layout import like_weights
 from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -90,7 +91,7 @@ class KlAutoencoder(nn.Module):
 
     def _cast(self, x: Tensor) -> Tensor:
         dtype = next(self.post_quant_conv.parameters()).dtype
-        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+        return like_weights(x.to(dtype), self.decoder)
 
 
 @cache
