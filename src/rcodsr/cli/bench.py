@@ -1,4 +1,4 @@
-"""`rcodsr bench`: picture quality, latent metrics and test sets."""
+"""`rcodsr bench`: speed (see `cli.speed`), picture quality, latent metrics and test sets."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
@@ -13,7 +14,7 @@ from rcodsr.errors import UsageError
 if TYPE_CHECKING:
     from rcodsr.bench.quality import Scores
 
-app = typer.Typer(help="Measure picture quality; make test sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
 
 @app.command("synth")

@@ -31,7 +31,7 @@ class Item:
 
 ITEMS = {
     "channels-last": Item("convolutions with the channels innermost", cpu=True),
-    "upsample": Item("doubling and its convolution as one transposed convolution", rewrites=True),
+    "upsample": Item("doubling and its convolution as one transposed convolution", cpu=True, rewrites=True),
     "norm": Item("GroupNorm and SiLU in one pass, without changing the layout", rewrites=True),
     "time": Item("time embeddings from a table, one projection for all blocks", rewrites=True),
     "context": Item("keys and values of all cross-attentions in one product, once per picture", rewrites=True),

@@ -110,6 +110,12 @@ class CudaRunner(Runner):
             return super().finish(restored, enlarged, kind)
         return self._run(f"finish {kind}", lambda a, b: super(CudaRunner, self).finish(a, b, kind), restored, enlarged)
 
+    def poison(self) -> None:
+        """Fill what recordings write with NaN: for tests and benchmarks."""
+        for graphs in (self.graphs, self._graphs_beside):
+            if graphs is not None:
+                graphs.poison()
+
     def _run(self, name: str, function, *inputs: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         return function(*inputs) if self.graphs is None else self.graphs(name, function, *inputs)
 

@@ -194,7 +194,7 @@ class Upscaler:
         try:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
-                rgb, steering, tiles = self._restore(source, options)
+                rgb, steering, tiles = self.restore(source, options)
                 rgb = resize(rgb[None], height, width)[0].cpu()
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
                 # differences have a sign, and `resize` clamps to [0, 1]
@@ -224,19 +224,19 @@ class Upscaler:
         asked = options.realism if options.adaptive is None else grouping.timestep_realism(steering.timestep)
         return asked, grouping.level(steering.timestep)
 
-    def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], what steered it, tiles."""
+    def restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, int]:
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], what steered it, tiles.
+
+        The result is where the runner keeps pictures: on a GPU that has room for it, else on the CPU.
+        """
         spec = self.model.spec
         rgb = rgb.to(self.runner.home(spec.scale**2 * rgb[0].numel()))
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         steering = self._steering(enlarged, options)
-        tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
-        if options.tile is None and options.adaptive == "tile":
-            tile = min(tile, _ADAPTIVE_TILE)
         device = self.runtime.device
         condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
-        restored, grid = self._with_smaller_tiles(padded, condition, steering, tile, options.tile_overlap)
+        restored, grid = self._with_smaller_tiles(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         restored = self.runner.finish(restored, enlarged[0], options.color_fix or spec.color_fix)
         return restored, steering.settled(grid), len(grid)
@@ -248,13 +248,27 @@ class Upscaler:
         degradation = measure(self.model, enlarged.to(self.runtime.device))
         return Steering.by_degradation(grouping, degradation, options.adaptive == "tile")
 
+    def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
+        """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
+        spec = self.model.spec
+        if tile is None:
+            tile = self._tile(options)
+        overlap = min(options.tile_overlap, tile // 2)
+        return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
+
+    def _tile(self, options: UpscaleOptions) -> int:
+        if options.tile is not None:
+            return options.tile
+        tile = plan_tile(self.runtime, self.model.spec)
+        return min(tile, _ADAPTIVE_TILE) if options.adaptive == "tile" else tile
+
     def _with_smaller_tiles(
-        self, padded: Tensor, condition: Condition, steering: Steering, tile: int, overlap: int
+        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
     ) -> tuple[Tensor, TileGrid]:
         """Run over tiles, halving them when memory runs out."""
-        scale, multiple = self.model.spec.scale, self.model.spec.multiple
+        scale, tile = self.model.spec.scale, self._tile(options)
         while True:
-            grid = plan_tiles(padded.shape[2], padded.shape[3], tile * scale, min(overlap, tile // 2) * scale, multiple)
+            grid = self.plan(padded.shape, options, tile)
             try:
                 return self._over_tiles(padded, condition, steering, grid), grid
             except RuntimeError as error:

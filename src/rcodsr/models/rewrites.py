@@ -240,8 +240,10 @@ class SingleHeadAttention:
             for name in ("to_q", "to_k", "to_v"):
                 setattr(attention, name, None)
 
-    def __call__(self, attention: Any, x: Tensor, *unused: object, **nothing: object) -> Tensor:
-        """(B, C, h, w) → the same, residual included."""
+    def __call__(
+        self, attention: Any, x: Tensor, encoder_hidden_states: None = None, attention_mask: None = None, temb: None = None
+    ) -> Tensor:
+        """(B, C, h, w) → the same, residual included; called as diffusers calls its processors, which look at these names."""
         flat = attention.group_norm(x).flatten(2).transpose(1, 2)
         if self.fused is not None:
             q, k, v = (part[:, None] for part in self.fused(flat).chunk(3, -1))
