@@ -197,7 +197,7 @@ def _case(
             lap(contenders[name], device)
     blocks = take_turns(contenders, rounds, calls, device)
     counted = flops(spec, side, batch)
-    memory = {name: _peak(contenders[name], device) for name in ("ours", "plain")}
+    memory = {name: _peak(contenders[name], device) for name in (("ours", "plain") if on_gpu else ("ours",))}
     floor = ceilings.floor(sum(counted.values()), weight_bytes(ours.model))
     return (
         row

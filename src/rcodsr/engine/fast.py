@@ -57,6 +57,8 @@ def choose(device: str, asked: Collection[str] | None = None) -> frozenset[str]:
         UsageError: for a name that is not known.
     """
     own = {name for name, item in ITEMS.items() if (item.cuda if device == "cuda" else item.cpu)}
+    if device == "mps":
+        own = {"channels-last"}  # nothing else has been measured there
     if asked is None:
         return frozenset(own)
     chosen: set[str] = set(own) if any(name == ALL or name.startswith("-") for name in asked) else set()

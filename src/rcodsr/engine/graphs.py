@@ -86,7 +86,8 @@ class Graphs:
                 torch.cuda.current_stream().wait_stream(aside)
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=self._pool):
+                # other threads may allocate meanwhile
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     output = function(*places)
         except torch.OutOfMemoryError:
             raise

@@ -38,8 +38,8 @@ class Runner:
         """Where a picture of so many enlarged pixels is kept while its tiles are computed."""
         return torch.device("cpu")
 
-    def at_once(self, side: int) -> int:
-        """How many tiles of a side are computed together."""
+    def at_once(self, pixels: int) -> int:
+        """How many tiles of so many enlarged pixels are computed together."""
         return 1
 
     def condition(self, enlarged: Tensor, lr: Tensor) -> Condition:
@@ -80,9 +80,9 @@ class CudaRunner(Runner):
         free = torch.cuda.mem_get_info(self.runtime.device)[0]
         return self.runtime.device if "device" in self.items and 48 * pixels < free / 4 else torch.device("cpu")
 
-    def at_once(self, side: int) -> int:
+    def at_once(self, pixels: int) -> int:
         """As many as fill the GPU."""
-        return tiles_at_once(self.runtime, side) if "batch" in self.items else 1
+        return tiles_at_once(self.runtime, pixels) if "batch" in self.items else 1
 
     def condition(self, enlarged: Tensor, lr: Tensor) -> Condition:
         """As of `Runner`; the vision tower goes beside what comes next."""

@@ -64,12 +64,12 @@ def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
     return max(SMALLEST_TILE, min(spec.tile, side // 32 * 32))
 
 
-def tiles_at_once(runtime: Runtime, side: int) -> int:
-    """How many tiles of the enlarged picture to compute together; one on a CPU, whose results must not depend on it.
+def tiles_at_once(runtime: Runtime, pixels: int) -> int:
+    """How many tiles of so many enlarged pixels to compute together; one on a CPU, whose results must not depend on it.
 
     On a GPU two megapixels: enough to fill it, and little memory beside the weights.
     """
-    return 1 if runtime.device.type != "cuda" else max(1, min(8, _PIXELS_AT_ONCE // side**2))
+    return 1 if runtime.device.type != "cuda" else max(1, min(8, _PIXELS_AT_ONCE // pixels))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -283,7 +283,7 @@ class Upscaler:
         """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
         device, places = self.runtime.device, list(grid)
-        several = self.runner.at_once(len(places[0][2]))
+        several = self.runner.at_once(places[0][2].numel())
         for some in (places[i : i + several] for i in range(0, len(places), several)):
             t = torch.tensor([steering.at(rows, columns) for rows, columns, _ in some], device=device)
             tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
