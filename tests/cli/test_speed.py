@@ -30,7 +30,7 @@ def test_bench_reports_as_json_and_exports(run_cli: RunCli, tmp_path: Path) -> N
         assert set(row["stages"]) == {"upsample", "condition", "encode", "unet", "decode"}
     assert report["trainable_parameters"]["total"] > 1_000_000
     assert report["published"]["seconds"] == {"rcod-o": 0.09, "rcod-s": 0.28}
-    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert [row["size"] for row in rows] == ["32", "32", "64", "64"]
     assert (tmp_path / "a.md").read_text().count("\n") == 6
     assert "the paper's own figures" in done.stderr

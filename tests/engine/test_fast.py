@@ -44,8 +44,8 @@ def _restored(model: OneStepSR, runtime: Runtime, items: frozenset[str]) -> Tens
     """Four tiles, twice, so that recordings are replayed."""
     runner = prepare(model, runtime, items)
     upscaler = Upscaler(runner.model, runtime, "test", runner=runner)
-    rgb = torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(3))
-    options = UpscaleOptions(realism=1, tile=16, tile_overlap=4)
+    rgb = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(3))
+    options = UpscaleOptions(realism=1, tile=32, tile_overlap=8)
     upscaler.check(options)
     for _ in range(2):
         upscaler.run(Picture(rgb[1]), options)
