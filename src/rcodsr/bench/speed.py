@@ -187,7 +187,7 @@ def _case(
     plain.tiled = not plain_fits
     on_gpu = device.type == "cuda"
     warmup = request.warmup if request.warmup is not None else (20 if on_gpu else 0)
-    rounds = request.runs if request.runs is not None else (5 if on_gpu else 3)
+    rounds = request.runs if request.runs is not None else (5 if on_gpu else 2)
     calls = 20 if on_gpu and side <= 1024 else 1
     contenders = {
         name: _rotating(c, pictures, request.realism) for name, c in {"ours": ours, "plain": plain, "again": ours}.items()
