@@ -11,7 +11,8 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageCms
 
-from rcodsr.images.deep import png, tiff
+from rcodsr.images.deep import tiff
+from rcodsr.images.png import encode_png as png
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,7 +69,14 @@ def _modes() -> Iterator[Specimen]:
         yield Specimen(f"mode_{mode}.png", _bytes(image, "PNG"), _shown(image))
         if mode != "P":
             yield Specimen(f"mode_{mode}.tif", _bytes(image, "TIFF", compression="tiff_lzw"), _shown(image))
-    for name, options in {"jpg": {}, "webp": {"lossless": True}, "bmp": {}, "avif": {"quality": 95}, "ppm": {}}.items():
+    for name, options in {
+        "jpg": {},
+        "webp": {"lossless": True},
+        "bmp": {},
+        "dib": {},
+        "avif": {"quality": 95},
+        "ppm": {},
+    }.items():
         format = {"jpg": "JPEG"}.get(name, name.upper())
         yield Specimen(f"rgb.{name}", _bytes(photo, format, **options), _shown(photo))
     yield Specimen("progressive.jpg", _bytes(photo, "JPEG", progressive=True, quality=95), _shown(photo))

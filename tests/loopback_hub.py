@@ -32,9 +32,9 @@ _REFUSALS = {
     "503": (503, "", "Service Unavailable"),
 }
 _ANYWHERE = {*_REFUSALS, "reset", "hang", "html"}
-_IN_BODIES = {"truncate", "short", "wrong_bytes", "reset_body", "hang_body", "slow"}
+_IN_BODIES = {"truncate", "short", "wrong_bytes", "reset_body", "hang_body", "slow", "endless"}
 _OF_FILES = {"no_commit", "no_etag", "redirect_elsewhere"}
-_OF_THE_API = {"half_json"}
+_OF_THE_API = {"half_json", "names_only"}
 FAULTS = frozenset(_ANYWHERE | _IN_BODIES | _OF_FILES | _OF_THE_API)
 
 _HTML = b"<!doctype html><title>Welcome</title><p>Log in to use this network.</p>"
@@ -279,6 +279,16 @@ class _Handler(BaseHTTPRequestHandler):
         sent = {"X-Error-Message": message} | {name: value for name, value in headers.items() if value}
         self.reply(status, sent, json.dumps({"error": message}).encode())
 
+    def pour(self, headers: dict[str, str]) -> None:
+        """A body that does not end."""
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in (headers | {"Connection": "close"}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        while not self.server.closing.is_set():
+            self.wfile.write(bytes(1 << 16))
+
     def hang(self) -> None:
         self.close_connection = True
         self.server.closing.wait()
@@ -340,7 +350,7 @@ class _HubHandler(UploadHandler, _Handler):
         elif target.kind != "file":
             about: object = [{"type": "file", "path": name, **file.about} for name, file in commit.items()]
             if target.kind == "revision":
-                sizes = "blobs=" in self.path
+                sizes = "blobs=" in self.path and fault != "names_only"
                 siblings = [{"rfilename": name} | (file.about if sizes else {}) for name, file in commit.items()]
                 access = {"private": repo.private, "gated": "manual" if repo.gated else False}
                 about = {"id": target.repo, "sha": revision, "siblings": siblings} | access
@@ -359,6 +369,9 @@ class _HubHandler(UploadHandler, _Handler):
         headers |= {} if fault == "no_etag" else file.headers
         if fault == "redirect_elsewhere":
             self.reply(302, headers | file.linked | {"Location": f"{self.server.hub._cdn_url}/{file.etag}"}, b"")
+            return
+        if fault == "endless":
+            self.pour(headers)
             return
         data = file.data.translate(_INVERTED) if fault == "wrong_bytes" else file.data
         self.reply_file(data[: len(data) // 2] if fault == "short" else data, headers, fault)

@@ -42,9 +42,10 @@ OF_FILES = {name: words for name, words in OF_THE_API.items() if name != "half_j
     "no_commit": "does not answer as a Hub; check HF_ENDPOINT",
     "no_etag": "does not answer as a Hub; check HF_ENDPOINT",
     "short": "Consistency check failed",
+    "endless": "more bytes than it has announced",
     "wrong_bytes": f"{WEIGHTS} is not what was published",
 }
-HARMLESS = {"slow", "redirect_elsewhere"}
+HARMLESS = {"slow", "redirect_elsewhere", "names_only"}
 OF_THE_HOST = ["429", "500", "503", "reset", "hang", "html"]
 WAITING = {"hang", "hang_body", "429", "500", "503"}
 
@@ -84,10 +85,21 @@ def test_wrong_bytes_of_a_small_file_are_refused_too(hub: LoopbackHub, client: C
     client.resolve("org/small", offline=True).fails_with("not in the cache, and offline")
 
 
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_wrong_bytes_are_refused_where_only_the_cache_knows_better(
+    hub: LoopbackHub, client: Client, small_files: Files, name: str
+) -> None:
+    """A Hub that describes no file still names their contents when they are fetched."""
+    hub.add("org/small", small_files)
+    hub.fault("names_only", path="")
+    hub.fault("wrong_bytes", path=name)
+    client.resolve("org/small").fails_with(f"{name} is not what was published")
+
+
 @pytest.mark.parametrize("fault", sorted(HARMLESS))
 def test_what_is_no_fault(hub: LoopbackHub, client: Client, small_files: Files, fault: str) -> None:
     hub.add("org/small", small_files)
-    hub.fault(fault, path=WEIGHTS)
+    hub.fault(fault, path="" if fault == "names_only" else WEIGHTS)
     found = client.resolve("org/small")
     assert found.files() == small_files
     assert bool(hub.cdn_log) == (fault == "redirect_elsewhere")  # which sees no token: `client` checks
@@ -123,12 +135,18 @@ def test_processes_that_want_the_same_wait_for_one_another(hub: LoopbackHub, cli
 
 
 @pytest.mark.parametrize(
-    ("fault", "times"),
-    [("reset", 2), ("reset_body", 1), ("truncate", 1), ("short", 1), ("wrong_bytes", 1), ("429", 1), ("503", 2)],
+    ("fault", "times", "path"),
+    [
+        *[(fault, times, WEIGHTS) for fault, times in {"reset": 2, "reset_body": 1, "truncate": 1, "short": 1}.items()],
+        *[(fault, times, WEIGHTS) for fault, times in {"wrong_bytes": 1, "429": 1, "503": 2}.items()],
+        *[(fault, times, "") for fault, times in {"429": 1, "503": 2}.items()],  # of the information on the repository
+    ],
 )
-def test_a_fault_that_passes_is_overcome(hub: LoopbackHub, client: Client, small_files: Files, fault: str, times: int) -> None:
+def test_a_fault_that_passes_is_overcome(
+    hub: LoopbackHub, client: Client, small_files: Files, fault: str, times: int, path: str
+) -> None:
     hub.add("org/small", small_files)
-    hub.fault(fault, path=WEIGHTS, times=times)
+    hub.fault(fault, path=path, times=times)
     assert client.resolve("org/small").files() == small_files
 
 

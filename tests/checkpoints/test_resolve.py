@@ -1,7 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from rcodsr.checkpoints.hub import RemoteFile, _described
 from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.checkpoints.resolve import resolve, sha256
 from rcodsr.errors import WeightsError
@@ -39,3 +41,11 @@ def test_unpublished_weights_say_so(name: str) -> None:
 def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no config.json"):
         resolve(str(tmp_path))
+
+
+def test_what_a_hub_says_of_a_file_is_believed_only_where_it_makes_sense() -> None:
+    def sibling(size: object, digest: object) -> SimpleNamespace:
+        return SimpleNamespace(rfilename="a.json", size=size, lfs=None, blob_id=digest)
+
+    assert _described(sibling(7, "A" * 40)) == RemoteFile("a.json", 7, "a" * 40)
+    assert _described(sibling("large", "../../x")) == _described(sibling(-5, 3)) == RemoteFile("a.json", None, None)

@@ -1,6 +1,7 @@
 """`rcodsr bench synth` as people meet it; the scores are tested in tests/bench."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,47 @@ def test_synth_prints_what_it_writes_and_quality_scores_it(run_cli: RunCli, phot
     for line in done.stdout.splitlines():
         with Image.open(tmp_path / line) as image:
             assert image.size == ((64, 64) if "/hr/" in line else (16, 16))
-    scored = run_cli("bench", "quality", "--gt", "set/hr", "--lr", "set/lr", "--realism", "0", "--json", "--device", "cpu")
+    asked = ("--realism", "0,adaptive", "--json", "--device", "cpu")
+    scored = run_cli("bench", "quality", "--gt", "set/hr", "--lr", "set/lr", *asked)
     assert scored.returncode == 0, scored.stderr
-    assert [json.loads(line)["name"] for line in scored.stdout.splitlines()] == ["bicubic", "realism 0"]
+    assert [json.loads(line)["name"] for line in scored.stdout.splitlines()] == ["bicubic", "realism 0", "adaptive"]
+
+
+def test_folders_are_scored_and_exported(run_cli: RunCli, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for name in "ab":
+        with Image.open(photos / f"{name}.png") as image:
+            image.point(lambda value: min(255, value + 10)).save(tmp_path / "other" / f"{name}_x4.png")
+            image.point(lambda value: min(245, value)).save(photos / f"{name}.png")
+    exports = [word for kind in ("json", "csv", "markdown") for word in (f"--export-{kind}", f"out.{kind}")]
+    done = run_cli("bench", "quality", "--gt", "photos", "--results", "photos", "--results", "other", *exports)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, same, other = (line.split("\t") for line in done.stdout.splitlines())
+    assert head == ["method", "PSNR↑", "SSIM↑"]
+    assert same == ["photos", "80.0000", "1.0000"]
+    assert float(other[1]) == pytest.approx(20 * math.log10(255**2 / 2190), abs=2e-4)  # 10 steps of RGB are 2190/255 of luma
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert rows[0] == {"name": "photos", "pictures": 2, "psnr": 80.0, "ssim": 1.0}
+    assert (tmp_path / "out.csv").read_text().splitlines()[:2] == ["name,pictures,psnr,ssim", "photos,2,80.0,1.0"]
+    assert (tmp_path / "out.markdown").read_text().splitlines()[2] == "| photos | 80.0000 | 1.0000 |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "nothing to score"),
+        (["--results", "photos", "--plot", "curve.png"], 2, "--plot: PSNR and SSIM alone do not show realism"),
+        (["--results", "photos", "--export-csv", "gone/out.csv"], 7, "gone/out.csv: cannot be written"),
+        (["--lr", "photos", "--realism", "0,much"], 2, "--realism"),
+    ],
+    ids=["nothing", "plot", "export", "realism"],
+)
+def test_a_bad_request_for_scores_is_one_line(
+    run_cli: RunCli, photos: Path, arguments: list[str], code: int, words: str
+) -> None:
+    done = run_cli("bench", "quality", "--gt", "photos", *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, "", 1)
+    assert words in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from rcodsr.batch.estimates import match_truths
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
 from rcodsr.variants import MetricSpec, VariantSpec
@@ -79,6 +80,7 @@ def test_a_bad_picture_does_not_stop_the_others(desk: Path, run_cli: RunCli) -> 
         (("lr", "--weights", "weights", "--gt", "empty"), 2, "no ground truth for"),
         (("lr", "--weights", "weights", "--gt", "nowhere"), 2, "nowhere"),
         (("lr", "--weights", "weights", "--csv", "nowhere/rows.csv"), 7, "cannot be written"),
+        (("lr", "--weights", "weights", "--plot", "hr/a.png", "--gt", "hr"), 2, "is one of the pictures"),
     ],
 )
 def test_bad_requests_get_one_line(desk: Path, run_cli: RunCli, arguments: tuple[str, ...], code: int, message: str) -> None:
@@ -87,6 +89,13 @@ def test_bad_requests_get_one_line(desk: Path, run_cli: RunCli, arguments: tuple
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_truths_are_found_by_the_names_of_test_sets(tmp_path: Path) -> None:
+    for name in ("cat_HR.png", "dog_x4.png", "dog_HR.png", "dog_x4.txt"):
+        (tmp_path / name).touch()
+    sources = [Path("lr/cat_LR4.png"), Path("lr/dog_x4.webp")]
+    assert [path.name for path in match_truths(sources, tmp_path).values()] == ["cat_HR.png", "dog_x4.png"]  # type: ignore[arg-type]
 
 
 def test_the_estimate_runs_neither_the_u_net_nor_the_decoder(desk: Path) -> None:

@@ -72,6 +72,17 @@ def test_zoom_shrinks_the_photo_but_never_below_the_crop(photos: list[Path]) -> 
     assert not torch.equal(plain[0].hr, zoomed[0].hr)
 
 
+def test_zoom_above_one_makes_the_ground_truth_soft(photos: list[Path]) -> None:
+    sharp, soft = (PhotoPairs(photos, 64, {"camera": 1}, 0, 12, zoom_probability=1, zoom=(z, z)) for z in (1.0, 2.0))
+
+    def roughness(pairs: PhotoPairs) -> float:
+        return sum(
+            (2 * hr[:, 1:-1] - hr[:, 2:] - hr[:, :-2]).abs().mean().item() for hr in (pairs[i].hr.float() for i in range(12))
+        )
+
+    assert roughness(soft) < 0.5 * roughness(sharp)
+
+
 def test_the_mix_decides_the_presets(photos: list[Path]) -> None:
     mixed = PhotoPairs(photos, 64, {"camera": 1, "full": 3}, 0, 40)
     cameras = sum(

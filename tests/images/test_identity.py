@@ -2,6 +2,7 @@
 
 import io as memory
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_planes_of_16_bits_are_not_read_as_8(tmp_path: Path, end: str) -> None:
 
 
 def test_a_16_bit_colour_can_stand_for_transparent(tmp_path: Path) -> None:
-    from rcodsr.images.deep import png
+    from rcodsr.images.png import encode_png as png
 
     samples = np.array([[[1000, 2000, 3000], [1000, 2000, 3001]]], np.uint16)
     data = png(samples)
@@ -135,8 +136,8 @@ def test_a_profile_comes_back_with_the_same_pixels_also_beyond_srgb(tmp_path: Pa
         with Image.open(tmp_path / "in.png") as image:
             image.save(tmp_path / "in.png", icc_profile=wide_profile())
     else:
-        from rcodsr.images.deep import png
         from rcodsr.images.picture import to_samples
+        from rcodsr.images.png import encode_png as png
 
         (tmp_path / "in.png").write_bytes(png(to_samples(written, 16), icc_profile=wide_profile()))
     picture = io.read(tmp_path / "in.png")
@@ -176,6 +177,21 @@ def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
 def test_lab_becomes_rgb(tmp_path: Path) -> None:
     Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "white.tif")
     assert io.read(tmp_path / "white.tif").rgb.min() > 0.95
+
+
+@pytest.mark.parametrize(("bits", "value"), [(1, 1), (2, 2), (4, 5), (8, 200)])
+def test_the_transparent_grey_of_a_png_counts_in_its_own_bits(tmp_path: Path, bits: int, value: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = bytes([value]) + bytes(7) if bits == 8 else bytes([value << (8 - bits)]) + bytes(bits - 1)  # eight pixels
+    parts = (b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", value))
+    parts += (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
+    (tmp_path / "grey.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    found = io.read(tmp_path / "grey.png")
+    assert found.alpha is not None
+    assert found.alpha[0, 0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert found.rgb[0, 0, 0] == pytest.approx(value / (2**bits - 1))
 
 
 # ---- what lies beside the pixels

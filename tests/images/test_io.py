@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from PIL import Image, ImageCms, ImageSequence, TiffImagePlugin
+from PIL import Image, ImageCms, ImageSequence, PngImagePlugin, TiffImagePlugin
 
 from rcodsr.errors import InputError, OutputError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
+from rcodsr.images.png import encode_png
 
 ORIENTATION, MAKE, HISTORY = 0x0112, 0x010F, 0x9213
 EXIF_IFD, EXPOSURE, PIXEL_X, PIXEL_Y = 0x8769, 0x829A, 0xA002, 0xA003
@@ -190,6 +191,17 @@ def test_orientation_is_applied_and_reset(cat: Image.Image, tmp_path: Path, orie
         assert written.getexif().get(ORIENTATION, 1) == 1
         assert written.getexif()[MAKE] == "Camera"
         assert np.array_equal(np.asarray(written), upright)
+
+
+def test_a_png_is_turned_by_its_xmp_too(cat: Image.Image, tmp_path: Path) -> None:
+    """The XMP that is kept loses its orientation, so the pixels must not."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(
+        "XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    )
+    path = save(cat, tmp_path / "cat.png", pnginfo=info)
+    assert io.read_header(path).size == (cat.height, cat.width)
+    assert np.array_equal(eight_bit(io.read(path)), np.rot90(np.asarray(cat), -1))
 
 
 def test_alpha_and_deep_grey_turn_with_the_picture(tmp_path: Path) -> None:
@@ -602,3 +614,10 @@ def test_a_name_of_255_bytes_works(cat: Image.Image, tmp_path: Path) -> None:
     io.write_atomic(path, io.encode(io.read(save(cat, tmp_path / "in.png")), "PNG"))
     assert io.read(path).size == (96, 64)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.png", path.name]
+
+
+def test_a_png_of_several_strips_is_what_was_given(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 600, 4), dtype=np.uint8)
+    (tmp_path / "large.png").write_bytes(encode_png(pixels))
+    with Image.open(tmp_path / "large.png") as image:
+        assert np.array_equal(np.asarray(image), pixels)

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rcodsr.config import MAX_OUTPUT_PIXELS
+from rcodsr.data.photos import bare_stem
+from rcodsr.engine.memory import require_memory
 from rcodsr.errors import InputError, RcodsrError, UsageError
 from rcodsr.images import io
 
@@ -38,7 +41,10 @@ class Estimate:
 
 
 def estimates(
-    sources: list[io.Source], upscaler: Upscaler, truths: Mapping[io.Source, Path] | None = None
+    sources: list[io.Source],
+    upscaler: Upscaler,
+    truths: Mapping[io.Source, Path] | None = None,
+    max_pixels: int = MAX_OUTPUT_PIXELS,
 ) -> Iterator[Estimate]:
     """Judge pictures one by one. The encoder and the estimator run, the U-Net and the decoder do not.
 
@@ -46,13 +52,14 @@ def estimates(
         sources: low-resolution pictures.
         upscaler: with weights that have an estimator.
         truths: the ground truth of each source, four times as large, to compare with.
+        max_pixels: limit on the pixels of an enlarged picture.
 
     Yields:
         One row per picture; a bad one never stops the others.
     """
     for source in sources:
         try:
-            yield _estimate(source, upscaler, truths[source] if truths else None)
+            yield _estimate(source, upscaler, truths[source] if truths else None, max_pixels)
         except RcodsrError as error:
             yield Estimate(str(source), error=str(error), exit_code=error.exit_code)
         except Exception as error:  # one strange file must not cost the others
@@ -60,13 +67,15 @@ def estimates(
             yield Estimate(str(source), error=cause, exit_code=1)
 
 
-def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None) -> Estimate:
+def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None, max_pixels: int) -> Estimate:
     from rcodsr.engine.estimation import measure, measure_true
     from rcodsr.engine.steering import Steering
     from rcodsr.images.resize import upsample
 
     model = upscaler.model
-    enlarged = upsample(io.read(source, scale=model.spec.scale).rgb[None], model.spec.scale)
+    width, height = io.output_size(io.read_header(source).size, model.spec.scale)
+    require_memory(source, width * height)
+    enlarged = upsample(io.read(source, max_pixels, model.spec.scale).rgb[None], model.spec.scale)
     grouping = model.spec.grouping
     found = measure(model, enlarged)
     t = Steering.by_degradation(grouping, found, by_tile=False).timestep
@@ -82,15 +91,15 @@ def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None) -> Esti
 
 
 def match_truths(sources: list[io.Source], folder: Path) -> dict[io.Source, Path]:
-    """Ground truth of each source: the file of the same stem in a folder.
+    """Ground truth of each source: the file of the same stem in a folder; tails such as _LR4, _HR and _x4 do not count.
 
     Raises:
         UsageError: when one is missing.
     """
-    by_stem = (
-        {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES} if folder.is_dir() else {}
-    )
-    for source in sources:
-        if source.stem not in by_stem:
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES] if folder.is_dir() else []
+    by_stem = {bare_stem(path.stem): path for path in files} | {path.stem: path for path in files}
+    names = {source: source.stem if source.stem in by_stem else bare_stem(source.stem) for source in sources}
+    for source, name in names.items():
+        if name not in by_stem:
             raise UsageError("--gt", f"{folder} has no ground truth for {source}", "give a folder with the same names")
-    return {source: by_stem[source.stem] for source in sources}
+    return {source: by_stem[name] for source, name in names.items()}

@@ -1,91 +1,52 @@
-"""Jobs → written files, one result per job. A bad input never stops the others; a full disk stops everything."""
+"""Jobs → written files, one result per job, in order. A bad input never stops the others; a full disk stops everything.
+
+    read ahead → engine → encode → write
+
+While the engine has one picture, the next ones are decoded and the last ones encoded and written, each by threads of their own.
+On a CPU the engine stays in the caller's thread, so that a signal ends its work; elsewhere it has several pictures at a time,
+whose equal tiles share network calls. What is under way together is limited, in number and in pixels.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, record_of
-from rcodsr.config import MAX_OUTPUT_PIXELS, UpscaleOptions
-from rcodsr.engine.memory import require_memory
-from rcodsr.errors import InputError, OutputError, RcodsrError, TileMemoryError
-from rcodsr.images import io
-from rcodsr.variants import RCOD_TINY
+from rcodsr.batch.results import Output, Result
+from rcodsr.batch.stages import LARGE, Item, Stages, planned
+from rcodsr.batch.workers import Later, Workers
+from rcodsr.config import UpscaleOptions
+from rcodsr.engine.memory import has_memory
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler
-    from rcodsr.images.picture import Picture
 
+__all__ = ["Output", "Result", "planned", "run"]
 
-@dataclass(frozen=True)
-class Output:
-    """How results are written."""
-
-    quality: int = 95
-    overwrite: bool = False
-    max_pixels: int = MAX_OUTPUT_PIXELS
-    format: str | None = None
-    """Of standard output, the input's if None; files follow their suffix."""
-    strip: bool = False
-    """Write the colour profile only, neither metadata nor the record."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """What transparency is laid on where the format has none."""
-
-
-@dataclass
-class Result:
-    """What became of one job; the fields are the keys of `--json`."""
-
-    input: str
-    output: str | None
-    status: str
-    width: int | None = None
-    height: int | None = None
-    realism: float | None = None
-    timestep: int | None = None
-    similarity: float | None = None
-    level: str | None = None
-    tiles: int | None = None
-    unet_passes: int | None = None
-    device: str | None = None
-    dtype: str | None = None
-    seconds: float | None = None
-    weights: str | None = None
-    error: str | None = None
-    note: str | None = None
-    """Something people should know; like the following not a key of `--json`."""
-    exit_code: int = 0
-    lasting: bool = False
-    """Whether the fault ends the batch."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {key: value for key, value in asdict(self).items() if key not in {"note", "exit_code", "lasting"}}
-
-
-def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
-    """What `run` would do with a job, as far as headers and an existing output tell without loading a model."""
-    result = _blank(job, "planned")
-    try:
-        header = io.read_header(job.source)
-        _check(job, header, options, output)
-        result.width, result.height = io.output_size(header.size, options.scale)
-        exists = job.target is not None and job.target.exists() and not output.overwrite
-        known = {"scale": options.scale, "input_sha256": io.digest(job.source)}
-        if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
-            result.status = "skipped"
-    except RcodsrError as error:
-        result.status, result.error = "failed", str(_about(error, job))
-    return result
+_TOGETHER = 8
+"""Pictures that share network calls where that pays."""
+_PATIENCE = 4.0
+"""Seconds that leaving early waits for the threads; twice that for a write under way."""
+_UNWRITTEN = 3
+"""Pictures at most between the engine and the disk, for each that the engine has."""
 
 
 def run(
-    jobs: list[Job], upscaler: Upscaler, options: UpscaleOptions, output: Output, stdout: BinaryIO | None
+    jobs: list[Job],
+    upscaler: Upscaler,
+    options: UpscaleOptions,
+    output: Output,
+    stdout: BinaryIO | None,
+    max_failures: int | None = None,
+    together: int | None = None,
 ) -> Iterator[Result]:
-    """Enlarge and write the jobs in order.
+    """Enlarge and write the jobs; results come in their order, and nothing is written out of it.
 
     Args:
         jobs: from `plan`.
@@ -93,6 +54,8 @@ def run(
         options: what to do with each picture.
         output: how to write.
         stdout: receives the picture of a job without a target; None where the caller has none.
+        max_failures: write nothing after so many failures; the caller stops then.
+        together: pictures whose tiles may share network calls; 1 on a CPU and 8 elsewhere by default.
 
     Yields:
         One result per job.
@@ -100,111 +63,102 @@ def run(
     Raises:
         OutputError: when an output cannot be written, after its result, and every further one would fail as well.
     """
-    for job in jobs:
-        started = time.perf_counter()
-        lasting: OutputError | None = None
-        try:
-            result = _run_one(job, upscaler, options, output, stdout)
-        except OutputError as error:
-            result = _failed(job, error)
-            lasting, result.lasting = (error, True) if error.lasting else (None, False)
-        except RcodsrError as error:
-            result = _failed(job, _about(error, job))
-        except Exception as error:  # one strange file must not cost the others
-            result = _failed(job, _unforeseen(error, job))
-        result.seconds = round(time.perf_counter() - started, 3)
-        yield result
-        if lasting is not None:
-            raise lasting
+    count = together or (1 if upscaler.runtime.device.type == "cpu" else _TOGETHER)
+    if count > 1:
+        from rcodsr.batch.tiles import TileBatcher
+
+        upscaler = upscaler.through(lambda network: TileBatcher(network, count))
+    pipeline = _Pipeline(Stages(upscaler, options, output, stdout), count, max_failures)
+    try:
+        yield from pipeline.results(jobs)
+    finally:
+        pipeline.close()
 
 
-def _run_one(job: Job, upscaler: Upscaler, options: UpscaleOptions, output: Output, stdout: BinaryIO | None) -> Result:
-    header = io.read_header(job.source)
-    _check(job, header, options, output)
-    format = _format(job, output, header)
-    record = record_of(job.source, upscaler, options) | ({"quality": output.quality} if format in io.LOSSY else {})
-    exists = job.target is not None and job.target.exists() and not output.overwrite
-    if exists and job.target is not None and is_done(job.source, job.target, record, output.strip):
-        return _blank(job, "skipped")
-    picture = io.read(job.source, output.max_pixels, RCOD_TINY.scale)
-    upscaled = upscaler.run(picture, options)
-    made = record | ({} if options.adaptive is None else {"timestep": upscaled.timestep, "similarity": upscaled.similarity})
-    _write(job, upscaled.picture, format, output, made, stdout)
-    result = _blank(job, "done")
-    result.width, result.height = upscaled.picture.size
-    result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
-    result.similarity = None if upscaled.similarity is None else round(upscaled.similarity, 4)
-    result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
-    result.device, result.dtype = str(upscaler.runtime.device), upscaled.dtype
-    result.weights = upscaler.weights_id
-    result.note = "; ".join(_notes(picture, format, output)) or None
-    return result
+class _Pipeline:
+    def __init__(self, stages: Stages, together: int, max_failures: int | None) -> None:
+        self.stages = stages
+        self.together = together
+        self.failures_left = max_failures
+        self.closed = False
+        self.writing = threading.Lock()
+        self.readers = Workers(2)
+        self.engines = Workers(together if together > 1 else 0)
+        self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
+        self.writer = Workers(1)
+        self.unwritten: deque[tuple[int, Later[Item]]] = deque()
+        """Pixels and what will come of each picture that has been given to the engine."""
 
+    def results(self, jobs: list[Job]) -> Iterator[Result]:
+        """One result per job."""
+        for item in self._read_ahead(jobs):
+            if self.closed:
+                break
+            while self.unwritten and not self._has_room(item):
+                yield from self._next()
+            if item.result is None and item.picture is None:
+                self.stages.read_alone(item)
+            self._process(item)
+            while self.unwritten and self.unwritten[0][1].ready:
+                yield from self._next()
+        while self.unwritten:
+            yield from self._next()
 
-def _write(job: Job, picture: Picture, format: str, output: Output, record: dict[str, Any], stdout: BinaryIO | None) -> None:
-    if output.strip:
-        picture = picture.with_metadata(picture.metadata.stripped())
-    data = io.encode(picture, format, output.quality, None if output.strip else record, output.background)
-    if job.target is None:
-        io.write_stream(stdout, data)
-    else:
-        io.write_atomic(job.target, data)
+    def close(self) -> None:
+        """Let nothing more be written, and wait for what is being written, but not for long encodings."""
+        self.closed = True
+        if self.writing.acquire(timeout=2 * _PATIENCE):
+            self.writing.release()
+        pools = (self.readers, self.engines, self.encoders, self.writer)
+        for pool in pools:
+            pool.end()
+        deadline = time.monotonic() + _PATIENCE
+        for pool in pools:
+            pool.join(deadline)
 
+    def _read_ahead(self, jobs: list[Job]) -> Iterator[Item]:
+        reading: deque[Later[Item]] = deque()
+        for job in jobs:
+            reading.append(self.readers.submit(partial(self._unless_closed, self.stages.read, Item(job))))
+            if len(reading) > 2 * self.together:
+                yield reading.popleft().take()
+        while reading:
+            yield reading.popleft().take()
 
-def _notes(picture: Picture, format: str, output: Output) -> list[str]:
-    """What people should know about a picture that was written."""
-    notes = list(picture.notes)
-    if picture.alpha is not None and not io.has_room_for_alpha(format):
-        shade = "white" if output.background == (255, 255, 255) else "#{:02x}{:02x}{:02x}".format(*output.background)
-        notes.append(f"transparency laid on {shade}, {format} has none")
-    if picture.depth == 16 and format not in io.DEEP:
-        notes.append(f"16-bit channels become 8, {format} has no more")
-    return notes
+    def _has_room(self, item: Item) -> bool:
+        """Whether a picture may join those under way; one that waits for memory joins none."""
+        if item.result is not None:
+            return True
+        under_way = item.pixels + sum(pixels for pixels, _ in self.unwritten)
+        full = len(self.unwritten) > _UNWRITTEN * self.together
+        return item.picture is not None and not full and under_way <= LARGE and has_memory(under_way)
 
+    def _process(self, item: Item) -> None:
+        """Hand a picture from stage to stage; each waits for the one before."""
+        pixels = item.pixels if item.result is None else 0
+        enlarged = self.engines.submit(lambda: self._unless_closed(self.stages.enlarge, item))
+        encoded = self.encoders.submit(lambda: self._unless_closed(self.stages.encode, enlarged.take()))
+        written = self.writer.submit(lambda: self._write(encoded.take()))
+        self.unwritten.append((pixels, written))
 
-def _check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) -> None:
-    """Refuse what cannot end well before anything is decoded.
+    def _unless_closed(self, stage: Callable[[Item], Item], item: Item) -> Item:
+        return item if self.closed else stage(item)
 
-    Raises:
-        InputError: when the enlarged picture passes the limit or the output format's largest side.
-        TileMemoryError: when it cannot fit into the memory that is free.
-    """
-    # the model works at its own scale, however small the wanted result is
-    io.check_size(job.source, header.size, output.max_pixels, max(options.scale, RCOD_TINY.scale))
-    format, size = _format(job, output, header), io.output_size(header.size, options.scale)
-    if max(size) > io.MAX_SIDE[format]:
-        cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels a side"
-        raise InputError(job.source, cause, "use -f png")
-    width, height = io.output_size(header.size, max(options.scale, RCOD_TINY.scale))
-    require_memory(job.source, width * height)
+    def _write(self, item: Item) -> Item:
+        """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
+        with self.writing:
+            if self.closed:
+                return item
+            self.stages.write(item)
+            if item.result is not None and item.result.status == "failed" and self.failures_left is not None:
+                self.failures_left -= 1
+            if item.lasting is not None or self.failures_left == 0:
+                self.closed = True
+        return item
 
-
-def _format(job: Job, output: Output, header: io.Header) -> str:
-    if job.target is not None:
-        return io.FORMATS[job.target.suffix.lower()]
-    return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
-
-
-def _unforeseen(error: Exception, job: Job) -> RcodsrError:
-    from rcodsr.engine.runtime import is_out_of_memory
-
-    if is_out_of_memory(error):
-        return TileMemoryError(job.source, "does not fit into memory", "crop it, or close other programs")
-    if isinstance(error, OSError) and error.strerror:
-        return InputError(job.source, f"cannot be read ({error.strerror})", "check the file and run again")
-    return InputError(job.source, f"unexpected {type(error).__name__}: {error}", "please report it")
-
-
-def _about(error: RcodsrError, job: Job) -> RcodsrError:
-    """The same error with the job's input as its subject."""
-    return error if error.subject == str(job.source) else type(error)(job.source, error.cause, error.remedy)
-
-
-def _failed(job: Job, error: RcodsrError) -> Result:
-    result = _blank(job, "failed")
-    result.error, result.exit_code = str(error), error.exit_code
-    return result
-
-
-def _blank(job: Job, status: str) -> Result:
-    return Result(input=str(job.source), output=None if job.target is None else str(job.target), status=status)
+    def _next(self) -> Iterator[Result]:
+        item = self.unwritten.popleft()[1].take()
+        if item.result is not None:  # None after the batch's end
+            yield item.result
+        if item.lasting is not None:
+            raise item.lasting

@@ -164,7 +164,7 @@ class Scorer:
 
     def __call__(self, result: Picture, truth: Picture) -> Scores:
         """Scores of one result; both pictures must have the same size, sides of at least 17 pixels. No NIQE below 192."""
-        a, b = _eight_bit(result.rgb), _eight_bit(truth.rgb)
+        a, b = eight_bit(result.rgb), eight_bit(truth.rgb)
         side = min(result.size)
         with torch.no_grad():
             distance = self.lpips(2 * a[None] - 1, 2 * b[None] - 1).item() if self.lpips else None
@@ -184,6 +184,6 @@ def mean_scores(rows: list[Scores]) -> Scores:
     return Scores(psnr, ssim, mean([row.niqe for row in rows]), mean([row.lpips for row in rows]))
 
 
-def _eight_bit(rgb: Tensor) -> Tensor:
-    # what a file would hold, so that scores in memory equal scores of files
+def eight_bit(rgb: Tensor) -> Tensor:
+    """What a file would hold of pixels in [0, 1], so that scores in memory equal scores of files."""
     return (rgb.float() * 255).round().clamp(0, 255) / 255

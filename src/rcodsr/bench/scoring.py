@@ -1,9 +1,15 @@
 """Scores of whole sets: a folder of results, bicubic enlargement, or the engine at a realism level."""
 
-from collections.abc import Callable
-from pathlib import Path
+from __future__ import annotations
 
-from rcodsr.bench.quality import Scorer, Scores, mean_scores
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rcodsr.bench.paper_metrics import METRICS, PaperMetrics
+from rcodsr.bench.quality import Scorer, eight_bit, mean_scores
 from rcodsr.bench.sets import pairs
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.upscaler import Upscaler
@@ -12,38 +18,98 @@ from rcodsr.images import io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import resize
 
+COLUMNS = {
+    "psnr": "PSNR↑",
+    "ssim": "SSIM↑",
+    "lpips": "LPIPS↓",
+    "dists": "DISTS↓",
+    "niqe": "NIQE↓",
+    "musiq": "MUSIQ↑",
+    "maniqa": "MANIQA↑",
+    "clipiqa": "CLIPIQA↑",
+    "fid": "FID↓",
+    "lpips_squeeze": "LPIPS-squeeze↓",
+}
+"""Keys and headings in the order of the paper's Table S2; the last one is ours."""
 
-def score_folder(results: Path, truth: Path, scorer: Scorer) -> Scores:
-    """Mean scores of finished pictures.
 
-    Raises:
-        InputError: when a result's size is not its ground truth's.
+@dataclass(frozen=True)
+class Row:
+    """Mean scores of one set."""
+
+    name: str
+    pictures: int
+    scores: dict[str, float | None]
+    """Some of `COLUMNS`; None where no picture was fit for it."""
+    realism: float | None = None
+    """The level the set was made at, which makes it a point of the curve."""
+
+
+class Judge:
+    """Scores whole sets against their ground truth.
+
+    Args:
+        truth: directory of ground truth.
+        scorer: PSNR, SSIM and what else it has parameters for.
+        paper: the paper's other columns, or None.
     """
-    return _score(results, truth, scorer, lambda picture, size: picture)
+
+    def __init__(self, truth: Path, scorer: Scorer, paper: PaperMetrics | None = None) -> None:
+        self.truth, self.scorer, self.paper = truth, scorer, paper
+        present = {"psnr", "ssim"} | ({"niqe"} if scorer.niqe else set()) | ({"lpips_squeeze"} if scorer.lpips else set())
+        if paper is not None:
+            present |= set(METRICS)
+        self.columns = [key for key in COLUMNS if key in present]
+
+    def folder(self, results: Path) -> Row:
+        """Finished pictures.
+
+        Raises:
+            InputError: when a result's size is not its ground truth's.
+        """
+        return self._row(str(results), results, lambda picture, size: picture)
+
+    def bicubic(self, lr: Path) -> Row:
+        """Bicubic enlargement to the ground truth's size."""
+
+        def enlarge(picture: Picture, size: tuple[int, int]) -> Picture:
+            return Picture(resize(picture.rgb[None], size[1], size[0])[0])
+
+        return self._row("bicubic", lr, enlarge)
+
+    def engine(self, lr: Path, upscaler: Upscaler, options: UpscaleOptions) -> Row:
+        """What the engine makes at one realism level, by adaptive choice, or at the timestep its weights were made for."""
+        fixed = upscaler.model.spec.fixed_timestep is not None
+        name = upscaler.model.spec.name if fixed else f"realism {options.realism:g}"
+        level = None if fixed or options.adaptive else options.realism
+        name = "adaptive" if options.adaptive else name
+        return self._row(name, lr, lambda picture, size: upscaler.run(picture, options).picture, level)
+
+    def _row(
+        self, name: str, folder: Path, make: Callable[[Picture, tuple[int, int]], Picture], realism: float | None = None
+    ) -> Row:
+        scores, others = [], []
+        with TemporaryDirectory() if self.paper is not None else nullcontext("") as kept:
+            found = pairs(folder, self.truth)
+            for i, (path, truth_path) in enumerate(found):
+                wanted = io.read(truth_path)
+                result = make(io.read(path), wanted.size)
+                _comparable(result, path, wanted, truth_path)
+                scores.append(self.scorer(result, wanted))
+                if self.paper is not None:
+                    others.append(self.paper(eight_bit(result.rgb), eight_bit(wanted.rgb)))
+                    io.write_atomic(Path(kept, f"{i}.png"), io.encode(Picture(result.rgb), "PNG"))
+            mean = mean_scores(scores)
+            values: dict[str, float | None] = {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+            values["lpips_squeeze"] = mean.lpips
+            if self.paper is not None:
+                values |= {key: sum(other[key] for other in others) / len(others) for key in others[0]}
+                values["fid"] = self.paper.fid(Path(kept), self.truth)
+        return Row(name, len(found), {key: values.get(key) for key in self.columns}, realism)
 
 
-def score_bicubic(lr: Path, truth: Path, scorer: Scorer) -> Scores:
-    """Mean scores of bicubic enlargement to the ground truth's size."""
-
-    def enlarge(picture: Picture, size: tuple[int, int]) -> Picture:
-        return Picture(resize(picture.rgb[None], size[1], size[0])[0])
-
-    return _score(lr, truth, scorer, enlarge)
-
-
-def score_level(lr: Path, truth: Path, scorer: Scorer, upscaler: Upscaler, options: UpscaleOptions) -> Scores:
-    """Mean scores of the engine at one realism level."""
-    return _score(lr, truth, scorer, lambda picture, size: upscaler.run(picture, options).picture)
-
-
-def _score(folder: Path, truth: Path, scorer: Scorer, make: Callable[[Picture, tuple[int, int]], Picture]) -> Scores:
-    rows = []
-    for path, truth_path in pairs(folder, truth):
-        wanted = io.read(truth_path)
-        result = make(io.read(path), wanted.size)
-        if result.size != wanted.size:
-            raise InputError(path, f"gives {result.size}, but {truth_path} is {wanted.size}", "compare pictures of one size")
-        if min(wanted.size) < 17:
-            raise InputError(truth_path, "too small to be scored", "score pictures of at least 17 pixels a side")
-        rows.append(scorer(result, wanted))
-    return mean_scores(rows)
+def _comparable(result: Picture, path: Path, wanted: Picture, truth_path: Path) -> None:
+    if result.size != wanted.size:
+        raise InputError(path, f"gives {result.size}, but {truth_path} is {wanted.size}", "compare pictures of one size")
+    if min(wanted.size) < 17:
+        raise InputError(truth_path, "too small to be scored", "score pictures of at least 17 pixels a side")

@@ -1,7 +1,6 @@
 """Test sets: seeded LR/HR pairs from any photos, and matching results to ground truth by name."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from rcodsr.data.degradation import PRESETS, degrade
-from rcodsr.data.photos import check_sizes, find_photos
+from rcodsr.data.photos import bare_stem, check_sizes, find_photos
 from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
-
-_TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def _plan(photos: list[Path], seed: int, count: int) -> list[_Crop]:
         turn, position = divmod(index, len(photos))
         photo = photos[position]
         one = _Crop(photo, f"{photo.stem}-{turn + 1}" if turn else photo.stem, (seed, index))
-        first = crops.setdefault(_TAIL.sub("", one.name), one)  # as `pairs` will tell them apart
+        first = crops.setdefault(bare_stem(one.name), one)  # as `pairs` will tell them apart
         if first is not one:
             raise UsageError(photo, f"has the same name as {first.photo}", "give each picture its own name")
     return list(crops.values())
@@ -123,7 +120,7 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
         NoInputError: when nothing matches.
         UsageError: when a ground truth has no counterpart, or two files share a name.
     """
-    index, wanted = (_by_stem(find_photos(place), lambda stem: _TAIL.sub("", stem)) for place in (folder, truth))
+    index, wanted = (_by_stem(find_photos(place)) for place in (folder, truth))
     missing = sorted(set(wanted) - set(index))
     if not set(wanted) & set(index):
         raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
@@ -134,10 +131,10 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
     return [(index[stem], wanted[stem]) for stem in sorted(wanted)]
 
 
-def _by_stem(paths: list[Path], name: Callable[[str], str]) -> dict[str, Path]:
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
     index: dict[str, Path] = {}
     for path in paths:
-        first = index.setdefault(name(path.stem), path)
+        first = index.setdefault(bare_stem(path.stem), path)
         if first is not path:
             raise UsageError(path, f"has the same name as {first}", "give each picture its own name")
     return index

@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -28,7 +29,10 @@ ATTEMPTS = 3
 """Tries of a download whose connection breaks."""
 CHUNK = 1 << 16
 """Bytes after which a download tells that it goes on."""
+_SLACK = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""sha1 of a git blob, or sha256."""
 _T = TypeVar("_T")
 
 
@@ -68,7 +72,7 @@ class Repository:
         info = self._patiently(ask, lambda: None, revision or "main")
         if not COMMIT.fullmatch(info.sha or ""):
             raise HubError(self.repo, f"{host()} names no commit", "check HF_ENDPOINT and the network")
-        return info.sha, [RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else s.blob_id) for s in info.siblings or ()]
+        return info.sha, [_described(sibling) for sibling in info.siblings or ()]
 
     def cached(self, name: str, revision: str) -> Path | None:
         """A file of a commit (or of the branch the cache remembers) if it is in the cache; asks nobody."""
@@ -107,6 +111,8 @@ class Repository:
                 nonlocal arrivals
                 arrivals += 1
                 self.meter.add(int(n or 0))
+                if self.meter.total and self.meter.done > 2 * self.meter.total + _SLACK:  # a resumed file may count twice
+                    raise RuntimeError("more bytes than it has announced")
                 return super().update(n)
 
         def fetch() -> str:
@@ -163,6 +169,7 @@ class Repository:
 
         if library.get_verbosity() == logging.WARNING:  # the default: its tries would be told between our lines
             library.set_verbosity(logging.ERROR)
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # a full disk, for example, has our own line
         for attempt in range(1, ATTEMPTS + 1):
             watchdog = _Watchdog(PATIENCE, signs)
             try:
@@ -170,11 +177,18 @@ class Repository:
             except TimeoutError as error:
                 raise self._explain(self._cause_of_waiting(revision, file) or error, revision, file) from error
             except Exception as error:
+                again = f"trying again ({attempt} of {ATTEMPTS - 1})"
                 # where nothing came for long, the library has already tried again
-                if not _is_broken_connection(error) or attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
+                if attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
                     raise self._explain(error, revision, file) from error
-                self.log(f"connection to {host()} broke off, trying again ({attempt} of {ATTEMPTS - 1})")
-                time.sleep(0.5 * attempt)
+                if _is_broken_connection(error):
+                    self.log(f"connection to {host()} broke off, {again}")
+                    time.sleep(0.5 * attempt)
+                elif file is None and (pause := _pause(error)) is not None:  # of files the library does it itself
+                    self.log(f"{host()} answers with status {_status(error)}, {again}")
+                    time.sleep(pause)
+                else:
+                    raise self._explain(error, revision, file) from error
         raise AssertionError("unreachable")
 
     def _cause_of_waiting(self, commit: str, file: str | None) -> Exception | None:
@@ -196,7 +210,7 @@ class Repository:
         if isinstance(error, hub.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # it says to check the connection, whatever the Hub has said
         where, what = host(), f"{self.repo}@{revision[:12]}"
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = _status(error)
         log_in = "check the name, or log in with `hf auth login` (or HF_TOKEN) if it is private"
         later = "try again later; finished files stay"
         network = f"check the network, or {later}"
@@ -221,7 +235,7 @@ class Repository:
             return HubError(what, f"{where} answers with status {status}", later)
         if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
             return HubError(what, f"{where} does not answer", network)
-        if isinstance(error, ValueError | hub.FileMetadataError):
+        if isinstance(error, ValueError | TypeError | LookupError | AttributeError | RecursionError | hub.FileMetadataError):
             return HubError(what, f"{where} does not answer as a Hub", "check HF_ENDPOINT and the network")
         if isinstance(error, OSError) and error.errno is not None:
             cause = f"cannot be written ({error.strerror})"
@@ -248,6 +262,30 @@ def cache() -> str:
     from huggingface_hub import constants
 
     return constants.HF_HUB_CACHE
+
+
+def _described(sibling: Any) -> RemoteFile:
+    """A file as far as its description makes sense; what a Hub says is not to be trusted in type either."""
+    size, digest = sibling.size, sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    return RemoteFile(
+        str(sibling.rfilename),
+        size if isinstance(size, int) and size >= 0 else None,
+        digest.lower() if isinstance(digest, str) and DIGEST.fullmatch(digest.lower()) else None,
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """The status that a server has answered with."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _pause(error: Exception) -> float | None:
+    """Seconds after which a busy server may be asked again; None where that makes no sense, or is too long to wait for."""
+    if _status(error) not in {429, 500, 502, 503, 504}:
+        return None
+    told = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    pause = float(told) if told.isascii() and told.isdecimal() else 0.5
+    return pause if pause <= PATIENCE / 3 else None
 
 
 def _is_broken_connection(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rcodsr.checkpoints.config import NAME, read_config
-from rcodsr.checkpoints.hub import COMMIT, RemoteFile, Repository, address
+from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, address
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
@@ -277,7 +277,7 @@ def _fetch(repository: Repository, name: str, commit: str, expected: str | None)
     for _ in range(2):
         path = repository.download(name, commit)
         found = sha256(path)
-        if _is_as_expected(path, found, expected):
+        if _is_as_expected(path, found, expected or _cache_hash(path)):
             return path, found
         repository.discard(path)
     cause = f"{name} is not what was published (its sha256 is {found[:12]}…)"
@@ -309,9 +309,13 @@ def _placed(file: ManifestFile, described: Iterable[str]) -> ManifestFile:
 
 def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
     """The file with the hash the Hub gave it: it is stored under it as name."""
-    blob = (snapshot / file.name).resolve().name
-    known = file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) else None)
-    return ManifestFile(file.name, file.bytes, known)
+    return ManifestFile(file.name, file.bytes, file.sha256 or _cache_hash(snapshot / file.name))
+
+
+def _cache_hash(path: Path) -> str | None:
+    """The hash by which the Hub names a file's contents, if it is one."""
+    blob = path.resolve().name
+    return blob if DIGEST.fullmatch(blob) else None
 
 
 def _root(path: Path, name: str) -> Path:

@@ -2,17 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
-from rcodsr.config import Dtype, UpscaleOptions, parse_realism
-from rcodsr.errors import UsageError
-
-if TYPE_CHECKING:
-    from rcodsr.bench.quality import Scores
+from rcodsr.config import Dtype
 
 app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
@@ -35,37 +32,7 @@ def synth(
     return 0
 
 
-@app.command("quality")
-def quality(
-    truth: Annotated[Path, typer.Option("--gt", help="Directory of ground truth.")],
-    lr: Annotated[Path | None, typer.Option("--lr", help="Directory of low-resolution pictures to enlarge and score.")] = None,
-    results: Annotated[list[Path] | None, typer.Option("--results", help="Directory of finished results; repeatable.")] = None,
-    realism: Annotated[str, typer.Option("--realism", help="Levels to score, separated by commas.")] = "0,0.5,1",
-    niqe: Annotated[Path | None, typer.Option("--niqe", help="NIQE parameters (npz).")] = None,
-    lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
-    weights: Annotated[str, typer.Option("--weights")] = "rcod-tiny",
-    device: Annotated[str, typer.Option("--device")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per row.")] = False,
-) -> int:
-    """Score bicubic and each realism level on a test set, or folders of any method's pictures."""
-    if lr is None and not results:
-        raise UsageError("bench quality", "nothing to score", "give --lr DIRECTORY or --results DIRECTORY")
-    levels = [parse_realism(level) for level in realism.split(",")]
-    from rcodsr.bench.quality import Scorer
-    from rcodsr.bench.scoring import score_bicubic, score_folder, score_level
-    from rcodsr.engine.upscaler import Upscaler
-
-    scorer = Scorer(niqe, lpips)
-    for folder in results or ():
-        _row(str(folder), score_folder(folder, truth, scorer), json)
-    if lr is not None:
-        number: Dtype = dtype  # type: ignore[assignment]
-        upscaler = Upscaler.load(weights, device, number)
-        _row("bicubic", score_bicubic(lr, truth, scorer), json)
-        for level in levels:
-            _row(f"realism {level:g}", score_level(lr, truth, scorer, upscaler, UpscaleOptions(realism=level)), json)
-    return 0
+app.command("quality")(quality)
 
 
 @app.command("metric")
@@ -112,13 +79,3 @@ def _table(table: "dict[str, dict[str, float | None]]", count: int, json: bool) 
     aligned = sys.stdout is not None and sys.stdout.isatty()
     for row in rows:
         result_line("".join(f"{cell:10}" for cell in row).rstrip() if aligned else "\t".join(row))
-
-
-def _row(name: str, scores: "Scores", json: bool) -> None:
-    from dataclasses import asdict
-
-    values = {key: value for key, value in asdict(scores).items() if value is not None}
-    if json:
-        json_line({"name": name} | {key: round(value, 4) for key, value in values.items()})
-    else:
-        result_line(f"{name:24}" + "  ".join(f"{key} {value:.4f}" for key, value in values.items()))

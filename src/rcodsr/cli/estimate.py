@@ -1,21 +1,26 @@
 """`rcodsr estimate`."""
 
 import csv as csv_files
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
-from rcodsr.errors import NoInputError, OutputError
+from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note, result_line, silent
+from rcodsr.config import MAX_OUTPUT_PIXELS
+from rcodsr.errors import NoInputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rcodsr.batch.estimates import Estimate
     from rcodsr.checkpoints.resolve import Log
+    from rcodsr.images.io import Source
     from rcodsr.variants import GroupingSpec
 
 _COLUMNS = ("input", "similarity", "timestep", "realism", "level")
+_IN_CELLS = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+"""What would end a cell or a row, and stands in a name."""
 
 
 def estimate(
@@ -30,12 +35,14 @@ def estimate(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="As of upscale.")] = MAX_OUTPUT_PIXELS,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
 ) -> int:
     """Say how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
     from rcodsr.batch.plan import expand_lists, sources
 
+    keep_libraries_quiet()
     found = sources(expand_lists(inputs))
     if not found:
         raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
@@ -44,6 +51,9 @@ def estimate(
     from rcodsr.engine.upscaler import Upscaler
 
     truths = match_truths(found, gt) if gt is not None else None
+    for path, option in ((csv, "--csv"), (plot, "--plot")):
+        if path is not None:
+            _check_place(path, option, [*found, *(truths or {}).values()])
     log, number = silent if quiet else note, dtype
     upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)  # type: ignore[arg-type]
     upscaler.check(UpscaleOptions(adaptive="image"))
@@ -51,7 +61,7 @@ def estimate(
     rows = []
     if not json:
         _line(columns)
-    for row in estimates(found, upscaler, truths):
+    for row in estimates(found, upscaler, truths, max_pixels):
         _show(row, columns, json)
         rows.append(row)
     good = [row for row in rows if row.error is None]
@@ -60,6 +70,21 @@ def estimate(
     if good:
         _summarise(good, upscaler.model.spec.grouping, plot, calibrate, log)
     return 1 if len(good) < len(rows) else 0
+
+
+def _check_place(path: Path, option: str, pictures: "list[Source]") -> None:
+    """See that a file can be written, before anything expensive happens.
+
+    Raises:
+        UsageError: when it would overwrite an input.
+        OutputError: when it cannot be written.
+    """
+    place = os.path.realpath(path)
+    if any(os.path.realpath(str(picture)) == place for picture in pictures):
+        raise UsageError(option, f"{path} is one of the pictures", "choose another name")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        cause = "is a directory" if path.is_dir() else "cannot be written"
+        raise OutputError(path, cause, f"choose another place for {option}")
 
 
 def _show(row: "Estimate", columns: tuple[str, ...], json: bool) -> None:
@@ -77,12 +102,12 @@ def _line(cells: "tuple[str, ...] | list[str]") -> None:
         first, *others = cells
         result_line(f"{first:40} " + " ".join(f"{cell:>11}" for cell in others))
     else:
-        result_line("\t".join(cells))
+        result_line("\t".join(cell.translate(_IN_CELLS) for cell in cells))
 
 
 def _write_csv(path: Path, rows: "list[Estimate]", columns: tuple[str, ...]) -> None:
     try:
-        with path.open("w", encoding="utf-8", newline="") as handle:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
             writer = csv_files.writer(handle)
             writer.writerow([*columns, "error"])
             writer.writerows([*(getattr(row, name) for name in columns), row.error] for row in rows)

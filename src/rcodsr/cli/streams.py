@@ -13,7 +13,9 @@ from typing import Any
 
 from rcodsr.errors import OutputError
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {0x202E: "\\u202e", 0x202D: "\\u202d"}
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+"""Control characters, and those that break a line or turn its direction."""
+_ESCAPES |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 def error_line(text: object) -> None:

@@ -153,7 +153,8 @@ def upscale(
     upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log, **settled)
     upscaler.check(options, steered=realism is not None)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-    results = run(plan.jobs, upscaler, options, settings, sys.stdout.buffer if sys.stdout else None)
+    stdout = sys.stdout.buffer if sys.stdout else None
+    results = run(plan.jobs, upscaler, options, settings, stdout, shown.max_failures)
     return show(results, plan, shown)
 
 

@@ -70,10 +70,11 @@ class PhotoPairs(Dataset[Sample]):
         mix: preset name → share of the pairs.
         seed: of the whole stream.
         length: number of pairs.
-        zoom_probability: share of pairs whose photo is first shrunk to 0.55–0.95.
+        zoom_probability: share of pairs whose photo is first zoomed.
         lr: low-resolution version of each photo (`photos.find_pairs`); neither zoom nor degradation then.
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
         cache_bytes: memory for decoded photos, in each worker.
+        zoom: how many times as large zoomed photos become, anything between the two.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class PhotoPairs(Dataset[Sample]):
         lr: dict[Path, Path] | None = None,
         degrade: bool = True,
         cache_bytes: int = 1 << 30,
+        zoom: tuple[float, float] = (0.55, 0.95),
     ) -> None:
         self.photos = photos
         self.crop = crop
@@ -95,6 +97,7 @@ class PhotoPairs(Dataset[Sample]):
         self.seed = seed
         self.length = length
         self.zoom_probability = zoom_probability
+        self.zoom = zoom
         self.lr = lr
         self.degrade = degrade
         self.cache = PhotoCache(cache_bytes)
@@ -143,7 +146,7 @@ class PhotoPairs(Dataset[Sample]):
     def _zoom(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.zoom_probability:
             return pixels
-        share = rng.uniform(0.55, 0.95)
+        share = rng.uniform(*self.zoom)
         height, width = (max(self.crop, round(side * share)) for side in pixels.shape[:2])
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 

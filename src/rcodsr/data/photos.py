@@ -1,6 +1,7 @@
 """Photo files for training and test sets: finding them, checking their headers, decoding them once."""
 
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import numpy as np
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import to_pil
+
+_TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
+
+
+def bare_stem(stem: str) -> str:
+    """A file's stem without the tails that tell versions of a picture apart: _LR4, _HR, _x4."""
+    return _TAIL.sub("", stem)
 
 
 def find_photos(source: Path) -> list[Path]:

@@ -23,10 +23,20 @@ def require_memory(subject: object, pixels: int) -> None:
     Raises:
         TileMemoryError: when less memory is free than it takes.
     """
-    needed, free = _BYTES_PER_PIXEL * pixels + _TILE_BYTES * min(pixels, _TILE_PIXELS), free_memory()
+    needed, free = _needed(pixels), free_memory()
     if free is not None and needed > free + _SPARE:
         cause = f"needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free"
         raise TileMemoryError(subject, cause, "crop it, or close other programs")
+
+
+def has_memory(pixels: int) -> bool:
+    """Whether there is room for pictures whose enlargements have so many pixels together."""
+    free = free_memory()
+    return free is None or _needed(pixels) <= free
+
+
+def _needed(pixels: int) -> int:
+    return _BYTES_PER_PIXEL * pixels + _TILE_BYTES * min(pixels, _TILE_PIXELS)
 
 
 def free_memory() -> int | None:

@@ -47,6 +47,10 @@ class Runner:
         later = torch.tensor([0], device=self.runtime.device)  # each tile brings its own timestep
         return self.model.condition(enlarged, later, lr)
 
+    def settled(self, condition: Condition) -> Condition:
+        """A condition that anyone may look at, and not only `forward`."""
+        return condition
+
     def forward(self, tiles: Tensor, condition: Condition) -> Tensor:
         """As the model's `forward`."""
         restored: Tensor = self.model(tiles, condition)
@@ -94,14 +98,19 @@ class CudaRunner(Runner):
         with torch.cuda.stream(self._beside):
             return Condition(later, self._tokens(enlarged), modulation)
 
+    def settled(self, condition: Condition) -> Condition:
+        """As of `Runner`: its tokens may still be on their way beside."""
+        if self._beside is not None:
+            torch.cuda.current_stream().wait_stream(self._beside)
+        return condition
+
     def forward(self, tiles: Tensor, condition: Condition) -> Tensor:
         """As of `Runner`; waits for the tokens when the U-Net needs them."""
         condition = condition.expand(len(tiles))
         matrices = condition.modulation.matrices
         with self._attention():
             z = self._run("encode", self._encode, tiles, *matrices)
-            if self._beside is not None:
-                torch.cuda.current_stream().wait_stream(self._beside)
+            condition = self.settled(condition)
             return self._run("restore", self._restore, z, condition.timestep, condition.tokens, *matrices)
 
     def finish(self, restored: Tensor, enlarged: Tensor, kind: ColorFix) -> Tensor:

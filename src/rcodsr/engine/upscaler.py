@@ -33,6 +33,8 @@ from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
 
+Network = Callable[[Tensor, Condition], Tensor]
+"""Tiles (B, 3, H, W) in [-1, 1] and their conditions → the same shape."""
 _ADAPTIVE_TILE = 128
 """Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
 _FLAT, _LIVELY = 1e-4, 1e-2
@@ -82,6 +84,7 @@ class Upscaler:
         self.runtime = runtime
         self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
+        self._network: Network = self.runner.forward
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -161,6 +164,13 @@ class Upscaler:
             if self.runtime.dtype == torch.float32:
                 raise
         return self._in_float32()._run(picture, options)
+
+    def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
+        """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
+        engine = copy.copy(self)
+        wrapped = wrap(self._network)
+        engine._network = lambda tiles, condition: wrapped(tiles, self.runner.settled(condition))
+        return engine
 
     def _in_float32(self) -> Upscaler:
         """The same weights in float32, loaded when they are first needed."""
@@ -298,7 +308,7 @@ class Upscaler:
         Raises:
             ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = self.runner.forward(tiles, condition)
+        restored = self._network(tiles, condition)
         finite = torch.isfinite(restored).all()
         blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
         finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import struct
 import sys
 import zlib
 from typing import Any
@@ -28,10 +27,10 @@ def deep_layout(image: ImageFile.ImageFile) -> str | None:
 
     Planes compressed one by one are not: Pillow's decoder of those delivers 8 bits.
     """
-    layout = _layout(image)
-    if "A;16" in layout or layout.startswith(("RGB", "RGBX")):
+    stored = layout(image)
+    if "A;16" in stored or stored.startswith(("RGB", "RGBX")):
         planes = getattr(image, "_planar_configuration", 1) == 2 and image.tile[0].codec_name == "libtiff"
-        return layout if ";16" in layout and not planes else None
+        return stored if ";16" in stored and not planes else None
     return None
 
 
@@ -53,32 +52,13 @@ def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Sam
         first: the opened file, undecoded, with a `deep_layout`.
         second: the same, opened once more.
     """
-    layout = _layout(first)
-    if layout == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
+    stored = layout(first)
+    if stored == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
         _tell(first, "RGBA")
         bytes = np.asarray(first)
         return bytes[..., 0::2].astype(np.uint16) << 8 | bytes[..., 1::2]
-    _tell(second, layout[:-1] + _OTHER_END[layout[-1]])
+    _tell(second, stored[:-1] + _OTHER_END[stored[-1]])
     return np.asarray(first).astype(np.uint16) << 8 | np.asarray(second)
-
-
-def png(samples: Samples, **options: Any) -> bytes:
-    """A PNG file of 16 bits a channel; options of Pillow's `save` bring the metadata."""
-    height, width, channels = samples.shape
-    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
-    filtered = np.ones((height, rows.shape[1] + 1), np.uint8)  # each row begins with its filter: 1, the difference to the left
-    filtered[:, 1:] = rows
-    filtered[:, 1 + 2 * channels :] -= rows[:, : -2 * channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            _chunk(b"IHDR", header),
-            _metadata_chunks(options),
-            _chunk(b"IDAT", zlib.compress(filtered.data, 1)),
-            _chunk(b"IEND", b""),
-        )
-    )
 
 
 def tiff(samples: Samples, exif: Image.Exif, tags: dict[int, Any]) -> bytes:
@@ -124,31 +104,14 @@ def _strip(rows: Samples) -> bytes:
     return zlib.compress(little.tobytes(), 6)
 
 
-def _layout(image: ImageFile.ImageFile) -> str:
+def layout(image: ImageFile.ImageFile) -> str:
+    """How the samples of an opened, undecoded file are stored, in Pillow's words."""
     args = image.tile[0].args if image.tile else ""
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _tell(image: ImageFile.ImageFile, layout: str) -> None:
+def _tell(image: ImageFile.ImageFile, stored: str) -> None:
     """Tell the decoder of an opened file another layout."""
     image.tile = [
-        tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout) for tile in image.tile
+        tile._replace(args=(stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored) for tile in image.tile
     ]
-
-
-def _metadata_chunks(options: dict[str, Any]) -> bytes:
-    """What Pillow writes around a picture's own chunks: profile, EXIF, resolution, text."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(buffer, "PNG", **options)
-    data, at, kept = buffer.getvalue(), 8, b""
-    while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        end = at + 12 + length
-        if data[at + 4 : at + 8] not in {b"IHDR", b"IDAT", b"IEND"}:
-            kept += data[at:end]
-        at = end
-    return kept
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

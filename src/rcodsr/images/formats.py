@@ -1,6 +1,6 @@
 """Which picture formats are read and written, and what each of them can hold. Nothing outside these lists is ever decoded."""
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF")
 """Pillow's decoders that may run, whatever a file is called; HEIF joins them where pillow-heif is installed."""
 FORMATS = {
     ".png": "PNG",

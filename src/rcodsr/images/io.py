@@ -94,6 +94,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
             if image.format != "MPO" and _has_more(image):
                 raise InputError(source, "an animation or several pages", "extract the picture you want first")
             mend_planes(image)
+            _mend_transparency(image)
             samples = _deep_samples(image, source) if deep_layout(image) else None
             image.load()
             return _picture(image, source, samples)
@@ -146,8 +147,9 @@ def encode(
     Raises:
         InputError: when the format cannot hold a picture of this size.
     """
-    from rcodsr.images.deep import png, tiff
+    from rcodsr.images.deep import tiff
     from rcodsr.images.picture import to_samples
+    from rcodsr.images.png import encode_png
     from rcodsr.images.profiles import from_working
 
     if max(picture.size) > MAX_SIDE[format]:
@@ -161,8 +163,8 @@ def encode(
     samples = to_samples(from_working(picture), 16 if deep else 8)
     if format == "TIFF":
         return tiff(samples, exif, _tiff_tags(picture))
-    if samples.itemsize == 2:
-        return png(samples, **options)
+    if format == "PNG":
+        return encode_png(samples, **options)
     return _encode_8_bit(samples, format, quality, background, options)
 
 
@@ -173,7 +175,6 @@ def _encode_8_bit(
     if image.mode in {"LA", "RGBA"} and not has_room_for_alpha(format):
         image = _flatten(image, background)
     per_format: dict[str, dict[str, Any]] = {
-        "PNG": {"compress_level": 1},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality},
@@ -207,6 +208,15 @@ def _has_more(image: Image.Image) -> bool:
         seen += not int(getattr(image, "tag_v2", {}).get(254, 0)) & 0b101
     image.seek(0)
     return seen > 0
+
+
+def _mend_transparency(image: ImageFile.ImageFile) -> None:
+    """The transparent grey of a PNG with two or four bits counts in these; Pillow widens the pixels, and leaves it as it is."""
+    from rcodsr.images.deep import layout
+
+    step = {"L;2": 85, "L;4": 17}.get(layout(image), 1)
+    if image.format == "PNG" and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= step
 
 
 def _deep_samples(image: ImageFile.ImageFile, source: Source) -> Samples:

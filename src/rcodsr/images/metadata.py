@@ -68,10 +68,9 @@ def carried(image: Image.Image) -> Metadata:
 
 
 def exif_of(image: Image.Image) -> Image.Exif:
-    """EXIF data as far as it is known without decoding pixels; Pillow would decode a PNG that has none at its start."""
-    if isinstance(image, PngImagePlugin.PngImageFile) and not {"exif", "Raw profile type exif"} & image.info.keys():
-        return Image.Exif()
-    return image.getexif()
+    """EXIF data as far as it is known without decoding pixels, with the orientation of XMP where it has none itself."""
+    # a PNG's own method would decode one that has no EXIF at its start
+    return Image.Image.getexif(image) if isinstance(image, PngImagePlugin.PngImageFile) else image.getexif()
 
 
 def orientation(image: Image.Image) -> int:

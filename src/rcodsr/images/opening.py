@@ -7,6 +7,7 @@ import io
 import json
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -117,10 +118,35 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
     Raises:
         InputError: when that fails, for whatever reason.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of sizes (we check them ourselves) and odd metadata
-        with _open(source) as image:
-            yield image
+    with _NO_WARNINGS, _open(source) as image:  # Pillow warns of sizes (we check them ourselves) and odd metadata
+        yield image
+
+
+class _NoWarnings:
+    """Ignores warnings while any thread is inside.
+
+    Python's filters belong to the whole process: two threads that enter and leave `warnings.catch_warnings` by turns would put
+    back each other's, so the first one in saves them and the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._saved = threading.Lock(), 0, warnings.catch_warnings(action="ignore")
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings(action="ignore")
+                self._saved.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_NO_WARNINGS = _NoWarnings()
 
 
 def damaged(source: object, error: Exception) -> InputError:

@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges 28-pixel neighbourhoods of a picture and its high-pass; spectrally normalised.
+    """Judges 30-pixel neighbourhoods of a picture and its high-pass; spectrally normalised.
 
     The high-pass, four times amplified, shows fine texture that the picture's own contrast would drown.
 
@@ -18,7 +18,8 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
         c = channels
-        shapes = ((6, c, 4, 2), (c, 2 * c, 3, 1), (2 * c, 3 * c, 4, 2), (3 * c, 3 * c, 3, 1))
+        # the first layer looks at every pixel: one that strides is fooled by grain
+        shapes = ((6, c, 3, 1), (c, 2 * c, 4, 2), (2 * c, 2 * c, 3, 1), (2 * c, 3 * c, 4, 2), (3 * c, 3 * c, 3, 1))
         self.body = nn.ModuleList(spectral_norm(nn.Conv2d(i, o, k, s, padding=1)) for i, o, k, s in shapes)
         self.head = spectral_norm(nn.Conv2d(3 * c, 1, 3, padding=1))
 

@@ -7,6 +7,8 @@ amplitude of the latent, which carries the residual, is not forgotten.
 
 import itertools
 import math
+from dataclasses import replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +99,7 @@ class TinyUNet(nn.Module):
 
     def __init__(self, latent_channels: int, context: int, spec: TinyUNetSpec) -> None:
         super().__init__()
+        self.spec = spec
         widths, *_, middle = spec.channels, spec.blocks[-1]
         pairs = list(itertools.pairwise(widths))
 
@@ -119,6 +122,29 @@ class TinyUNet(nn.Module):
     def dtype(self) -> torch.dtype:
         """The weights' dtype; inputs are cast to it by the caller."""
         return self.conv_in.weight.dtype
+
+    @torch.no_grad()
+    def deepened(self, blocks: tuple[int, ...]) -> Self:
+        """A network with more residual blocks that computes the same: those that are new begin as the identity.
+
+        Args:
+            blocks: of each level, none fewer than now.
+        """
+        grown = type(self)(self.conv_in.in_channels, self.attention.to_kv.in_features, replace(self.spec, blocks=blocks))
+        for stage in (*grown.encoders, grown.middle, *grown.decoders):
+            for block in stage.children():
+                nn.init.zeros_(block.conv2.weight)
+                nn.init.zeros_(block.conv2.bias)
+        half, moved = len(self.middle) // 2, len(grown.middle) // 2 - len(self.middle) // 2
+        kept = {}
+        for key, value in self.state_dict().items():
+            part, *rest = key.split(".")
+            if part == "middle" and int(rest[0]) >= half:  # what followed the attention still does
+                rest[0] = str(int(rest[0]) + moved)
+            kept[".".join((part, *rest))] = value
+        if grown.load_state_dict(kept, strict=False).unexpected_keys:
+            raise ValueError(f"{blocks} are fewer blocks than {self.spec.blocks}")
+        return grown
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """Run the network.

@@ -1,6 +1,8 @@
 """Small charts as PNG, drawn with Pillow: a plotting library would be the heaviest thing this package needs."""
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +26,58 @@ def similarity_chart(path: Path, estimated: Sequence[float], true: Sequence[floa
     Raises:
         OutputError: when the file cannot be written.
     """
-    import io
-
     panels = [_histogram(estimated, borders)]
     if true is not None:
         panels.append(_scatter(estimated, true, borders))
     sheet = Image.new("RGB", (_SIZE * len(panels), _SIZE), "white")
     for i, panel in enumerate(panels):
         sheet.paste(panel, (i * _SIZE, 0))
+    _save(path, sheet)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method of a trade-off."""
+
+    name: str
+    fidelity: float
+    realism_score: float
+    realism: float | None = None
+    """The level it was made at; points that have one are joined in their order."""
+
+
+def tradeoff_chart(path: Path, points: Sequence[Point], fidelity: str, score: str, low_is_real: bool) -> None:
+    """Fidelity to the right, realism upwards: the curve of the realism levels, and other methods beside it.
+
+    Args:
+        path: PNG file to write.
+        points: at least one.
+        fidelity: name of what is measured across; higher is better.
+        score: name of what is measured upwards.
+        low_is_real: whether a lower score means more realism; the axis then runs downwards.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    left, right = _range([point.fidelity for point in points])
+    bottom, top = _range([point.realism_score for point in points])
+    if low_is_real:
+        bottom, top = top, bottom
+    axes = _Axes(left, right, bottom, top, f"{fidelity}, more faithful to the right", f"{score}, more real upwards")
+    levels = sorted((point for point in points if point.realism is not None), key=lambda point: point.realism or 0.0)
+    if len(levels) > 1:
+        axes.draw.line([axes.at(point.fidelity, point.realism_score) for point in levels], _BAR, 2)
+    for point in points:
+        x, y = axes.at(point.fidelity, point.realism_score)
+        axes.draw.ellipse((x - 4, y - 4, x + 4, y + 4), _BAR if point.realism is not None else _BORDER)
+        beyond = x > _SIZE / 2
+        axes.draw.text((x - 7 if beyond else x + 7, y), point.name, _INK, axes.font, anchor="rm" if beyond else "lm")
+    _save(path, axes.image)
+
+
+def _save(path: Path, image: Image.Image) -> None:
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     write_atomic(path, buffer.getvalue())
 
 

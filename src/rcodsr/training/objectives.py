@@ -169,6 +169,8 @@ class AdversarialObjective:
 
     name = "adversarial"
     acts_on_latents = False
+    least_weight = 0.2
+    """The discriminator learns from samples whose w(t) lies above."""
 
     def __init__(self, discriminator: PatchDiscriminator) -> None:
         self.discriminator = discriminator
@@ -185,9 +187,14 @@ class AdversarialObjective:
         return loss, {}
 
     def own_loss(self, made: Generated) -> Tensor:
-        """Hinge loss on the samples whose texture counts."""
-        chosen = (made.texture > 0).float()
-        return chosen * discriminator_hinge(self.discriminator(made.target), self.discriminator(made.picture))
+        """Hinge loss on the samples that should have texture, or on all where none should. → (B′,).
+
+        A sample that is smooth on purpose would teach the discriminator nothing but that.
+        """
+        chosen = made.weight > self.least_weight
+        if not chosen.any():
+            chosen = torch.ones_like(chosen)
+        return discriminator_hinge(self.discriminator(made.target[chosen]), self.discriminator(made.picture[chosen]))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The discriminator."""

@@ -34,6 +34,10 @@ class Phase:
     batch: int
     crop: int
     learning_rate: tuple[float, float]
+    zoom: tuple[float, float] = (0.55, 0.95)
+    """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
+    zoom_probability: float | None = None
+    """Share of the samples whose photo is zoomed; None for the recipe's."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
     pixel_weight: float = 1.0
@@ -45,6 +49,8 @@ class Phase:
     """Weight of the recipe's discriminator."""
     texture_floor: float = 0.0
     """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
+    energy: float = 0.0
+    """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     overshoot: float = 0.0
@@ -59,11 +65,18 @@ class Phase:
         _require(_whole(self.crop, 32) and self.crop % 16 == 0, where, "crop is a multiple of 16 from 32 on")
         rates = self.learning_rate
         _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
+        zooms = len(self.zoom) == 2 and all(_number(zoom) and 0.1 <= zoom <= 4 for zoom in self.zoom)
+        _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.mesh, self.overshoot)
+        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial)
+        weights += (self.energy, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
-        shares = (self.texture_floor, self.fidelity_share)
-        _require(all(_number(share) and share <= 1 for share in shares), where, "texture_floor and fidelity_share are shares")
+        shares = (self.texture_floor, self.fidelity_share, self.zoom_probability or 0)
+        _require(
+            all(_number(share) and share <= 1 for share in shares),
+            where,
+            "texture_floor, fidelity_share and zoom_probability are shares",
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Recipe:
     mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
     """Degradation preset → share of the samples."""
     zoom_probability: float = 0.3
-    """Share of the samples whose photo is first shrunk to 0.55–0.95."""
+    """Share of the samples whose photo is first zoomed, by default shrunk to 0.55–0.95."""
 
     base_model: str | None = None
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""

@@ -9,7 +9,7 @@ from typing import Any
 from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
 from rcodsr.training.recipe import Phase, Recipe
-from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
+from rcodsr.variants import VARIANTS, TextSpec, TinyUNetSpec, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
 _PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")
@@ -54,7 +54,7 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
 def _build(values: dict[str, Any]) -> Recipe:
     values = dict(values)
     values["variant"] = _variant(values)
-    values["phases"] = tuple(Phase(**{**p, "learning_rate": tuple(p["learning_rate"])}) for p in values.get("phases", ()))
+    values["phases"] = tuple(_phase(phase) for phase in values.get("phases", ()))
     if "degradation" in values:
         values["mix"] = {values.pop("degradation"): 1.0}
     if "betas" in values:
@@ -63,6 +63,11 @@ def _build(values: dict[str, Any]) -> Recipe:
         if name in values:
             values[name] = Path(values[name])
     return Recipe(**values)
+
+
+def _phase(values: dict[str, Any]) -> Phase:
+    pairs = {name: tuple(values[name]) for name in ("learning_rate", "zoom") if name in values}
+    return Phase(**(values | pairs))
 
 
 def _variant(values: dict[str, Any]) -> VariantSpec:
@@ -79,6 +84,8 @@ def _variant(values: dict[str, Any]) -> VariantSpec:
     if not values.pop("ldg", True):
         values.setdefault("das_width", grouping.k)
         grouping = replace(grouping, n=1, k=timestep)
+    if "blocks" in values and isinstance(spec.unet, TinyUNetSpec):
+        spec = replace(spec, unet=replace(spec.unet, blocks=tuple(values.pop("blocks"))))
     prompt = values.pop("prompt", "visual")
     if prompt not in {"visual", "text"}:
         raise UsageError("prompt", f"'{prompt}' is not known", "use visual or text")

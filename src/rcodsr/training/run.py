@@ -217,7 +217,7 @@ class Run:
             for step in range(done, phase.steps)
             for turn in range(recipe.accumulate)
         ]
-        pairs = self._pairs(phase.crop, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
+        pairs = self._pairs(phase, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
         indices = [list(range(start, start + phase.batch)) for start in mine]
         batches = []
         for loaded, numbers in zip(load(pairs, indices, recipe.workers, self.corrupt), indices, strict=True):
@@ -227,14 +227,14 @@ class Run:
                 yield batches
                 batches = []
 
-    def _pairs(self, crop: int, seed: int, length: int) -> PhotoPairs:
+    def _pairs(self, phase: Phase, seed: int, length: int) -> PhotoPairs:
         in_workers = self.processes.device.type == "cpu"  # a GPU degrades faster than the cores beside it
-        zoom = self.recipe.zoom_probability
-        return PhotoPairs(self.photos, crop, self.recipe.mix, seed, length, zoom, self.lr, in_workers)
+        share = self.recipe.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
+        return PhotoPairs(self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, zoom=phase.zoom)
 
     def _fit(self, model: OneStepSR) -> None:
         """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
-        pairs = self._pairs(self.recipe.phases[0].crop, seed=self.recipe.seed * 100, length=384)
+        pairs = self._pairs(self.recipe.phases[0], seed=self.recipe.seed * 100, length=384)
         (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
         hr, lr = batch.pairs()
         if model.metric_estimator is not None:

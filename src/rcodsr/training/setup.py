@@ -21,6 +21,7 @@ from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+from rcodsr.models.tiny_unet import TinyUNet
 from rcodsr.training.metric_trainer import MetricTrainer
 from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, VsdObjective
 from rcodsr.training.perceptual import build_perceptual
@@ -29,7 +30,7 @@ from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
 from rcodsr.training.trainer import GeneratorTrainer
-from rcodsr.variants import ClipSpec, MetricSpec, TextSpec, TowerSpec, VariantSpec
+from rcodsr.variants import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec, VariantSpec
 
 _WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
 """Files of an adapter that a run can begin with."""
@@ -78,6 +79,10 @@ def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeight
     grouping = spec.grouping if recipe.fit else model.spec.grouping
     model.spec = replace(model.spec, grouping=grouping, limit_overshoot=spec.limit_overshoot, metric_estimator=None)
     model.metric_estimator = None
+    if isinstance(model.unet, TinyUNet) and isinstance(spec.unet, TinyUNetSpec) and spec.unet.blocks != model.unet.spec.blocks:
+        torch.manual_seed(recipe.seed)
+        model.unet = model.unet.deepened(spec.unet.blocks)
+        model.spec = replace(model.spec, unet=model.unet.spec)
     if model.spec.lora is None:
         return model.requires_grad_(True)
     from rcodsr.models.lora import require_gradients

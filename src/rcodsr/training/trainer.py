@@ -14,7 +14,7 @@ from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, overshoot, realism_weight
+from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, overshoot, realism_weight, wavelet_distance
 from rcodsr.training.objectives import Facts, Generated, Objective
 from rcodsr.training.optimizer import Average, Optimizer
 from rcodsr.training.perceptual import Distance
@@ -177,6 +177,10 @@ class GeneratorTrainer:
             outside = overshoot(picture, target)
             loss = loss + phase.overshoot * outside
             facts["overshoot"] = outside.mean()
+        if phase.energy:
+            strength = wavelet_distance(picture, target)
+            loss = loss + phase.energy * made.texture * strength
+            facts["energy"] = strength.mean()
         if phase.perceptual and self.perceptual is not None:
             shown = picture.clamp(-1, 1) if phase.pixel == "mse" else picture
             distance = self.perceptual(shown, target)

@@ -1,0 +1,85 @@
+"""What becomes of a job, and how outputs are written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rcodsr.batch.plan import Job
+from rcodsr.config import MAX_OUTPUT_PIXELS
+from rcodsr.errors import InputError, RcodsrError, TileMemoryError
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written."""
+
+    quality: int = 95
+    overwrite: bool = False
+    max_pixels: int = MAX_OUTPUT_PIXELS
+    format: str | None = None
+    """Of standard output, the input's if None; files follow their suffix."""
+    strip: bool = False
+    """Write the colour profile only, neither metadata nor the record."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """What transparency is laid on where the format has none."""
+
+
+@dataclass
+class Result:
+    """What became of one job; the fields are the keys of `--json`."""
+
+    input: str
+    output: str | None
+    status: str
+    width: int | None = None
+    height: int | None = None
+    realism: float | None = None
+    timestep: int | None = None
+    similarity: float | None = None
+    level: str | None = None
+    tiles: int | None = None
+    unet_passes: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    seconds: float | None = None
+    """Spent on it: reading, enlarging, writing; not waiting."""
+    weights: str | None = None
+    error: str | None = None
+    note: str | None = None
+    """Something people should know; like the following not a key of `--json`."""
+    exit_code: int = 0
+    lasting: bool = False
+    """Whether the fault ends the batch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {key: value for key, value in asdict(self).items() if key not in {"note", "exit_code", "lasting"}}
+
+
+def blank(job: Job, status: str) -> Result:
+    """A result that says nothing yet but its status."""
+    return Result(input=str(job.source), output=None if job.target is None else str(job.target), status=status)
+
+
+def failed(job: Job, error: RcodsrError) -> Result:
+    """The result of a job that an error has ended."""
+    result = blank(job, "failed")
+    result.error, result.exit_code = str(error), error.exit_code
+    return result
+
+
+def about(error: RcodsrError, job: Job) -> RcodsrError:
+    """The same error with the job's input as its subject."""
+    return error if error.subject == str(job.source) else type(error)(job.source, error.cause, error.remedy)
+
+
+def unforeseen(error: Exception, job: Job) -> RcodsrError:
+    """Our sentence for an error that nobody raised on purpose."""
+    from rcodsr.engine.runtime import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return TileMemoryError(job.source, "does not fit into memory", "crop it, or close other programs")
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(job.source, f"cannot be read ({error.strerror})", "check the file and run again")
+    return InputError(job.source, f"unexpected {type(error).__name__}: {error}", "please report it")

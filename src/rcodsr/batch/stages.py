@@ -1,0 +1,211 @@
+"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Item`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rcodsr.batch.plan import Job
+from rcodsr.batch.records import is_done, record_of
+from rcodsr.batch.results import Output, Result, about, blank, failed, unforeseen
+from rcodsr.config import UpscaleOptions
+from rcodsr.engine.memory import has_memory, require_memory
+from rcodsr.errors import InputError, OutputError, RcodsrError
+from rcodsr.images import io
+from rcodsr.variants import RCOD_TINY
+
+if TYPE_CHECKING:  # a dry run must not load torch
+    from rcodsr.engine.upscaler import Upscaled, Upscaler
+    from rcodsr.images.picture import Picture
+
+LARGE = 1 << 25
+"""Pixels of the model's enlargement, of all pictures under way together; a picture beyond has the memory to itself."""
+
+
+@dataclass
+class Item:
+    """A job on its way; one thread at a time has it."""
+
+    job: Job
+    pixels: int = 0
+    """Of the model's enlargement; 0 until the header is read."""
+    format: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    picture: Picture | None = None
+    """Decoded; None also where that must wait until the memory is free."""
+    upscaled: Upscaled | None = None
+    data: bytes | None = None
+    seconds: float = 0.0
+    promised: Result | None = None
+    """The result it will have once it is written."""
+    result: Result | None = None
+    """Set when there is nothing more to do."""
+    lasting: OutputError | None = None
+    """The fault that ends the batch."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The steps of all jobs of a batch.
+
+    Args:
+        upscaler: the engine.
+        options: what to do with each picture.
+        output: how to write.
+        stdout: receives the picture of a job without a target; None where the caller has none.
+    """
+
+    upscaler: Upscaler
+    options: UpscaleOptions
+    output: Output
+    stdout: BinaryIO | None
+
+    def read(self, item: Item) -> Item:
+        """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
+        return _step(item, self._read)
+
+    def read_alone(self, item: Item) -> Item:
+        """Decode what has been waited for, or refuse it for good."""
+        return _step(item, self._read_alone)
+
+    def enlarge(self, item: Item) -> Item:
+        """Run the engine."""
+        return _step(item, self._enlarge)
+
+    def encode(self, item: Item) -> Item:
+        """Make the output file in memory."""
+        return _step(item, self._encode)
+
+    def write(self, item: Item) -> Item:
+        """Write it; after this there is a result."""
+        return _step(item, self._write)
+
+    def _read(self, item: Item) -> None:
+        job = item.job
+        header = io.read_header(job.source)
+        item.pixels = check(job, header, self.options, self.output)
+        item.format = format_of(job, self.output, header)
+        quality = {"quality": self.output.quality} if item.format in io.LOSSY else {}
+        item.record = record_of(job.source, self.upscaler, self.options) | quality
+        exists = job.target is not None and job.target.exists() and not self.output.overwrite
+        if exists and job.target is not None and is_done(job.source, job.target, item.record, self.output.strip):
+            item.result = blank(job, "skipped")
+        elif item.pixels <= LARGE and has_memory(item.pixels):
+            item.picture = io.read(job.source, self.output.max_pixels, RCOD_TINY.scale)
+
+    def _read_alone(self, item: Item) -> None:
+        require_memory(item.job.source, item.pixels)
+        item.picture = io.read(item.job.source, self.output.max_pixels, RCOD_TINY.scale)
+
+    def _enlarge(self, item: Item) -> None:
+        assert item.picture is not None
+        item.upscaled = self.upscaler.run(item.picture, self.options)
+
+    def _encode(self, item: Item) -> None:
+        assert item.upscaled is not None
+        upscaled, picture = item.upscaled, item.upscaled.picture
+        adaptive = self.options.adaptive is not None
+        record = item.record | ({"timestep": upscaled.timestep, "similarity": upscaled.similarity} if adaptive else {})
+        if self.output.strip:
+            picture = picture.with_metadata(picture.metadata.stripped())
+        kept = None if self.output.strip else record
+        item.data = io.encode(picture, item.format, self.output.quality, kept, self.output.background)
+        item.promised = self._done(item)
+        item.picture = item.upscaled = None  # by far the larger part of it
+
+    def _write(self, item: Item) -> None:
+        assert item.data is not None
+        if item.job.target is None:
+            io.write_stream(self.stdout, item.data)
+        else:
+            io.write_atomic(item.job.target, item.data)
+        item.result = item.promised
+
+    def _done(self, item: Item) -> Result:
+        assert item.picture is not None
+        assert item.upscaled is not None
+        result, upscaled = blank(item.job, "done"), item.upscaled
+        result.width, result.height = upscaled.picture.size
+        result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
+        result.similarity = None if upscaled.similarity is None else round(upscaled.similarity, 4)
+        result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
+        result.device, result.dtype = str(self.upscaler.runtime.device), upscaled.dtype
+        result.weights = self.upscaler.weights_id
+        result.note = "; ".join(_notes(item.picture, item.format, self.output)) or None
+        return result
+
+
+def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
+    """What `run` would do with a job, as far as headers and an existing output tell without loading a model."""
+    result = blank(job, "planned")
+    try:
+        header = io.read_header(job.source)
+        require_memory(job.source, check(job, header, options, output))
+        result.width, result.height = io.output_size(header.size, options.scale)
+        exists = job.target is not None and job.target.exists() and not output.overwrite
+        known = {"scale": options.scale, "input_sha256": io.digest(job.source)}
+        if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
+            result.status = "skipped"
+    except RcodsrError as error:
+        result.status, result.error = "failed", str(about(error, job))
+    return result
+
+
+def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) -> int:
+    """Refuse what cannot end well before anything is decoded.
+
+    Returns:
+        Pixels of the model's enlargement, or of the wanted one where that is larger.
+
+    Raises:
+        InputError: when the enlarged picture passes the limit or the output format's largest side.
+    """
+    # the model works at its own scale, however small the wanted result is
+    io.check_size(job.source, header.size, output.max_pixels, max(options.scale, RCOD_TINY.scale))
+    format, size = format_of(job, output, header), io.output_size(header.size, options.scale)
+    if max(size) > io.MAX_SIDE[format]:
+        cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels a side"
+        raise InputError(job.source, cause, "use -f png")
+    width, height = io.output_size(header.size, max(options.scale, RCOD_TINY.scale))
+    return width * height
+
+
+def format_of(job: Job, output: Output, header: io.Header) -> str:
+    """The format a job's output is written in."""
+    if job.target is not None:
+        return io.FORMATS[job.target.suffix.lower()]
+    return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
+
+
+def _step(item: Item, work: Callable[[Item], None]) -> Item:
+    """Do one step of an item that has no result yet; an error becomes its result."""
+    if item.result is not None:
+        return item
+    started = time.perf_counter()
+    try:
+        work(item)
+    except OutputError as error:
+        item.result = failed(item.job, error)
+        item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
+    except RcodsrError as error:
+        item.result = failed(item.job, about(error, item.job))
+    except Exception as error:  # one strange file must not cost the others
+        item.result = failed(item.job, unforeseen(error, item.job))
+    item.seconds += time.perf_counter() - started
+    if item.result is not None:
+        item.result.seconds = round(item.seconds, 3)
+        item.picture = item.upscaled = item.data = None
+    return item
+
+
+def _notes(picture: Picture, format: str, output: Output) -> list[str]:
+    """What people should know about a picture that was written."""
+    notes = list(picture.notes)
+    if picture.alpha is not None and not io.has_room_for_alpha(format):
+        shade = "white" if output.background == (255, 255, 255) else "#{:02x}{:02x}{:02x}".format(*output.background)
+        notes.append(f"transparency laid on {shade}, {format} has none")
+    if picture.depth == 16 and format not in io.DEEP:
+        notes.append(f"16-bit channels become 8, {format} has no more")
+    return notes

@@ -1,0 +1,85 @@
+"""The measures of the paper's Table S2 that this package does not compute itself, through pyiqa: its only door.
+
+pyiqa (PolyForm Noncommercial and S-Lab licences: for non-commercial use) needs torchvision and downloads its own networks, so
+nothing imports it unless asked. The configurations are those of OSEDiff's and S3Diff's test scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rcodsr.errors import UsageError, WeightsError
+
+METRICS = {
+    "lpips": "lpips",
+    "dists": "dists",
+    "niqe": "niqe",
+    "musiq": "musiq",
+    "maniqa": "maniqa-pipal",
+    "clipiqa": "clipiqa",
+    "fid": "fid",
+}
+"""Our columns and pyiqa's names."""
+_AGAINST_TRUTH = {"lpips", "dists"}
+
+
+class PaperMetrics:
+    """Scores pictures as the paper does.
+
+    Args:
+        device: where the networks run.
+
+    Raises:
+        UsageError: when pyiqa is not installed or cannot be imported.
+        WeightsError: when one of its networks cannot be loaded.
+    """
+
+    def __init__(self, device: str) -> None:
+        create = _create_metric()
+        self._metrics = {column: _created(create, name, device) for column, name in METRICS.items()}
+
+    def __call__(self, result: Tensor, truth: Tensor) -> dict[str, float]:
+        """Every column but FID, of one picture; both (3, H, W) in [0, 1]."""
+        scores = {}
+        for column, metric in self._metrics.items():
+            if column != "fid":
+                pictures = (result[None], truth[None]) if column in _AGAINST_TRUTH else (result[None],)
+                scores[column] = float(metric(*pictures))
+        return scores
+
+    def fid(self, results: Path, truth: Path) -> float:
+        """Distance between the pictures of two folders; it takes many to mean anything."""
+        return float(self._metrics["fid"](str(results), str(truth), verbose=False))
+
+
+def _create_metric() -> Callable[..., Any]:
+    try:
+        from pyiqa import create_metric
+    except ModuleNotFoundError as error:
+        if error.name == "pyiqa":
+            cause = "needs pyiqa, which is not installed"
+            raise UsageError("--paper", cause, "pip install 'rcodsr[metrics]', or leave it out") from None
+        raise _unusable(error) from error
+    except Exception as error:  # torchvision beside a torch from another build raises RuntimeError
+        raise _unusable(error) from error
+    return create_metric
+
+
+def _unusable(error: Exception) -> UsageError:
+    cause = f"pyiqa is installed but cannot be imported ({_first_line(error)})"
+    return UsageError("--paper", cause, "install torch and torchvision from one source, or leave it out")
+
+
+def _created(create: Callable[..., Any], name: str, device: str) -> Any:
+    try:
+        return create(name, device=device)
+    except Exception as error:  # downloads, files, versions
+        raise WeightsError(f"pyiqa's {name}", f"cannot be loaded ({_first_line(error)})", "leave out --paper") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.variants import TinyUNetSpec
+
+SPEC = TinyUNetSpec(channels=(8, 12), blocks=(1, 3), embedding=16, heads=2)
+
+
+def test_a_deeper_network_computes_the_same_at_first_and_learns_in_every_block() -> None:
+    torch.manual_seed(0)
+    unet = TinyUNet(4, 6, SPEC)
+    for parameter in unet.parameters():  # nothing may hide behind a zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    deeper = unet.deepened((3, 6))
+    assert deeper.spec.blocks == (3, 6)
+    z, t, tokens = torch.randn(2, 4, 8, 8), torch.tensor([250, 750]), torch.randn(2, 5, 6)
+    with torch.no_grad():
+        expected, got = unet(z, t, tokens), deeper(z, t, tokens)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    deeper(z, t, tokens).square().mean().backward()
+    stages = (*deeper.encoders, deeper.middle, *deeper.decoders)
+    assert all(block.conv2.weight.grad.abs().sum() > 0 for stage in stages for block in stage.children())
+
+
+def test_a_network_cannot_lose_blocks() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2\) are fewer blocks than \(1, 3\)"):
+        TinyUNet(4, 6, SPEC).deepened((1, 2))
