@@ -1,4 +1,4 @@
-"""`rcodsr bench`: picture quality, latent metrics and test sets."""
+"""`rcodsr bench`: speed (see `cli.speed`), picture quality, latent metrics and test sets."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from rcodsr.cli.quality import quality
+from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
 from rcodsr.config import Dtype
 
-app = typer.Typer(help="Measure picture quality; make test sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
 
 @app.command("synth")

@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -174,7 +174,7 @@ def upscale(
     prepare_outputs(plan.jobs)
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
-    settled = {
+    settled: dict[str, Any] = {
         "prompt": prompt,
         "guidance": guidance,
         "realism": None if realism is None else options.realism,

@@ -20,8 +20,8 @@ class NoiseSchedule:
     def __init__(self, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> None:
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         alpha_squared = torch.cumprod(1.0 - betas, 0)
-        self._alpha = alpha_squared.sqrt().float()
-        self._sigma = (1.0 - alpha_squared).sqrt().float()
+        tables = alpha_squared.sqrt().float(), (1.0 - alpha_squared).sqrt().float()
+        self._tables = {tables[0].device: tables}
 
     def alpha(self, t: Tensor) -> Tensor:
         """α_t of each sample.
@@ -32,11 +32,18 @@ class NoiseSchedule:
         Returns:
             Shape (B, 1, 1, 1), float32.
         """
-        return self._alpha.to(t.device)[t].view(-1, 1, 1, 1)
+        return self._on(t.device)[0][t].view(-1, 1, 1, 1)
 
     def sigma(self, t: Tensor) -> Tensor:
         """σ_t of each sample; shapes as `alpha`."""
-        return self._sigma.to(t.device)[t].view(-1, 1, 1, 1)
+        return self._on(t.device)[1][t].view(-1, 1, 1, 1)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both tables, copied to a device once: a copy at every step would make a GPU wait."""
+        if device not in self._tables:
+            alpha, sigma = next(iter(self._tables.values()))
+            self._tables[device] = alpha.to(device), sigma.to(device)
+        return self._tables[device]
 
     def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Forward process, Eq. (1): α_t z + σ_t ε.

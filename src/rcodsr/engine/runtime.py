@@ -16,6 +16,9 @@ _VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
 """Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
 
 
+_PIXELS_AT_ONCE = 1 << 21
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A chosen device and dtype, with the reason for people to read."""
@@ -29,10 +32,10 @@ class Runtime:
         """fp32, bf16 or fp16."""
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
-    def place(self, model: OneStepSR, dtype: torch.dtype) -> OneStepSR:
+    def place(self, model: OneStepSR, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> OneStepSR:
         """The model in `dtype` on this device, laid out for its convolutions."""
         model = model.to_dtype(dtype).to(self.device)  # the dtype first: half the bytes travel
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def choose_runtime(device: str = "auto", dtype: Dtype = "auto") -> Runtime:
@@ -59,6 +62,14 @@ def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
     values = _VALUES_PER_PIXEL[spec.autoencoder.kind]
     side = int((budget / (values * runtime.dtype.itemsize)) ** 0.5) // spec.scale
     return max(SMALLEST_TILE, min(spec.tile, side // 32 * 32))
+
+
+def tiles_at_once(runtime: Runtime, pixels: int) -> int:
+    """How many tiles of so many enlarged pixels to compute together; one on a CPU, whose results must not depend on it.
+
+    On a GPU two megapixels: enough to fill it, and little memory beside the weights.
+    """
+    return 1 if runtime.device.type != "cuda" else max(1, min(8, _PIXELS_AT_ONCE // pixels))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from rcodsr.checkpoints.load import LoadRequest, load_weights
 from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
 from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.engine.estimation import measure
+from rcodsr.engine.fast import choose
 from rcodsr.engine.local import blend, local_levels
+from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
 from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
@@ -70,15 +72,22 @@ class Upscaler:
         runtime: where the model is.
         weights_id: name and digest of the weights, for records.
         reload: gives the weights again in float32, for pictures that a smaller dtype fails on.
+        runner: how to run the model; plainly by default.
     """
 
     def __init__(
-        self, model: OneStepSR, runtime: Runtime, weights_id: str, reload: Callable[[], OneStepSR] | None = None
+        self,
+        model: OneStepSR,
+        runtime: Runtime,
+        weights_id: str,
+        reload: Callable[[], OneStepSR] | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.model = model
         self.runtime = runtime
+        self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
-        self._network: Network = model
+        self._network: Network = self.runner.forward
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -93,6 +102,7 @@ class Upscaler:
         revision: str | None = None,
         offline: bool = False,
         log: Log = silent,
+        items: Collection[str] | None = None,
         **settled: Any,
     ) -> Upscaler:
         """Load weights by name, path, organisation/repository on the Hub, or `random:VARIANT[:SEED]`; see `load`.
@@ -103,6 +113,7 @@ class Upscaler:
             DeviceError: when the device or dtype is not available.
         """
         runtime = choose_runtime(device, dtype)
+        chosen = choose(runtime.device.type, items)
         try:
             request = LoadRequest(weights, base_model, revision, offline, **settled)
         except TypeError as error:
@@ -112,7 +123,8 @@ class Upscaler:
         def reload() -> OneStepSR:
             return runtime.place(load_weights(request, log).model, torch.float32)
 
-        return cls(runtime.place(loaded.model, runtime.dtype), runtime, loaded.id, reload)
+        runner = prepare(loaded.model, runtime, chosen, log)
+        return cls(runner.model, runtime, loaded.id, reload, runner)
 
     def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: object) -> Image.Image:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
@@ -164,7 +176,8 @@ class Upscaler:
     def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
         """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
         engine = copy.copy(self)
-        engine._network = wrap(self._network)
+        wrapped = wrap(self._network)
+        engine._network = lambda tiles, condition: wrapped(tiles, self.runner.settled(condition))
         return engine
 
     def _in_float32(self) -> Upscaler:
@@ -202,8 +215,8 @@ class Upscaler:
         try:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
-                rgb, steering, passes = self._restore(source, options)
-                rgb = resize(rgb[None], height, width)[0]
+                rgb, steering, passes = self.restore(source, options)
+                rgb = resize(rgb[None], height, width)[0].cpu()
                 alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
                 # differences have a sign, and `resize` clamps to [0, 1]
                 beyond = None if picture.beyond is None else resize(picture.beyond[None] / 2 + 0.5, height, width)[0] * 2 - 1
@@ -233,26 +246,25 @@ class Upscaler:
         asked = options.realism if given else grouping.timestep_realism(steering.timestep)
         return asked, grouping.level(steering.timestep)
 
-    def _restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) on the CPU, what steered it, passes by tile."""
+    def restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], what steered it, passes by tile.
+
+        The result is where the runner keeps pictures: on a GPU that has room for it, else on the CPU.
+        """
         spec = self.model.spec
+        rgb = rgb.to(self.runner.home(spec.scale**2 * rgb[0].numel()))
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         steering = self._steering(enlarged, options)
         output = io.output_size((rgb.shape[2], rgb.shape[1]), options.scale)
         sides = (padded.shape[2], padded.shape[3])
-        steering = replace(steering, local=local_levels(options, rgb, spec.scale, spec.autoencoder.factor, sides, output))
-        tile = options.tile if options.tile is not None else plan_tile(self.runtime, spec)
-        if options.tile is None and options.adaptive == "tile":
-            tile = min(tile, _ADAPTIVE_TILE)
+        local = local_levels(options, rgb.cpu(), spec.scale, spec.autoencoder.factor, sides, output)
+        steering = replace(steering, local=local)
         device = self.runtime.device
-        later = torch.tensor([0], device=device)  # each tile brings its own timestep
-        condition = self.model.condition(enlarged.to(device), later, rgb[None].to(device))
-        restored, grid = self._with_smaller_tiles(padded, condition, steering, tile, options.tile_overlap)
+        condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
+        restored, grid = self._with_smaller_tiles(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
-        color.match(restored, enlarged[0], options.color_fix or spec.color_fix)
-        if spec.limit_overshoot:
-            color.limit_overshoot(restored, enlarged[0])
+        restored = self.runner.finish(restored, enlarged[0], options.color_fix or spec.color_fix)
         return restored, steering.settled(grid), steering.passes(grid)
 
     def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:
@@ -264,13 +276,27 @@ class Upscaler:
         degradation = measure(self.model, enlarged.to(self.runtime.device))
         return Steering.by_degradation(grouping, degradation, options.adaptive == "tile")
 
+    def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
+        """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
+        spec = self.model.spec
+        if tile is None:
+            tile = self._tile(options)
+        overlap = min(options.tile_overlap, tile // 2)
+        return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
+
+    def _tile(self, options: UpscaleOptions) -> int:
+        if options.tile is not None:
+            return options.tile
+        tile = plan_tile(self.runtime, self.model.spec)
+        return min(tile, _ADAPTIVE_TILE) if options.adaptive == "tile" else tile
+
     def _with_smaller_tiles(
-        self, padded: Tensor, condition: Condition, steering: Steering, tile: int, overlap: int
+        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
     ) -> tuple[Tensor, TileGrid]:
         """Run over tiles, halving them when memory runs out."""
-        scale, multiple = self.model.spec.scale, self.model.spec.multiple
+        scale, tile = self.model.spec.scale, self._tile(options)
         while True:
-            grid = plan_tiles(padded.shape[2], padded.shape[3], tile * scale, min(overlap, tile // 2) * scale, multiple)
+            grid = self.plan(padded.shape, options, tile)
             try:
                 return self._over_tiles(padded, condition, steering, grid), grid
             except RuntimeError as error:
@@ -282,26 +308,37 @@ class Upscaler:
                 raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
 
     def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
-        """Encode, restore and decode each tile; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
+        """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
-        for rows, columns, weight in grid:
-            parts = steering.within(rows, columns)
-            t = torch.tensor([next(iter(parts), steering.at(rows, columns))], device=self.runtime.device)
-            tile = padded[:, :, rows, columns].to(self.runtime.device)
-            restored = self._sound(2 * tile - 1, replace(condition, timestep=t), parts).add_(1).mul_(0.5)
-            blended[:, rows, columns] += restored[0].to(padded.device) * weight
+        device, places = self.runtime.device, list(grid)
+        # parts with levels of their own take steps of their own
+        several = self.runner.at_once(places[0][2].numel()) if steering.local is None else 1
+        for some in (places[i : i + several] for i in range(0, len(places), several)):
+            parts = steering.within(*some[0][:2])
+            t = torch.tensor([next(iter(parts), steering.at(rows, columns)) for rows, columns, _ in some], device=device)
+            tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
+            restored = self._sound(2 * tiles - 1, replace(condition, timestep=t), parts)
+            restored = restored.add_(1).mul_(0.5).to(padded.device)
+            for tile, (rows, columns, weight) in zip(restored, some, strict=True):
+                blended[:, rows, columns] += tile * weight.to(padded.device)
         return blended
 
-    def _sound(self, tile: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
-        """The model's output for a tile in [-1, 1], if it is a picture; `parts` has the timesteps where there are several.
+    def _sound(self, tiles: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
+        """The model's output for tiles in [-1, 1], if it is pictures; `parts` has a single tile's timesteps where several.
 
         Raises:
-            ModelOutputError: when it is NaN, infinite, or one flat colour where the input is not.
+            ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
         """
-        restored = blend(self.model, tile, condition, parts) if len(parts) > 1 else self._network(tile, condition)
-        if not torch.isfinite(restored).all():
+        if len(parts) > 1:
+            restored = blend(self.model, tiles, self.runner.settled(condition), parts)
+        else:
+            restored = self._network(tiles, condition)
+        finite = torch.isfinite(restored).all()
+        blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
+        finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
+        if not finite:
             raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
-        if restored.std() < _FLAT and tile.std() > _LIVELY:
+        if blank:
             raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
         return restored
 
@@ -324,6 +361,7 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     log: Log = silent,
+    items: Collection[str] | None = None,
     **settled: Any,
 ) -> Upscaler:
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
@@ -336,6 +374,7 @@ def load(
         revision: commit, branch or tag of a repository.
         offline: ask no server; what is cached still works.
         log: receives a line when something is fetched.
+        items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
         settled: what holds for all pictures: `prompt` and `guidance` (a second U-Net pass) for weights with a text prompt,
             `realism` for PiSA-SR's (a second pass); other weights take a realism per picture.
 
@@ -344,4 +383,4 @@ def load(
         WeightsError: when the weights are unknown, unavailable or damaged.
         DeviceError: when the device or dtype is not available.
     """
-    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, **settled)
+    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, items, **settled)

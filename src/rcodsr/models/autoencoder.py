@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from rcodsr.models.layout import like_weights
 from rcodsr.variants import WaveletSpec
 
 
@@ -94,7 +95,7 @@ class WaveletAutoencoder(nn.Module):
             x = inverse_wavelet(x)
         if self.refine is None:
             return x
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = like_weights(x, self.refine)
         return x + self.refine(x)
 
     def _transform(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class DegradationEstimator(nn.Module):
 
     def _pooled(self, branch: int, lr: Tensor) -> Tensor:
         """Mean features of a branch over the whole picture, (B, 128), strip by strip; the strips' seams leave no trace."""
-        height, total, count = lr.shape[2], torch.zeros(()), 0
+        height, total, count = lr.shape[2], lr.new_zeros(()), 0
         for top in range(0, height, self.STRIP):
             start, end = max(0, top - self.halo), min(height, top + self.STRIP)
             features = self.body[branch](self.conv_first[branch](lr[:, :, start : end + self.halo]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.images.resize import resize
+from rcodsr.models.layout import like_weights
 from rcodsr.models.modulation import Modulation, Modulator
 from rcodsr.models.passes import OnePass, Passes
 from rcodsr.variants import VariantSpec
@@ -114,6 +115,7 @@ class OneStepSR(nn.Module):
 
     Attributes:
         passes: how often the U-Net is asked per step; once, unless a user has opted into two.
+        context: what is computed of the tokens once per picture; nothing, unless `models.rewrites` has changed the U-Net.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class OneStepSR(nn.Module):
         self.modulator = modulator
         self.metric_estimator = metric_estimator
         self.passes: Passes = OnePass()
+        self.context: nn.Module = nn.Identity()
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +148,7 @@ class OneStepSR(nn.Module):
 
     def to_dtype(self, dtype: torch.dtype) -> OneStepSR:
         """Cast the networks, in place. Eq. (3) and the wavelet transform stay float32, whatever the dtype."""
-        networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt)
+        networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt, self.context)
         for module in networks:
             if not getattr(module, "keeps_float32", False):
                 nn.Module.to(module, dtype)  # diffusers' own `to` logs a warning
@@ -160,7 +163,9 @@ class OneStepSR(nn.Module):
             lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; None where only `x_l` is at hand, which is then
                 reduced again and comes close.
         """
-        return Condition(timestep, self.prompt(x_l), self._measure(x_l) if lr is None else self.modulator.measure(lr))
+        return Condition(
+            timestep, self.context(self.prompt(x_l)), self._measure(x_l) if lr is None else self.modulator.measure(lr)
+        )
 
     def _measure(self, x_l: Tensor) -> Modulation:
         return self.modulator.measure(resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:])))
@@ -214,7 +219,7 @@ class OneStepSR(nn.Module):
         dtype, t = self.unet.dtype, condition.timestep
         t_embedded = _fixed(t, self.spec.embedded_timestep)
         t_coefficient = _fixed(t, self.spec.coefficient_timestep)
-        z_in = z_l.to(dtype).contiguous(memory_format=torch.channels_last)
+        z_in = like_weights(z_l.to(dtype), self.unet)
         net = self.passes(self.unet, z_in, t_embedded, condition.tokens.to(dtype))
         return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 

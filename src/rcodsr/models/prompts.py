@@ -64,17 +64,20 @@ class VisualPrompt(nn.Module):
         Returns:
             Shape (B, 1 + N, D).
         """
-        out: Tensor = self.linear(self._tokens(x_l))
-        return out
+        return self.read(self.squash(x_l))
 
     def look(self, x_l: Tensor) -> Tensor:
         """The tower's class token, which the metric estimator sees: shape (B, width)."""
-        return self._tokens(x_l)[:, 0]
+        out: Tensor = self.tower(self.squash(x_l))
+        return out[:, 0]
 
-    def _tokens(self, x_l: Tensor) -> Tensor:
-        mode = str(self.tower.resample)
-        squashed = F.interpolate(x_l, (self.side, self.side), mode=mode, antialias=True).clamp(0, 1)
-        out: Tensor = self.tower(squashed)
+    def squash(self, x_l: Tensor) -> Tensor:
+        """Whole pictures at the tower's side: (B, 3, H, W) → (B, 3, side, side), both in [0, 1]."""
+        return F.interpolate(x_l, (self.side, self.side), mode=str(self.tower.resample), antialias=True).clamp(0, 1)
+
+    def read(self, squashed: Tensor) -> Tensor:
+        """Visual tokens of squashed pictures: (B, 3, side, side) in [0, 1] → (B, 1 + N, D)."""
+        out: Tensor = self.linear(self.tower(squashed))
         return out
 
     def parts(self) -> dict[str, nn.Module]:

@@ -3,12 +3,15 @@
 Parameter names are those of the published files. Importing this module takes seconds; `models.build` does it only where needed.
 """
 
+from functools import cache
+
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from rcodsr.models.layout import like_weights
 from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,14 +32,14 @@ class SdUNet(UNet2DConditionModel):
         Returns:
             Predicted noise, same shape as `z`.
         """
-        out: Tensor = super().forward(z, t, tokens, return_dict=False)[0]
+        out: Tensor = super().forward(z, t, self.context_projection(tokens), return_dict=False)[0]
         return out
 
 
 def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
     """The U-Net of a spec; at the defaults, SD 2.1-base's and SD-Turbo's with 865,910,724 parameters."""
     levels = len(spec.channels)
-    return SdUNet(
+    unet = SdUNet(
         in_channels=latent_channels,
         out_channels=latent_channels,
         down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
@@ -48,6 +51,8 @@ def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
         norm_num_groups=spec.norm_groups,
         use_linear_projection=True,
     )
+    unet.context_projection = nn.Identity()  # the place of `rewrites.ContextProjection`
+    return unet
 
 
 class KlAutoencoder(nn.Module):
@@ -86,7 +91,14 @@ class KlAutoencoder(nn.Module):
 
     def _cast(self, x: Tensor) -> Tensor:
         dtype = next(self.post_quant_conv.parameters()).dtype
-        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+        return like_weights(x.to(dtype), self.decoder)
+
+
+@cache
+def _clip_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept on the device: a copy from the host would wait for it, and cannot be part of a CUDA graph."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return mean, std
 
 
 class ClipVisionTower(nn.Module):
@@ -118,7 +130,7 @@ class ClipVisionTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens of pictures that are already squashed to the tower's side."""
-        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        mean, std = _clip_statistics(x.device)
         pixels = ((x - mean) / std).to(self.vision.post_layernorm.weight.dtype)
         states = self.vision(pixel_values=pixels).last_hidden_state
         out: Tensor = self.vision.post_layernorm(states)

@@ -55,8 +55,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Shapes (B, C, h, w) and (B, E) → (B, C, h, w)."""
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, 1)
-        hidden = F.leaky_relu(torch.addcmul(shift, self.conv1(x), 1 + scale), 0.1)
-        return x + self.conv2(hidden)
+        hidden = self.conv2(F.leaky_relu(torch.addcmul(shift, self.conv1(x), 1 + scale), 0.1, inplace=True))
+        # the same sum; new memory for it costs more than the addition
+        return x + hidden if hidden.requires_grad else hidden.add_(x)
 
 
 class VisualAttention(nn.Module):

@@ -1,0 +1,87 @@
+"""What `rcodsr bench` compares: our path, and the same weights in plain modules, both from bytes to bytes on the device."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rcodsr.config import UpscaleOptions
+from rcodsr.engine.runner import Runner
+from rcodsr.engine.runtime import Runtime
+from rcodsr.engine.upscaler import Upscaler
+from rcodsr.images.resize import pad_to_multiple, upsample
+from rcodsr.models.one_step import OneStepSR
+
+
+class Contender:
+    """A model and a way to run it: low-resolution bytes → enlarged bytes, on the device.
+
+    One tile goes through the stages as the engine calls them, padded to what the networks need and not to what the prior
+    prefers; a larger picture goes through the engine with its tiles.
+
+    Args:
+        runner: the model, how it is run and where.
+        tiled: whether pictures beyond one tile are tiled.
+    """
+
+    def __init__(self, runner: Runner, tiled: bool) -> None:
+        self.runner, self.model, self.runtime, self.tiled = runner, runner.model, runner.runtime, tiled
+        self.upscaler = Upscaler(runner.model, runner.runtime, "bench", runner=runner)
+
+    def tiles(self, side: int) -> int:
+        """Into how many parts a picture of this enlarged side is cut."""
+        if not self.tiled or side <= self.model.spec.tile * self.model.spec.scale:
+            return 1
+        return len(self.upscaler.plan(torch.Size((side, side)), UpscaleOptions()))
+
+    def __call__(self, lr: Tensor, realism: float) -> Tensor:
+        """Enlarge (B, 3, h, w) uint8 → (B, 3, H, W) uint8; several pictures only where one tile holds them."""
+        pictures = lr.float() / 255
+        with torch.no_grad():
+            if len(lr) == 1 and self.tiles(lr.shape[-1] * self.model.spec.scale) > 1:
+                restored = self.upscaler.restore(pictures[0], UpscaleOptions(realism=realism))[0][None]
+            else:
+                restored = self._at_once(pictures, realism)
+            return restored.mul_(255).round_().to(torch.uint8)
+
+    def network(self, lr: Tensor, realism: float) -> Tensor:
+        """What the networks say before any colour fix: (B, 3, h, w) uint8 → (B, 3, H, W), about [-1, 1]."""
+        with torch.no_grad():
+            return self._network(upsample(lr.float() / 255, self.model.spec.scale), lr.float() / 255, realism)
+
+    def _at_once(self, pictures: Tensor, realism: float) -> Tensor:
+        spec = self.model.spec
+        enlarged = upsample(pictures, spec.scale)
+        restored = self._network(enlarged, pictures, realism).add_(1).mul_(0.5)[..., : enlarged.shape[2], : enlarged.shape[3]]
+        finish = self.runner.finish
+        return torch.stack([finish(a, b, spec.color_fix) for a, b in zip(restored, enlarged, strict=True)])
+
+    def _network(self, enlarged: Tensor, pictures: Tensor, realism: float) -> Tensor:
+        spec = self.model.spec
+        t = torch.full((len(pictures),), spec.grouping.realism_timestep(realism), device=pictures.device)
+        condition = replace(self.runner.condition(enlarged, pictures), timestep=t)
+        return self.runner.forward(2 * pad_to_multiple(enlarged, spec.multiple) - 1, condition)
+
+
+def plain_copy(model: OneStepSR) -> OneStepSR:
+    """The same modules once more. All weights but the kernels, whose layout will differ, stay in memory once."""
+    shared = [p for p in model.parameters() if p.dim() != 4] + list(model.buffers())
+    return copy.deepcopy(model, {id(each): each for each in shared})
+
+
+def plain_runner(model: OneStepSR, runtime: Runtime) -> Runner:
+    """The usual way: diffusers' and transformers' modules as they are, NCHW, LoRA merged where ours is, no item of ours."""
+    return Runner(runtime.place(model, runtime.dtype, torch.contiguous_format), runtime)
+
+
+def agreement(found: Tensor, expected: Tensor) -> tuple[float, float, float]:
+    """PSNR in dB against the range of what is expected (0 for NaN, at most 200), relative L2 error, largest absolute error."""
+    if not torch.isfinite(found).all():
+        return 0.0, 1.0, float(expected.abs().max())
+    error = (found.float() - expected.float()).double()
+    span = float(expected.max() - expected.min())
+    psnr = 20 * torch.log10(span / error.square().mean().sqrt().clamp(min=span * 1e-10))
+    return float(psnr), float(error.norm() / expected.double().norm()), float(error.abs().max())

@@ -1,0 +1,297 @@
+"""`rcodsr bench`: our path beside the same weights in plain modules, beside what this machine can do at most.
+
+Protocol: ceilings first; float32 reference of the plain modules; correctness before any speed; then blocks in turn, ours,
+plain, ours again, so that the distance between the two halves of ours says what a difference must exceed to mean anything.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcodsr.bench.ceilings import Ceilings, measure_ceilings
+from rcodsr.bench.clock import Lap, lap, ratio, summary, take_turns
+from rcodsr.bench.contenders import Contender, agreement, plain_copy, plain_runner
+from rcodsr.bench.cost import PUBLISHED, flops, trainable_parameters, weight_bytes
+from rcodsr.bench.machine import gpu_state, machine
+from rcodsr.bench.natural import natural_batch
+from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.resolve import Log
+from rcodsr.config import Dtype
+from rcodsr.engine.fast import choose
+from rcodsr.engine.runner import CudaRunner, Runner, prepare
+from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
+from rcodsr.errors import DeviceError, UsageError
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.variants import KlSpec, VariantSpec
+
+LEAST_PSNR = 42.0
+"""dB against float32; a path below it prints no speed."""
+_INPUTS = 8
+"""Different pictures, in rotation."""
+_GATE_SIDE = 512
+"""Largest side of the pictures that correctness is judged on."""
+
+
+@dataclass(frozen=True)
+class SpeedRequest:
+    """What to measure; None leaves it to the device and the weights."""
+
+    weights: str = "random:rcod-o:0"
+    sizes: tuple[int, ...] | None = None
+    """Sides of the enlarged pictures."""
+    batches: tuple[int, ...] | None = None
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    realism: float = 0.5
+    warmup: int | None = None
+    """Calls of each contender before anything is timed."""
+    runs: int | None = None
+    """Rounds: in each a block of ours, one of plain modules, one of ours."""
+    items: tuple[str, ...] | None = None
+    """Of `engine.fast`; None for the device's own choice."""
+    gpu: bool = False
+    """Refuse to run without an accelerator."""
+
+
+def measure_speed(request: SpeedRequest, log: Log) -> dict[str, Any]:
+    """Measure and report.
+
+    Raises:
+        DeviceError: without an accelerator where one is required.
+        UsageError: for sizes the variant cannot have.
+        WeightsError: as `load_weights`.
+    """
+    runtime = _runtime(request)
+    items = choose(runtime.device.type, request.items)
+    log(f"{request.weights} on {runtime.reason}; items: {', '.join(sorted(items)) or 'none'}")
+    before = gpu_state()
+    ceilings = measure_ceilings(runtime.device, runtime.dtype)
+    model = load_weights(LoadRequest(request.weights), log).model.to(runtime.device)
+    cases = _cases(request, model.spec, runtime)
+    gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in cases)), request.realism, log)
+    unchanged = plain_copy(model)
+    ours = Contender(prepare(model, runtime, items, log), tiled=True)  # first: it rewrites in float32
+    plain = Contender(plain_runner(unchanged, runtime), tiled=False)
+    verdict = gate.judge(ours)
+    rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log) for side, batch in cases]
+    spec = ours.model.spec
+    return {
+        "command": "bench",
+        "weights": request.weights,
+        "device": str(runtime.device),
+        "dtype": runtime.dtype_name,
+        "realism": request.realism,
+        "items": sorted(items),
+        "machine": machine(runtime.device),
+        "gpu_before": before,
+        "gpu_after": gpu_state(),
+        "ceilings": asdict(ceilings),
+        "trainable_parameters": trainable_parameters(spec),
+        "published": {"seconds": PUBLISHED, "what": "512x512 on one A100, the paper's own figures, not measured here"},
+        "results": rows,
+    }
+
+
+def _runtime(request: SpeedRequest) -> Runtime:
+    if request.gpu and request.device.startswith("cpu"):
+        raise UsageError("--gpu", "contradicts --device cpu", "leave one of them out")
+    if request.gpu and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise DeviceError("--gpu", "no accelerator is available here", "leave --gpu out to measure the CPU")
+    return choose_runtime(request.device, request.dtype)
+
+
+def _cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tuple[int, int]]:
+    """Sides and batches: several pictures at once only where a picture is one tile."""
+    large = runtime.device.type != "cpu"
+    small = 256 if isinstance(spec.autoencoder, KlSpec) else 512
+    sizes = request.sizes or ((512, 2048, 4096) if large else (small,))
+    batches = request.batches or ((1, 8) if large else (1,))
+    for side in sizes:
+        if side % spec.multiple:
+            nearest = max(1, round(side / spec.multiple)) * spec.multiple
+            raise UsageError("--sizes", f"{side} is not a multiple of {spec.multiple}, as {spec.name} needs", f"use {nearest}")
+    cases = [(side, batch) for side in sizes for batch in batches if batch == 1 or side <= spec.tile * spec.scale]
+    if not cases:
+        raise UsageError("--batch", f"pictures of {sizes[0]} are computed one by one", "use --batch 1, or a smaller size")
+    return cases
+
+
+class _Gate:
+    """What the plain modules say in float32, computed before anything is cast or rewritten.
+
+    Args:
+        model: float32, on the device.
+        runtime: where.
+        side: of the enlarged pictures.
+        realism: the level.
+        log: told that it takes a while.
+    """
+
+    def __init__(self, model: OneStepSR, runtime: Runtime, side: int, realism: float, log: Log) -> None:
+        log(f"reference: plain modules in float32 at {side}x{side}")
+        exact = Contender(Runner(model, Runtime(runtime.device, torch.float32, "reference")), tiled=False)
+        count = 4 if runtime.device.type == "cuda" else 1
+        self.realism, self.pictures = realism, natural_batch(count, side // model.spec.scale, seed=99).to(runtime.device)
+        with _exact_convolutions():
+            self.expected = [exact.network(lr[None], realism) for lr in self.pictures]
+
+    def judge(self, ours: Contender) -> dict[str, Any]:
+        """The worst agreement over the pictures: plain calls, recorded ones, and replays into poisoned buffers."""
+        found = []
+        for lr, expected in zip(self.pictures, self.expected, strict=True):
+            if isinstance(ours.runner, CudaRunner):
+                ours.runner.poison()
+            found.append(agreement(ours.network(lr[None], self.realism), expected))
+        psnr, rel_l2, largest = min(found)
+        return {"psnr": psnr, "rel_l2": rel_l2, "max_abs": largest, "passed": psnr >= LEAST_PSNR}
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """No TF32 in the reference."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _case(
+    ours: Contender,
+    plain: Contender,
+    side: int,
+    batch: int,
+    request: SpeedRequest,
+    ceilings: Ceilings,
+    verdict: dict[str, Any],
+    log: Log,
+) -> dict[str, Any]:
+    spec, device = ours.model.spec, ours.runtime.device
+    row: dict[str, Any] = {"size": side, "batch": batch, "tiles": ours.tiles(side), **verdict}
+    if not verdict["passed"]:
+        log(f"{side}x{side}: {verdict['psnr']:.1f} dB against float32 is below {LEAST_PSNR:g} dB; no speed is given")
+        return row
+    log(f"{side}x{side}, batch {batch}: measuring")
+    pictures = [natural_batch(batch, side // spec.scale, seed).to(device) for seed in range(1 if batch > 1 else _INPUTS)]
+    plain_fits = _fits(plain, pictures[0], request.realism)
+    plain.tiled = not plain_fits
+    on_gpu = device.type == "cuda"
+    warmup = request.warmup if request.warmup is not None else (20 if on_gpu else 0)
+    rounds = request.runs if request.runs is not None else (5 if on_gpu else 2)
+    calls = 20 if on_gpu and side <= 1024 else 1
+    contenders = {
+        name: _rotating(c, pictures, request.realism) for name, c in {"ours": ours, "plain": plain, "again": ours}.items()
+    }
+    for name in ("ours", "plain"):
+        for _ in range(warmup):
+            lap(contenders[name], device)
+    blocks = take_turns(contenders, rounds, calls, device)
+    counted = flops(spec, side, batch)
+    memory = {name: _peak(contenders[name], device) for name in (("ours", "plain") if on_gpu else ("ours",))}
+    floor = ceilings.floor(sum(counted.values()), weight_bytes(ours.model))
+    return (
+        row
+        | _speeds(blocks, batch, sum(counted.values()), floor, ceilings)
+        | {
+            "plain_tiles": plain.tiles(side),
+            "flops": counted,
+            "floor_seconds": floor,
+            "stages": _stages(ours.model, pictures[0], request.realism, device) if row["tiles"] == 1 else None,
+            "peak_bytes": memory,
+            "weights_bytes": weight_bytes(ours.model),
+        }
+    )
+
+
+def _speeds(
+    blocks: dict[str, list[list[Lap]]], batch: int, operations: int, floor: float, ceilings: Ceilings
+) -> dict[str, Any]:
+    both = [a + b for a, b in zip(blocks["ours"], blocks["again"], strict=True)]
+    fast = summary(both)
+    return {
+        "ours": fast,
+        "plain": summary(blocks["plain"]),
+        "speedup": ratio(blocks["plain"], both),
+        "speedup_cpu_time": ratio(blocks["plain"], both, cpu=True),
+        "noise": abs(ratio(blocks["again"], blocks["ours"]) - 1),
+        "images_per_second": batch / fast["median"],
+        "flops_per_second": operations / fast["median"],
+        "share_of_matmul": operations / fast["median"] / ceilings.matmul,
+        "times_floor": fast["median"] / floor,
+    }
+
+
+def _rotating(contender: Contender, pictures: list[Tensor], realism: float) -> Callable[[], object]:
+    """Another picture at each call."""
+    turn = iter(range(sys.maxsize))
+    return lambda: contender(pictures[next(turn) % len(pictures)], realism)
+
+
+def _fits(plain: Contender, lr: Tensor, realism: float) -> bool:
+    """Whether the plain modules can take the whole picture; on a CPU, where trying may kill the process, only one tile."""
+    spec = plain.model.spec
+    if lr.shape[-1] <= spec.tile:
+        return True
+    if plain.runtime.device.type != "cuda":
+        return False
+    try:
+        plain(lr, realism)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def _stages(model: OneStepSR, lr: Tensor, realism: float, device: torch.device) -> dict[str, float]:
+    """Seconds of each stage on its own, one after the other; they do not sum to the whole where stages overlap."""
+    from rcodsr.images.resize import upsample
+    from rcodsr.models.one_step import Condition
+
+    t = torch.full((len(lr),), model.spec.grouping.realism_timestep(realism), device=device)
+    made: dict[str, Any] = {}
+
+    def keep(name: str, call: Callable[[], object]) -> float:
+        seconds = [lap(lambda: made.update({name: call()}), device).seconds for _ in range(5 if device.type == "cuda" else 1)]
+        return sorted(seconds)[len(seconds) // 2]
+
+    with torch.no_grad():
+        pictures = lr.float() / 255
+        times = {"upsample": keep("x", lambda: upsample(pictures, model.spec.scale))}
+        times["condition"] = keep("condition", lambda: model.condition(made["x"], t, pictures))
+        condition: Condition = made["condition"]
+        with model.modulator.using(condition.modulation):
+            times["encode"] = keep("z", lambda: model.encode(2 * made["x"] - 1))
+            times["unet"] = keep("restored", lambda: model.restore(made["z"], condition))
+            times["decode"] = keep("picture", lambda: model.decode(made["restored"]))
+    return times
+
+
+def _peak(call: Callable[[], object], device: torch.device) -> dict[str, int]:
+    """Most memory during a call, everything that is loaded included: allocated and reserved on a GPU, resident elsewhere."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return {"allocated": torch.cuda.max_memory_allocated(device), "reserved": torch.cuda.max_memory_reserved(device)}
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: let the peak start anew
+    call()
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return {"resident": int(line.split()[1]) << 10}
+    return {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}

@@ -1,0 +1,122 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+"""GroupNorm + SiLU on channels_last tensors in three small Triton kernels: sums, statistics, result.
+
+Two reads and one write of the tensor; sums in float32 and in a fixed order, so the result is always the same. Triton comes with
+torch's CUDA builds. After the idea of stable-fast and of Apex's group_norm_nhwc.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_CHANNELS = 64
+"""Channels that a program works on side by side."""
+_ROWS = 64
+"""Positions that it reads at once."""
+_CHUNK = 2048
+"""Positions whose sums one program collects."""
+
+
+@triton.jit
+def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
+    """Sum and sum of squares of each channel over a chunk of positions."""
+    chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns = block * width + tl.arange(0, width)
+    total = tl.zeros((width,), tl.float32)
+    squares = tl.zeros((width,), tl.float32)
+    for first in range(0, size, height):
+        rows = chunk * size + first + tl.arange(0, height)
+        inside = (rows[:, None] < positions) & (columns[None, :] < channels)
+        where = (sample * positions + rows[:, None]) * channels + columns[None, :]
+        values = tl.load(x + where, inside, 0.0).to(tl.float32)
+        total += tl.sum(values, 0)
+        squares += tl.sum(values * values, 0)
+    out = partial + ((sample * chunks + chunk) * 2) * channels + columns
+    tl.store(out, total, columns < channels)
+    tl.store(out + channels, squares, columns < channels)
+
+
+@triton.jit
+def _statistics(
+    partial,
+    weight,
+    bias,
+    scale,
+    shift,
+    positions,
+    channels,
+    chunks,
+    groups,
+    eps,
+    padded: tl.constexpr,
+    many: tl.constexpr,
+):
+    """Sums of a group's channels → each channel's scale and shift."""
+    group, sample = tl.program_id(0), tl.program_id(1)
+    width = channels // groups
+    columns = tl.arange(0, padded)
+    mine = columns < width
+    columns = group * width + columns
+    total = tl.zeros((padded,), tl.float32)
+    squares = tl.zeros((padded,), tl.float32)
+    for first in range(0, chunks, many):
+        rows = first + tl.arange(0, many)
+        inside = (rows[:, None] < chunks) & mine[None, :]
+        where = ((sample * chunks + rows[:, None]) * 2) * channels + columns[None, :]
+        total += tl.sum(tl.load(partial + where, inside, 0.0), 0)
+        squares += tl.sum(tl.load(partial + where + channels, inside, 0.0), 0)
+    count = positions * width
+    mean = tl.sum(total, 0) / count
+    variance = tl.maximum(tl.sum(squares, 0) / count - mean * mean, 0.0)
+    gain = tl.load(weight + columns, mine, 0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    tl.store(scale + sample * channels + columns, gain, mine)
+    tl.store(shift + sample * channels + columns, tl.load(bias + columns, mine, 0.0).to(tl.float32) - mean * gain, mine)
+
+
+@triton.jit
+def _apply(x, out, scale, shift, positions, channels, silu: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
+    """Result: x · scale + shift, then SiLU."""
+    block, part, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns = part * width + tl.arange(0, width)
+    rows = block * height + tl.arange(0, height)
+    inside = (rows[:, None] < positions) & (columns[None, :] < channels)
+    where = (sample * positions + rows[:, None]) * channels + columns[None, :]
+    gain = tl.load(scale + sample * channels + columns, columns < channels, 0.0)
+    offset = tl.load(shift + sample * channels + columns, columns < channels, 0.0)
+    value = tl.load(x + where, inside, 0.0).to(tl.float32) * gain[None, :] + offset[None, :]
+    if silu:
+        value = value / (1.0 + tl.exp(-value))
+    tl.store(out + where, value.to(out.dtype.element_ty), inside)
+
+
+def group_norm_nhwc(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    """GroupNorm, then SiLU where asked for.
+
+    Args:
+        x: shape (B, C, h, w); copied if it is not channels_last.
+        weight: shape (C,).
+        bias: shape (C,).
+        groups: C is a multiple of it.
+        eps: added to the variance.
+        silu: activate.
+
+    Returns:
+        The same shape, dtype and layout.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    samples, channels, height, width = x.shape
+    positions = height * width
+    chunks = triton.cdiv(positions, _CHUNK)
+    parts = triton.cdiv(channels, _CHANNELS)
+    partial = torch.empty((samples, chunks, 2, channels), dtype=torch.float32, device=x.device)
+    scale, shift = torch.empty((2, samples, channels), dtype=torch.float32, device=x.device)
+    out = torch.empty_like(x)
+    _sums[(chunks, parts, samples)](x, partial, positions, channels, chunks, size=_CHUNK, height=_ROWS, width=_CHANNELS)
+    _statistics[(groups, samples)](
+        partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps,
+        padded=triton.next_power_of_2(channels // groups), many=16,
+    )  # fmt: skip
+    grid = (triton.cdiv(positions, _ROWS), parts, samples)
+    _apply[grid](x, out, scale, shift, positions, channels, silu=silu, height=_ROWS, width=_CHANNELS)
+    return out
