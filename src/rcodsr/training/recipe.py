@@ -34,10 +34,6 @@ class Phase:
     batch: int
     crop: int
     learning_rate: tuple[float, float]
-    zoom: tuple[float, float] = (0.55, 0.95)
-    """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
-    zoom_probability: float | None = None
-    """Share of the samples whose photo is zoomed; None for the recipe's."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
     pixel_weight: float = 1.0
@@ -49,14 +45,18 @@ class Phase:
     """Weight of the recipe's discriminator."""
     texture_floor: float = 0.0
     """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
-    energy: float = 0.0
-    """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
     mesh: float = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     overshoot: float = 0.0
     """Weight of the penalty on pixels outside the range of the ground truth nearby."""
     fidelity_share: float = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
+    energy: float = 0.0
+    """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
+    zoom: tuple[float, float] = (0.55, 0.95)
+    """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
+    zoom_probability: float | None = None
+    """Share of the samples whose photo is zoomed; None for the recipe's."""
 
     def __post_init__(self) -> None:
         """Reject settings that could not run."""
@@ -68,8 +68,8 @@ class Phase:
         zooms = len(self.zoom) == 2 and all(_number(zoom) and 0.1 <= zoom <= 4 for zoom in self.zoom)
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        weights = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial)
-        weights += (self.energy, self.mesh, self.overshoot)
+        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial)
+        weights = (*judged, self.energy, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
         shares = (self.texture_floor, self.fidelity_share, self.zoom_probability or 0)
         _require(

@@ -66,8 +66,11 @@ def _build(values: dict[str, Any]) -> Recipe:
 
 
 def _phase(values: dict[str, Any]) -> Phase:
-    pairs = {name: tuple(values[name]) for name in ("learning_rate", "zoom") if name in values}
-    return Phase(**(values | pairs))
+    values = dict(values)
+    for name in ("learning_rate", "zoom"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return Phase(**values)
 
 
 def _variant(values: dict[str, Any]) -> VariantSpec:
