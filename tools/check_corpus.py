@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 BOUND = 0.02
 """Mean error in [0, 1] over cells; white 16-bit, inverted CMYK and lost alpha are far above."""
@@ -39,7 +39,11 @@ def truths(path: Path) -> Iterator[Pixels]:
     """What a file may be taken to show: (h, w, 3 or 4) in [0, 1]; with a CMYK profile by it, or by the plain rule."""
     srgb, lab = (ImageCms.createProfile(space) for space in ("sRGB", "LAB"))
     with Image.open(path) as opened:
+        stored = opened.tile[0].args if opened.tile and isinstance(opened, ImageFile.ImageFile) else None
         opened.load()
+        # Pillow widens the pixels of such a PNG, not its transparent grey
+        if opened.format == "PNG" and stored in {"L;2", "L;4"} and "transparency" in opened.info:
+            opened.info["transparency"] *= 85 if stored == "L;2" else 17
         image = ImageOps.exif_transpose(opened)
         profile = opened.info.get("icc_profile")
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
@@ -60,8 +64,9 @@ def truths(path: Path) -> Iterator[Pixels]:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             yield np.asarray(ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")) / 255
     if image.mode == "LAB":
-        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert image is not None
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None
+        image = converted
     image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
     transparent = image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info
     yield np.asarray(image.convert("RGBA" if transparent else "RGB")) / 255
