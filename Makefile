@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## enlarge a photo at three realism levels
 	$(BIN)/python tools/demo.py demo
 
+# tests/report drives a real browser; without one they are skipped. On Debian: apt-get install -y --no-install-recommends chromium
 test: check  ## lint, types, import order, safety, tests
 	$(BIN)/python -m pytest --numprocesses 2
 

@@ -20,17 +20,17 @@ _LOOKS = ((2, 9), (2, 17), (1, 17))
 """Enlargement of the picture and side of the threshold's window: letters in narrow boxes, small letters, large letters."""
 _CONTRAST = 0.2
 """Range of a window below which nothing in it is ink."""
-_HEIGHTS = (7, 60)
+_HEIGHTS = (5, 60)
 """Of a letter or a word, in pixels of the enlarged picture."""
 _STRICT = {"contrast": 0.13, "ink": 0.5, "ground": 0.37, "edge": 0.6, "fill": 0.3}
-_LOOSE = {"contrast": 0.1, "ink": 0.6, "ground": 0.5, "edge": 0.5, "fill": 0.2}
+_LOOSE = {"contrast": 0.1, "ink": 0.65, "ground": 0.6, "edge": 0.5, "fill": 0.2}
 """What makes a mark a letter, and what is enough beside others: least contrast, edge, fill; most spread of ink and ground."""
 _SHARPEST = 1.05
 """Edges steeper than this are noise."""
 
 
 def find_text(rgb: Tensor) -> Tensor:
-    """Regions that look like text, with a margin of half a letter.
+    """Regions that look like text, with a margin of most of a letter.
 
     Args:
         rgb: shape (3, h, w) in [0, 1].
@@ -183,7 +183,7 @@ def _lines(marks: _Marks) -> list[tuple[float, float, float, float]]:
         members = np.flatnonzero(line == name)
         if strict[members].sum() < 3 and not (strict[members].any() and len(members) >= 4):
             continue
-        margin = 0.5 * float(np.median(marks.height[members]))
+        margin = 0.8 * float(np.median(marks.height[members]))
         boxes += [_around(marks, [int(i)], margin) for i in members]
         boxes += [_around(marks, [a, b], 0.6 * margin) for a, b in pairs if line[a] == name]
     return boxes
