@@ -150,7 +150,8 @@ def test_a_store_is_a_folder(run_cli: RunCli, album: Path, store: str) -> None:
     _store("d = fs.cat('photos/out/00.png'); fs.pipe_file('photos/out/00.png', d[:len(d) // 2]); fs.rm('photos/out/02.png')")
     _store("fs.pipe_file('photos/out/01.png', fs.cat('photos/in/01.png'))")
     options = ["--include", "0?.png", "--json", *(["--engine", "ray", "-j", "1"] if HAS_RAY else [])]
-    again = _rows(run_cli("upscale", "s3://photos/in", "-o", "s3://photos/out", *options).stdout)
+    command = [sys.executable, "-m", "rcodsr", "upscale", "s3://photos/in", "-o", "s3://photos/out", *options]
+    again = _rows(subprocess.run(command, cwd=base, stdout=subprocess.PIPE, text=True, timeout=600).stdout)
     assert [row.get("status") for row in again] == ["done", "failed", "done", *["skipped"] * 7, None]
     _store(f"fs.get('photos/out/', {str(base / 'fetched')!r} + '/', recursive=True)")
     wanted, found = _contents(base / "alone"), _contents(base / "fetched")
