@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from rcodsr.errors import UsageError
+from rcodsr.errors import InputError, UsageError
 
 LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 """The words of `--realism` and their values."""
@@ -30,6 +31,61 @@ Protected = Literal["text"]
 
 MAX_MAP_LEVELS = 5
 """Different levels of a realism map: each costs a U-Net pass where several meet."""
+
+
+MAX_SCALE = 8.0
+"""Beyond it nothing would be gained: the model's own scale is 4."""
+
+
+def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@dataclass(frozen=True)
+class TargetSize:
+    """The final size of a picture in pixels, in the place of a factor; 0 leaves a value open."""
+
+    width: int = 0
+    height: int = 0
+    short: int = 0
+    long: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> TargetSize:
+        """Read `WxH`, `Wx`, `xH`, `short=N` or `long=N`.
+
+        Raises:
+            UsageError: when it is none of them.
+        """
+        found = re.fullmatch(r"(?:([1-9]\d{0,5})?x([1-9]\d{0,5})?)|(short|long)=([1-9]\d{0,5})", text)
+        if found is None or text == "x":
+            raise UsageError("--size", f"'{text}' is not a size", "use WIDTHxHEIGHT, WIDTHx, xHEIGHT, short=N or long=N")
+        if found[3]:
+            return cls(**{found[3]: int(found[4])})
+        return cls(int(found[1] or 0), int(found[2] or 0))
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        if self.short or self.long:
+            return f"short={self.short}" if self.short else f"long={self.long}"
+        return f"{self.width or ''}x{self.height or ''}"
+
+    def of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height that a picture of this width and height gets; its proportions stay.
+
+        Raises:
+            InputError: when it would be stretched, or enlarged more than 8 times.
+        """
+        wanted = ((self.width, size[0]), (self.height, size[1]), (self.short, min(size)), (self.long, max(size)))
+        factors = [pixels / side for pixels, side in wanted if pixels]
+        if max(factors) > 1.01 * min(factors):
+            remedy = "use WIDTHx, xHEIGHT, short=N or long=N, or crop it"
+            raise InputError("--size", f"{self} would stretch a picture of {size[0]}×{size[1]}", remedy)
+        if max(factors) > MAX_SCALE:
+            raise InputError("--size", f"{self} would enlarge it {max(factors):.1f} times", "8 times is the most")
+        width, height = output_size(size, factors[0])
+        return self.width or width, self.height or height
 
 
 def realism_hint(value: float) -> str:
@@ -116,6 +172,8 @@ class UpscaleOptions:
     """Let the degradation decide: of the whole picture, or of each tile."""
     scale: float = 4.0
     """Final enlargement; the model works at its own scale and one resize follows where they differ."""
+    size: TargetSize | None = None
+    """Final size in the place of `scale`."""
     tile: int | None = None
     """Tile side in input pixels; None plans it, 0 switches tiling off."""
     tile_overlap: int = 24
@@ -136,7 +194,7 @@ class UpscaleOptions:
             raise UsageError("--realism-map", "contradicts -a", "leave one of the two out")
         if self.protect not in {None, "text"}:
             raise UsageError("--protect", f"'{self.protect}' is not known", "use text")
-        if not (math.isfinite(self.scale) and 1.0 <= self.scale <= 8.0):
+        if not (math.isfinite(self.scale) and 1.0 <= self.scale <= MAX_SCALE):
             raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
         if self.color_fix not in {None, *COLOR_FIXES}:
             raise UsageError("--color-fix", f"'{self.color_fix}' is not known", f"use {', '.join(COLOR_FIXES)}")
@@ -148,3 +206,19 @@ class UpscaleOptions:
             raise UsageError(
                 "--tile-overlap", f"{self.tile_overlap} is not below the tile side {self.tile}", "use a quarter of it or less"
             )
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the final picture of one of this width and height.
+
+        Raises:
+            InputError: when `size` does not suit it.
+        """
+        return output_size(size, self.scale) if self.size is None else self.size.of(size)
+
+    def factor(self, size: tuple[int, int]) -> float:
+        """How many times as large its longer side becomes.
+
+        Raises:
+            InputError: as `output_size`.
+        """
+        return self.scale if self.size is None else max(self.output_size(size)) / max(size)

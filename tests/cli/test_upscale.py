@@ -69,6 +69,23 @@ def test_a_file_lands_beside_its_input(run_cli: RunCli, picture: Path) -> None:
     assert "\x1b" not in done.stderr
 
 
+def test_a_size_in_the_place_of_a_factor(run_cli: RunCli, folder: Path) -> None:
+    """Of 20×16, 16×12 and 12×12: each gets its own factor, what would be stretched fails alone, and done work is known."""
+    done = run_cli("upscale", "album", "--size", "short=60", "-q")
+    assert done.returncode == 0, done.stderr
+    sizes = {path.name: _load(path).size for path in (folder.parent / "album_short60").iterdir()}
+    assert sizes == {"a.png": (75, 60), "b.JPG": (80, 60), "c.webp": (60, 60)}
+    again = run_cli("upscale", "album", "--size", "short=60", "--json")
+    assert [json.loads(line).get("status") for line in again.stdout.splitlines()[:3]] == ["skipped"] * 3
+    other = run_cli("upscale", "album", "-o", "album_short60", "-q")
+    assert other.returncode == 1
+    assert other.stderr.count("made differently") == 3
+    stretched = run_cli("upscale", "album", "--size", "80x60", "-q")
+    assert stretched.returncode == 1
+    assert "a.png: 80x60 would stretch a picture of 20×16; use WIDTHx" in stretched.stderr
+    assert [path.name for path in (folder.parent / "album_80x60").iterdir()] == ["b.JPG"]
+
+
 def test_a_directory_lands_in_its_sibling(run_cli: RunCli, folder: Path) -> None:
     done = run_cli("upscale", "album", "-r", "fidelity")
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
 from rcodsr.batch.places import RemotePath, place
 from rcodsr.batch.shards import belongs
-from rcodsr.config import OUTPUT_FORMATS, UpscaleOptions
+from rcodsr.config import OUTPUT_FORMATS, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, Piped, Source, make_directory, output_size, read_header, remove_stale_parts
+from rcodsr.images.io import FORMATS, Piped, Source, make_directory, read_header, remove_stale_parts
 
 __all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "require_fit", "sources"]
 
@@ -43,6 +43,13 @@ class Naming:
     template: str | None = None
     """`--name`, of {stem}, {ext}, {scale} and {realism}."""
     realism: str = "0.5"
+    size: TargetSize | None = None
+    """What tells names apart in the place of `scale`."""
+
+    @property
+    def mark(self) -> str:
+        """What a name ends in, as x4, 3840x2160 or short1080."""
+        return f"x{self.scale:g}" if self.size is None else str(self.size).replace("=", "")
 
     def __post_init__(self) -> None:
         """Try the template."""
@@ -59,7 +66,7 @@ class Naming:
 
     def beside(self, source: Source, whole: bool = False) -> str:
         """The name of a file's output; `whole` keeps the input's suffix in it."""
-        return self._filled(source.stem + source.suffix * whole, self.suffix(source), f"_x{self.scale:g}")
+        return self._filled(source.stem + source.suffix * whole, self.suffix(source), f"_{self.mark}")
 
     def within(self, source: Source, whole: bool = False) -> str:
         """The name of the output of a directory's file."""
@@ -74,7 +81,9 @@ class Naming:
     def _filled(self, stem: str, suffix: str, ending: str = "") -> str:
         if self.template is None:
             return _shortened(stem, ending + suffix)
-        name = self.template.format(stem=stem, ext=suffix, scale=f"{self.scale:g}", realism=self.realism)
+        name = self.template.format(
+            stem=stem, ext=suffix, scale=self.mark.removeprefix("x") if self.size is None else self.mark, realism=self.realism
+        )
         return name if name.endswith(suffix) else name + suffix
 
 
@@ -160,7 +169,7 @@ def require_fit(jobs: list[Job], options: UpscaleOptions) -> None:
             continue  # it is fetched first
         with suppress(InputError):
             size = read_header(job.source).size
-            options.realism_map.require_fit(job.source, size, output_size(size, options.scale))
+            options.realism_map.require_fit(job.source, size, options.output_size(size))
 
 
 def remove_leftovers(jobs: list[Job]) -> None:
@@ -189,7 +198,7 @@ def _target(found: Found, output: str | None, into: Path | None, naming: Naming,
     if output == "-":
         return None
     if found.top is not None:
-        directory = into or _sibling(found.top, naming.scale)
+        directory = into or _sibling(found.top, naming.mark)
         return directory / found.relative.parent / naming.within(source, whole)
     if output is not None and into is None:
         return _output_file(output, naming.format)
@@ -224,11 +233,11 @@ def _output_file(output: str, format: str) -> Path:
     return path
 
 
-def _sibling(directory: Path, scale: float) -> Path:
+def _sibling(directory: Path, mark: str) -> Path:
     named = directory if directory.name not in {"", ".."} else directory.resolve()
     if not named.name:
         raise UsageError(directory, "has no name to derive an output from", "give -o DIRECTORY")
-    return named.with_name(f"{named.name}_x{scale:g}")
+    return named.with_name(f"{named.name}_{mark}")
 
 
 def _shortened(stem: str, ending: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import __version__
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
 
@@ -31,11 +31,16 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
         "adaptive": options.adaptive,
         "realism_map": None if options.realism_map is None else options.realism_map.digest,
         "protect": options.protect,
-        "scale": options.scale,
+        **size_of(options),
         "color_fix": options.color_fix or spec.color_fix,
         "dtype": upscaler.runtime.dtype_name,
         "input_sha256": io.digest(source),
     }
+
+
+def size_of(options: UpscaleOptions) -> dict[str, Any]:
+    """What a record says of the size."""
+    return {"scale": options.scale, "size": None if options.size is None else str(options.size)}
 
 
 def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False) -> bool:
@@ -53,16 +58,17 @@ def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool
     found = io.read_record(target)
     if found is not None and all(found.get(key) == value for key, value in record.items()):
         return io.is_whole(target)
-    if found is None and _is_newer(source, target, record["scale"], strip):
+    size = None if record.get("size") is None else TargetSize.parse(record["size"])
+    if found is None and _is_newer(source, target, UpscaleOptions(scale=record["scale"], size=size), strip):
         return True
     cause = f"{target} already exists and was made differently"
     raise InputError(source, cause, "use -y to replace it or -o for another place")
 
 
-def _is_newer(source: io.Source, target: Path, scale: float, strip: bool) -> bool:
+def _is_newer(source: io.Source, target: Path, options: UpscaleOptions, strip: bool) -> bool:
     """Without a record, a whole picture of the right size, newer than its input, counts as done."""
     try:
-        found, wanted = io.read_header(target), io.output_size(io.read_header(source).size, scale)
+        found, wanted = io.read_header(target), options.output_size(io.read_header(source).size)
         newer = isinstance(source, io.Piped) or target.stat().st_mtime_ns >= source.stat().st_mtime_ns
     except (RcodsrError, OSError):
         return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, record_of
+from rcodsr.batch.records import is_done, record_of, size_of
 from rcodsr.batch.results import Output, Result, about, blank, failed, unforeseen
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.memory import has_memory, require_memory
@@ -146,9 +146,9 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
     try:
         header = io.read_header(job.source)
         require_memory(job.source, check(job, header, options, output))
-        result.width, result.height = io.output_size(header.size, options.scale)
+        result.width, result.height = options.output_size(header.size)
         exists = job.target is not None and job.target.exists() and not output.overwrite
-        known = {"scale": options.scale, "input_sha256": io.digest(job.source)}
+        known = {**size_of(options), "input_sha256": io.digest(job.source)}
         if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
             result.status = "skipped"
     except RcodsrError as error:
@@ -166,12 +166,13 @@ def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) 
         InputError: when the enlarged picture passes the limit or the output format's largest side.
     """
     # the model works at its own scale, however small the wanted result is
-    io.check_size(job.source, header.size, output.max_pixels, max(options.scale, RCOD_TINY.scale))
-    format, size = format_of(job, output, header), io.output_size(header.size, options.scale)
+    most = max(options.factor(header.size), RCOD_TINY.scale)
+    io.check_size(job.source, header.size, output.max_pixels, most)
+    format, size = format_of(job, output, header), options.output_size(header.size)
     if max(size) > io.MAX_SIDE[format]:
         cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels a side"
         raise InputError(job.source, cause, "use -f png")
-    width, height = io.output_size(header.size, max(options.scale, RCOD_TINY.scale))
+    width, height = io.output_size(header.size, most)
     return width * height
 
 

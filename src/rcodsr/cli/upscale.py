@@ -10,7 +10,17 @@ import typer
 
 from rcodsr.cli.results import Shown, open_report, show
 from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
-from rcodsr.config import MAX_OUTPUT_PIXELS, OUTPUT_FORMATS, Adaptive, ColorFix, Dtype, Protected, UpscaleOptions, parse_realism
+from rcodsr.config import (
+    MAX_OUTPUT_PIXELS,
+    OUTPUT_FORMATS,
+    Adaptive,
+    ColorFix,
+    Dtype,
+    Protected,
+    TargetSize,
+    UpscaleOptions,
+    parse_realism,
+)
 from rcodsr.errors import UsageError
 
 _REALISM_HELP = (
@@ -72,7 +82,10 @@ def upscale(
     protect: Annotated[
         str | None, typer.Option("--protect", help="text: hold what looks like text at realism 0.", show_default=False)
     ] = None,
-    scale: Annotated[float, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.")] = 4.0,
+    scale: Annotated[float | None, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.", show_default="4")] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
+    ] = None,
     tile: Annotated[str, typer.Option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
     tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
     format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
@@ -138,7 +151,7 @@ def upscale(
 
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
-    options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, tile, tile_overlap, color_fix)
+    options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, size, tile, tile_overlap, color_fix)
     options = _local(options, realism is not None, realism_map, protect)
     from rcodsr.batch.discovery import Selection
     from rcodsr.batch.jobs import run_processes
@@ -153,7 +166,7 @@ def upscale(
         keep_libraries_quiet()
     chosen = parse_shard(shard) if shard is not None else None
     level = "auto" if options.adaptive else "map" if options.realism_map else f"{options.realism:g}"
-    naming = Naming(format, scale, name, level)
+    naming = Naming(format, options.scale, name, level, options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen)
     require_fit(plan.jobs, options)
@@ -219,8 +232,16 @@ def _local(options: UpscaleOptions, given: bool, realism_map: Path | None, prote
 
 
 def _options(
-    realism: str | None, adaptive: str | None, scale: float, tile: str, tile_overlap: int, color_fix: str | None
+    realism: str | None,
+    adaptive: str | None,
+    scale: float | None,
+    size: str | None,
+    tile: str,
+    tile_overlap: int,
+    color_fix: str | None,
 ) -> UpscaleOptions:
+    if size is not None and scale is not None:
+        raise UsageError("--size", "contradicts -s", "leave one of the two out")
     if adaptive and realism is not None:
         raise UsageError("-a", "contradicts -r", "leave one of the two out")
     if tile not in {"auto", "off"} and not tile.isdecimal():
@@ -229,4 +250,5 @@ def _options(
     side = None if tile == "auto" else 0 if tile == "off" else int(tile)
     chosen = 0.5 if realism is None else parse_realism(realism)
     by: Adaptive | None = adaptive  # type: ignore[assignment]
-    return UpscaleOptions(realism=chosen, adaptive=by, scale=scale, tile=side, tile_overlap=tile_overlap, color_fix=fix)
+    options = UpscaleOptions(realism=chosen, adaptive=by, tile=side, tile_overlap=tile_overlap, color_fix=fix)
+    return replace(options, scale=4.0 if scale is None else scale, size=None if size is None else TargetSize.parse(size))

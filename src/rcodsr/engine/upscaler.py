@@ -211,7 +211,7 @@ class Upscaler:
     def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         started = time.perf_counter()
         self.check(options, steered=False)
-        width, height = io.output_size(picture.size, options.scale)
+        width, height = options.output_size(picture.size)
         try:
             with torch.no_grad():
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
@@ -256,7 +256,7 @@ class Upscaler:
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)
         steering = self._steering(enlarged, options)
-        output = io.output_size((rgb.shape[2], rgb.shape[1]), options.scale)
+        output = options.output_size((rgb.shape[2], rgb.shape[1]))
         sides = (padded.shape[2], padded.shape[3])
         local = local_levels(options, rgb.cpu(), spec.scale, spec.autoencoder.factor, sides, output)
         steering = replace(steering, local=local)

@@ -31,8 +31,3 @@ def has_room_for_alpha(format: str) -> bool:
 def has_room_for_record(format: str) -> bool:
     """Whether a format stores how a picture was made."""
     return format != "BMP"
-
-
-def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
 
-from rcodsr.config import MAX_OUTPUT_PIXELS
+from rcodsr.config import MAX_OUTPUT_PIXELS, output_size
 from rcodsr.errors import InputError
 from rcodsr.images.files import make_directory, output_error, remove_stale_parts, write_atomic, write_stream
 from rcodsr.images.formats import (
@@ -22,7 +22,6 @@ from rcodsr.images.formats import (
     SUFFIXES,
     has_room_for_alpha,
     has_room_for_record,
-    output_size,
 )
 from rcodsr.images.metadata import carried, orientation, save_options, written_exif
 from rcodsr.images.opening import (

@@ -17,8 +17,9 @@ from typing import Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from rcodsr.config import output_size
 from rcodsr.errors import InputError
-from rcodsr.images.formats import READABLE, output_size
+from rcodsr.images.formats import READABLE
 from rcodsr.images.metadata import HISTORY, exif_of, orientation
 
 
