@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,19 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
+from rcodsr.models.grain import SIDE
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, overshoot, realism_weight, wavelet_distance
+from rcodsr.training.losses import (
+    charbonnier,
+    clamped_mse,
+    faint_distance,
+    low_frequency,
+    mesh,
+    overshoot,
+    realism_weight,
+    wavelet_distance,
+)
 from rcodsr.training.objectives import Facts, Generated, Objective
 from rcodsr.training.optimizer import Average, Optimizer
 from rcodsr.training.perceptual import Distance
@@ -60,6 +71,8 @@ class GeneratorTrainer:
         self.optimizer = Optimizer(self.trained, betas, decay, recipe.clip, processes)
         self.judges = {o.name: self._judge_optimizer(o) for o in objectives}
         self.average = Average(self.trained, recipe.ema) if recipe.ema else None
+        restrained = any(phase.restrain for phase in recipe.phases)
+        self.before = copy.deepcopy(model).eval().requires_grad_(False) if restrained else None
 
     def _judge_optimizer(self, objective: Objective) -> Optimizer:
         rates = objective.rates(self.recipe)
@@ -108,7 +121,8 @@ class GeneratorTrainer:
             z_l = model.encode(2 * x_l - 1)
             metric = self._metric(z_l, x_l, x_h)
             t = self._timesteps(metric, batch.draws, phase)
-            condition = Condition(t, model.prompt(x_l), modulation)
+            places = [batch.draws.integers(axis, 0, SIDE - 1) for axis in ("row", "column")]
+            condition = Condition(t, model.prompt(x_l), modulation, torch.stack(places, 1).to(t.device))
             z = model.restore(z_l, condition)
             picture = model.decode(z)
         if z.requires_grad:
@@ -181,12 +195,29 @@ class GeneratorTrainer:
             strength = wavelet_distance(picture, target)
             loss = loss + phase.energy * made.texture * strength
             facts["energy"] = strength.mean()
+        if phase.faint:
+            grain = faint_distance(picture, target)
+            loss = loss + phase.faint * made.texture * grain
+            facts["faint"] = grain.mean()
+        if phase.restrain:
+            departure = charbonnier(picture, self._restrained(made, phase))
+            loss = loss + phase.restrain * departure
+            facts["departure"] = departure.mean()
         if phase.perceptual and self.perceptual is not None:
             shown = picture.clamp(-1, 1) if phase.pixel == "mse" else picture
             distance = self.perceptual(shown, target)
             loss = loss + phase.perceptual * made.texture * distance
             facts["perceptual"] = distance.mean()
         return loss, facts
+
+    @torch.no_grad()
+    def _restrained(self, made: Generated, phase: Phase) -> Tensor:
+        """What the weights at the beginning made of the batch at timesteps nearer to k: (B, 3, H, W)."""
+        assert self.before is not None
+        first, _ = self._ends()
+        t = (first + phase.restraint * (made.timestep - first)).round().long()
+        picture: Tensor = self.before(2 * made.x_l - 1, self.before.condition(made.x_l, t))
+        return picture
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated]) -> Tensor:
         """Update φ′ or the discriminator on what the generator has just made."""
