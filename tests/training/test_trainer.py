@@ -166,10 +166,12 @@ def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     made, _ = trainer.generate(batch, phase)
     assert trainer.before is not None
-    calm = trainer.before(2 * made.x_l - 1, trainer.before.condition(made.x_l, torch.full_like(made.timestep, 250)))
+    condition = trainer.before.condition(made.x_l, torch.full_like(made.timestep, 250))
+    calm = trainer.before(2 * made.x_l - 1, replace(condition, origin=trainer._origin(batch.draws)))
     torch.testing.assert_close(trainer._restrained(made, phase), calm)
     itself = trainer._restrained(made, replace(phase, restraint=1.0))
     assert not torch.allclose(itself, calm, atol=1e-3)
+    torch.testing.assert_close(itself, made.picture)  # the same noise at the same places
     frozen = {name: tensor.clone() for name, tensor in trainer.before.state_dict().items()}
     trainer.train_step([batch], phase, 1e-3, 0)
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in trainer.before.state_dict().items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +121,7 @@ class GeneratorTrainer:
             z_l = model.encode(2 * x_l - 1)
             metric = self._metric(z_l, x_l, x_h)
             t = self._timesteps(metric, batch.draws, phase)
-            places = [batch.draws.integers(axis, 0, SIDE - 1) for axis in ("row", "column")]
-            condition = Condition(t, model.prompt(x_l), modulation, torch.stack(places, 1).to(t.device))
+            condition = Condition(t, model.prompt(x_l), modulation, self._origin(batch.draws))
             z = model.restore(z_l, condition)
             picture = model.decode(z)
         if z.requires_grad:
@@ -131,6 +130,11 @@ class GeneratorTrainer:
         texture = phase.texture_floor + (1 - phase.texture_floor) * weight
         made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, texture, batch.draws)
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _origin(self, draws: Draws) -> Tensor:
+        """Where in the field of noise each crop begins."""
+        places = [draws.integers(axis, 0, SIDE - 1) for axis in ("row", "column")]
+        return torch.stack(places, 1).to(self.processes.device)
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
         """M_L, Eq. (6), with the encoder that the grouping names."""
@@ -216,7 +220,8 @@ class GeneratorTrainer:
         assert self.before is not None
         first, _ = self._ends()
         t = (first + phase.restraint * (made.timestep - first)).round().long()
-        picture: Tensor = self.before(2 * made.x_l - 1, self.before.condition(made.x_l, t))
+        condition = replace(self.before.condition(made.x_l, t), origin=self._origin(made.draws))
+        picture: Tensor = self.before(2 * made.x_l - 1, condition)
         return picture
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated]) -> Tensor:
