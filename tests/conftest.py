@@ -73,7 +73,7 @@ def small_spec() -> VariantSpec:
     return VariantSpec(
         name="small",
         autoencoder=WaveletSpec(refine_channels=4),
-        unet=TinyUNetSpec(channels=(8, 12), blocks=(1, 2), embedding=16, heads=2),
+        unet=TinyUNetSpec(channels=(8, 12), blocks=(1, 2), embedding=16, heads=2, grain=True),
         prompt=TowerSpec(image_side=16, tower_channels=(4, 8), context=12),
     )
 

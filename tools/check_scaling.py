@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -50,7 +51,7 @@ def on_ray(source: Path, target: Path) -> None:
     from ray.cluster_utils import Cluster
 
     total = len(list(source.iterdir()))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200 << 20})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200 << 20})
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=200 << 20) for _ in range(2)]
     command = [sys.executable, "-m", "rcodsr", "upscale", str(source), "-o", str(target), "-q", "--json"]
     running = subprocess.Popen([*command, "--engine", "ray", "--address", cluster.address], stdout=subprocess.PIPE, text=True)

@@ -139,6 +139,8 @@ class TinyUNetSpec(Spec):
     """Width of the timestep embedding."""
     heads: int = 4
     """Heads of the cross-attention to the visual tokens."""
+    grain: bool = False
+    """Whether it gives a deviation beside the mean of eps, from which `models.grain` draws."""
 
     def __post_init__(self) -> None:
         """Reject what cannot be built.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ def test_a_deeper_network_computes_the_same_at_first_and_learns_in_every_block()
     unet = TinyUNet(4, 6, SPEC)
     for parameter in unet.parameters():  # nothing may hide behind a zero
         torch.nn.init.normal_(parameter, std=0.2)
-    deeper = unet.deepened((3, 6))
+    deeper = unet.grown(replace(SPEC, blocks=(3, 6)))
     assert deeper.spec.blocks == (3, 6)
     z, t, tokens = torch.randn(2, 4, 8, 8), torch.tensor([250, 750]), torch.randn(2, 5, 6)
     with torch.no_grad():
@@ -25,4 +27,4 @@ def test_a_deeper_network_computes_the_same_at_first_and_learns_in_every_block()
 
 def test_a_network_cannot_lose_blocks() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2\) are fewer blocks than \(1, 3\)"):
-        TinyUNet(4, 6, SPEC).deepened((1, 2))
+        TinyUNet(4, 6, SPEC).grown(replace(SPEC, blocks=(1, 2)))

@@ -6,6 +6,7 @@ from rcodsr.training.losses import (
     clamped_mse,
     discriminator_hinge,
     distillation,
+    faint_distance,
     generator_hinge,
     low_frequency,
     mesh,
@@ -46,6 +47,17 @@ def test_overshoot_sees_halos_and_no_texture() -> None:
     assert overshoot(edge.roll(1, 3)[..., 2:], edge[..., 2:]).item() == 0  # an edge that is merely not in its place
     texture = torch.rand(1, 3, 32, 32)
     assert overshoot(texture.roll(1, 3), texture).mean().item() < 0.01
+
+
+def test_faint_distance_sees_grain_and_is_blind_to_what_is_strong() -> None:
+    grain, strong = torch.randn(2, 3, 64, 64) / 127.5, torch.randn(1, 3, 64, 64) / 4
+    assert faint_distance(grain, grain).tolist() == [0, 0]
+    half, twice = (faint_distance(share * grain, grain).mean() for share in (0.5, 2))
+    torch.testing.assert_close(half, twice, rtol=0.35, atol=0)  # near log 2 both, less for what is nearly nothing
+    assert 0.3 < half < 0.7
+    assert faint_distance(strong, 3 * strong).item() == 0
+    moved = faint_distance(grain.roll(5, 3), grain).mean()
+    assert moved < half / 3
 
 
 def test_wavelet_distance_forgives_phase_but_not_strength() -> None:

@@ -1,6 +1,7 @@
 """Runs that are stopped, killed, resumed, damaged and changed."""
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -244,18 +245,24 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
     assert {"psnr_fidelity", "psnr_neutral", "psnr_realism", "ssim_realism"} <= lines[0].keys()
 
 
-def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(photos: Path, tmp_path: Path, run_cli: RunCli) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(
+    photos: Path, tmp_path: Path, run_cli: RunCli, workers: int
+) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        "fit = true\nworkers = 0\n[[phases]]\nname = 'p'\nsteps = 100000\nbatch = 1\ncrop = 32\nlearning_rate = [1e-3, 1e-4]\n"
+        f"fit = true\nworkers = {workers}\n"
+        "[[phases]]\nname = 'p'\nsteps = 100000\nbatch = 1\ncrop = 32\nlearning_rate = [1e-3, 1e-4]\n"
     )
     command = [sys.executable, "-m", "rcodsr", "train", str(recipe), f"photos={photos}", "output=run", "threads=1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     journal = tmp_path / "run" / "metrics.jsonl"
     while not (journal.exists() and journal.read_text().count("\n") > 2):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` and schedulers do: the data workers get it too
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert stdout == ""

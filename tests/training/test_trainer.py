@@ -1,17 +1,21 @@
 """One step of Algorithm 1 on real networks: what changes, what does not, and why."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from rcodsr.checkpoints.format import save_model
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
+from rcodsr.errors import UsageError
 from rcodsr.images.resize import upsample
+from rcodsr.models.build import build_model
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.run import Run
 from rcodsr.training.trainer import Batch, GeneratorTrainer
-from rcodsr.variants import GroupingSpec
+from rcodsr.variants import GroupingSpec, VariantSpec
 
 
 def _silent(_: str) -> None:
@@ -150,3 +154,39 @@ def test_training_lowers_the_error_on_one_batch(recipe: Recipe) -> None:
     phase = Phase("pixel", 60, 2, 64, (3e-3, 1e-3))
     errors = [trainer.train_step(batches, phase, 3e-3, step)["pixel"] for step in range(60)]
     assert min(errors[-10:]) < 0.97 * errors[0]
+
+
+def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe: Recipe) -> None:
+    phase = replace(recipe.phases[0], pixel_weight=0.0, perceptual=0.0, adversarial=0.0, mesh=0.0, restrain=1.0, restraint=0.0)
+    trainer, (batch,), phase = _prepared(recipe, phases=(phase,), perceptual="none")
+    with torch.no_grad():  # the timestep must matter: fresh networks ignore it
+        for model in (trainer.model, trainer.before):
+            torch.manual_seed(5)
+            for parameter in model.parameters():  # type: ignore[union-attr]
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    made, _ = trainer.generate(batch, phase)
+    assert trainer.before is not None
+    condition = trainer.before.condition(made.x_l, torch.full_like(made.timestep, 250))
+    calm = trainer.before(2 * made.x_l - 1, replace(condition, origin=trainer._origin(batch.draws)))
+    torch.testing.assert_close(trainer._restrained(made, phase), calm)
+    itself = trainer._restrained(made, replace(phase, restraint=1.0))
+    assert not torch.allclose(itself, calm, atol=1e-3)
+    torch.testing.assert_close(itself, made.picture)  # the same noise at the same places
+    frozen = {name: tensor.clone() for name, tensor in trainer.before.state_dict().items()}
+    trainer.train_step([batch], phase, 1e-3, 0)
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in trainer.before.state_dict().items())
+
+
+def test_grain_alone_can_be_trained(recipe: Recipe, small_spec: VariantSpec, tmp_path: Path) -> None:
+    plain = replace(small_spec, unet=replace(small_spec.unet, grain=False))
+    save_model(tmp_path / "finished", build_model(plain))
+    phases = (Phase("grain", 1, 2, 64, (1e-2, 1e-2), faint=0.1),)
+    changes = {"start": str(tmp_path / "finished"), "fit": False, "only_grain": True, "phases": phases}
+    trainer, batches, phase = _prepared(recipe, **changes, perceptual="none")
+    before = _snapshot(trainer)
+    facts = [trainer.train_step(batches, phase, 1e-2, step)["faint"] for step in range(6)]
+    changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"unet.deviation.weight", "unet.deviation.bias"}
+    assert facts[-1] < facts[0]
+    with pytest.raises(UsageError, match="only_grain: small has no grain"):
+        _prepared(recipe, **changes, variant=plain, perceptual="none")

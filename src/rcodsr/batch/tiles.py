@@ -127,4 +127,5 @@ def _joined(conditions: list[Condition]) -> Condition:
         torch.cat([condition.timestep for condition in conditions]),
         torch.cat([condition.tokens for condition in conditions]),
         Modulation(tuple(map(torch.cat, matrices)), tuple(map(torch.cat, features))),
+        torch.cat([condition.begins for condition in conditions]),
     )

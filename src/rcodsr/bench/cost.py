@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +80,4 @@ def _shape(spec: VariantSpec) -> OneStepSR:
 
         with torch.device("meta"):
             add_lora(model, spec.lora)
-    tower: Any = getattr(model.prompt, "tower", None)
-    if hasattr(tower, "vision"):  # its positions are numbers, not weights, and were made in memory
-        tower.vision.embeddings.position_ids = tower.vision.embeddings.position_ids.to("meta")
-    return model
+    return model.to("meta")  # what are numbers, not weights, was made in memory

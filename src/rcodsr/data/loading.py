@@ -1,6 +1,7 @@
 """Batches of training pairs from data workers, and what can go wrong on the way."""
 
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -71,7 +72,7 @@ def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt:
         batch_sampler=indices,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_begin_worker,
     )
     with naming_killed_workers():
         for batch in loader:
@@ -123,5 +124,8 @@ def _collate(items: list[Sample | RcodsrError]) -> Batch | RcodsrError:
     return collate(samples) if len(samples) == len(items) else next(item for item in items if isinstance(item, RcodsrError))
 
 
-def _single_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # terminals, `timeout` and schedulers signal the whole group; the main process decides
+        signal.signal(number, signal.SIG_IGN)

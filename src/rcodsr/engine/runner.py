@@ -111,7 +111,7 @@ class CudaRunner(Runner):
         with self._attention():
             z = self._run("encode", self._encode, tiles, *matrices)
             condition = self.settled(condition)
-            return self._run("restore", self._restore, z, condition.timestep, condition.tokens, *matrices)
+            return self._run("restore", self._restore, z, condition.timestep, condition.tokens, condition.begins, *matrices)
 
     def finish(self, restored: Tensor, enlarged: Tensor, kind: ColorFix) -> Tensor:
         """As of `Runner`; recorded for small pictures, whose many small operations would wait for the host."""
@@ -138,10 +138,10 @@ class CudaRunner(Runner):
         with self.model.modulator.using(Modulation(matrices)):
             return self.model.encode(tiles)
 
-    def _restore(self, z: Tensor, timestep: Tensor, tokens: Tensor, *matrices: Tensor) -> Tensor:
+    def _restore(self, z: Tensor, timestep: Tensor, tokens: Tensor, origin: Tensor, *matrices: Tensor) -> Tensor:
         modulation = Modulation(matrices)
         with self.model.modulator.using(modulation):
-            return self.model.decode(self.model.restore(z, Condition(timestep, tokens, modulation)))
+            return self.model.decode(self.model.restore(z, Condition(timestep, tokens, modulation, origin)))
 
     @contextmanager
     def _attention(self) -> Iterator[None]:

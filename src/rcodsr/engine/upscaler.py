@@ -317,7 +317,9 @@ class Upscaler:
             parts = steering.within(*some[0][:2])
             t = torch.tensor([next(iter(parts), steering.at(rows, columns)) for rows, columns, _ in some], device=device)
             tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
-            restored = self._sound(2 * tiles - 1, replace(condition, timestep=t), parts)
+            begins = torch.tensor([(rows.start, columns.start) for rows, columns, _ in some], device=device)
+            origin = begins // self.model.spec.autoencoder.factor
+            restored = self._sound(2 * tiles - 1, replace(condition, timestep=t, origin=origin), parts)
             restored = restored.add_(1).mul_(0.5).to(padded.device)
             for tile, (rows, columns, weight) in zip(restored, some, strict=True):
                 blended[:, rows, columns] += tile * weight.to(padded.device)

@@ -6,6 +6,8 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from PIL import Image
 if TYPE_CHECKING:
     from rcodsr.images.deep import Samples
 
+isal_zlib: ModuleType | None
 try:  # the extra `fast`
-    from isal import isal_zlib
+    isal_zlib = import_module("isal.isal_zlib")
 except ImportError:
     isal_zlib = None
 

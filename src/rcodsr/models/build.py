@@ -9,12 +9,13 @@ import torch
 
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.grain import Grain
 from rcodsr.models.metric_estimator import MetricEstimator
 from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulation
 from rcodsr.models.one_step import Difference, NoiseHead, OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
-from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec, TextSpec, VariantSpec
+from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec, TextSpec, TinyUNetSpec, VariantSpec
 
 if TYPE_CHECKING:
     from rcodsr.models.one_step import Autoencoder, Denoiser, Prompt
@@ -39,6 +40,7 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
             noise_head=_noise_head(spec, schedule),
             modulator=_modulator(spec),
             metric_estimator=build_metric_estimator(spec),
+            grain=build_grain(spec),
         )
 
 
@@ -47,6 +49,11 @@ def build_metric_estimator(spec: VariantSpec) -> MetricEstimator | None:
     if spec.metric_estimator is None:
         return None
     return MetricEstimator(spec.metric_estimator, spec.autoencoder.channels, spec.grouping.metric.endswith("cosine"))
+
+
+def build_grain(spec: VariantSpec) -> Grain | None:
+    """The source of noise of a variant whose U-Net says how much of it to take."""
+    return Grain(spec.autoencoder.channels) if isinstance(spec.unet, TinyUNetSpec) and spec.unet.grain else None
 
 
 def random_model(spec: VariantSpec, seed: int) -> OneStepSR:

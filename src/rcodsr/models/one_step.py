@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.images.resize import resize
+from rcodsr.models.grain import Grain
 from rcodsr.models.layout import like_weights
 from rcodsr.models.modulation import Modulation, Modulator
 from rcodsr.models.passes import OnePass, Passes
@@ -37,12 +38,15 @@ class Condition:
     tokens: Tensor
     """Visual tokens or a text's embedding, shape (B, N, D)."""
     modulation: Modulation = field(default_factory=Modulation)
+    origin: Tensor | None = None
+    """Row and column of each tile in its picture's latents, shape (B, 2), int64; None for the beginning."""
 
     def __len__(self) -> int:
         return len(self.timestep)
 
     def __getitem__(self, index: slice) -> Condition:
-        return Condition(self.timestep[index], self.tokens[index], self.modulation[index])
+        origin = None if self.origin is None else self.origin[index]
+        return Condition(self.timestep[index], self.tokens[index], self.modulation[index], origin)
 
     def expand(self, count: int) -> Condition:
         """One entry per tile: repeats a single entry, leaves `count` entries as they are.
@@ -54,7 +58,13 @@ class Condition:
             return self
         if len(self) != 1:
             raise ValueError(f"{len(self)} conditions cannot serve {count} tiles")
-        return Condition(self.timestep.expand(count), self.tokens.expand(count, -1, -1), self.modulation.expand(count))
+        origin = None if self.origin is None else self.origin.expand(count, -1)
+        return Condition(self.timestep.expand(count), self.tokens.expand(count, -1, -1), self.modulation.expand(count), origin)
+
+    @property
+    def begins(self) -> Tensor:
+        """`origin`, zeros where it is None."""
+        return self.timestep.new_zeros(len(self), 2) if self.origin is None else self.origin
 
 
 class NoiseHead(Protocol):
@@ -112,6 +122,7 @@ class OneStepSR(nn.Module):
         noise_head: the U-Net's output → eps.
         modulator: degradation modulation, or the null object.
         metric_estimator: judges degradation without ground truth, or None.
+        grain: draws from the mean and deviation that the U-Net gives, or None where it gives eps alone.
 
     Attributes:
         passes: how often the U-Net is asked per step; once, unless a user has opted into two.
@@ -128,6 +139,7 @@ class OneStepSR(nn.Module):
         noise_head: NoiseHead,
         modulator: Modulator,
         metric_estimator: MetricEstimator | None = None,
+        grain: Grain | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -138,6 +150,7 @@ class OneStepSR(nn.Module):
         self.noise_head = noise_head
         self.modulator = modulator
         self.metric_estimator = metric_estimator
+        self.grain = grain
         self.passes: Passes = OnePass()
         self.context: nn.Module = nn.Identity()
 
@@ -221,6 +234,8 @@ class OneStepSR(nn.Module):
         t_coefficient = _fixed(t, self.spec.coefficient_timestep)
         z_in = like_weights(z_l.to(dtype), self.unet)
         net = self.passes(self.unet, z_in, t_embedded, condition.tokens.to(dtype))
+        if self.grain is not None:
+            net = self.grain(net, condition.begins)
         return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -86,13 +86,13 @@ class VisualAttention(nn.Module):
 
 
 class TinyUNet(nn.Module):
-    """Latents (B, C, h, w) → (B, C, h, w); h and w must be multiples of 2^(levels − 1).
+    """Latents (B, C, h, w) → eps (B, C, h, w); h and w must be multiples of 2^(levels − 1).
 
     Strided 2×2 convolutions go down, 1×1 convolutions with pixel shuffle go up, skips are added (as in NAFNet, Chen et al.
-    2022). The last layer is zero at the start.
+    2022). The last layer is zero at the start. With `spec.grain` a second one beside it gives the deviation of eps.
 
     Args:
-        latent_channels: channels in and out.
+        latent_channels: C.
         context: width of the visual tokens.
         spec: widths, depths, embedding, heads.
     """
@@ -114,9 +114,8 @@ class TinyUNet(nn.Module):
         self.attention = VisualAttention(widths[-1], context, spec.heads)
         self.ups = nn.ModuleList(nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in pairs)
         self.decoders = nn.ModuleList(stage(w, d) for w, d in zip(widths[:-1], spec.blocks[:-1], strict=True))
-        self.conv_out = nn.Conv2d(widths[0], latent_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+        self.conv_out = _silent(widths[0], latent_channels)
+        self.deviation = _silent(widths[0], latent_channels) if spec.grain else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -124,13 +123,19 @@ class TinyUNet(nn.Module):
         return self.conv_in.weight.dtype
 
     @torch.no_grad()
-    def deepened(self, blocks: tuple[int, ...]) -> Self:
-        """A network with more residual blocks that computes the same: those that are new begin as the identity.
+    def grown(self, spec: TinyUNetSpec) -> Self:
+        """A network that computes the same: new residual blocks begin as the identity, a new deviation as zero.
 
         Args:
-            blocks: of each level, none fewer than now.
+            spec: as now, but for none fewer blocks at each level, or grain.
+
+        Raises:
+            ValueError: when blocks or the deviation would be lost.
         """
-        grown = type(self)(self.conv_in.in_channels, self.attention.to_kv.in_features, replace(self.spec, blocks=blocks))
+        spec = replace(self.spec, blocks=spec.blocks, grain=spec.grain)
+        if self.spec.grain and not spec.grain:
+            raise ValueError("a network with grain cannot lose it")
+        grown = type(self)(self.conv_in.in_channels, self.attention.to_kv.in_features, spec)
         for stage in (*grown.encoders, grown.middle, *grown.decoders):
             for block in stage.children():
                 nn.init.zeros_(block.conv2.weight)
@@ -143,7 +148,7 @@ class TinyUNet(nn.Module):
                 rest[0] = str(int(rest[0]) + moved)
             kept[".".join((part, *rest))] = value
         if grown.load_state_dict(kept, strict=False).unexpected_keys:
-            raise ValueError(f"{blocks} are fewer blocks than {self.spec.blocks}")
+            raise ValueError(f"{spec.blocks} are fewer blocks than {self.spec.blocks}")
         return grown
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
@@ -155,7 +160,7 @@ class TinyUNet(nn.Module):
             tokens: visual tokens, shape (B, N, D).
 
         Returns:
-            Same shape as z.
+            Same shape as z; with grain the deviation's channels follow.
         """
         embedding = self.time(t)
         x = self.conv_in(z)
@@ -171,7 +176,15 @@ class TinyUNet(nn.Module):
         for stage, up in zip(reversed(self.decoders), reversed(self.ups), strict=True):
             x = _run(stage, up(x) + skips.pop(), embedding)
         out: Tensor = self.conv_out(x)
-        return out
+        return out if self.deviation is None else torch.cat((out, self.deviation(x)), 1)
+
+
+def _silent(channels: int, latent_channels: int) -> nn.Conv2d:
+    """A last layer, zero at the start."""
+    layer = nn.Conv2d(channels, latent_channels, 3, padding=1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
 
 
 def _run(stage: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rcodsr.diffusion.grouping import regularizer_timestep
 
-_PURPOSES = ("timestep", "anywhere", "fidelity", "t_r", "eps_r", "t_diff", "eps_diff", "drop", "augment")
+_PURPOSES = ("timestep", "anywhere", "fidelity", "t_r", "eps_r", "t_diff", "eps_diff", "drop", "augment", "row", "column")
 _STREAMS = {name: number for number, name in enumerate(_PURPOSES)}
 
 

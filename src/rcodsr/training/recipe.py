@@ -49,10 +49,16 @@ class Phase:
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     overshoot: float = 0.0
     """Weight of the penalty on pixels outside the range of the ground truth nearby."""
+    restrain: float = 0.0
+    """Weight of the distance to what the weights that the run began with make at a timestep nearer to k: see `restraint`."""
+    restraint: float = 1.0
+    """That timestep is k + restraint · (t − k): for weights whose knob goes further than pictures bear."""
     fidelity_share: float = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
     energy: float = 0.0
     """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
+    faint: float = 0.0
+    """Weight of the distance between logarithms of weak local energies, which asks for the grain of smooth places."""
     zoom: tuple[float, float] = (0.55, 0.95)
     """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
     zoom_probability: float | None = None
@@ -68,14 +74,14 @@ class Phase:
         zooms = len(self.zoom) == 2 and all(_number(zoom) and 0.1 <= zoom <= 4 for zoom in self.zoom)
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial)
-        weights = (*judged, self.energy, self.mesh, self.overshoot)
+        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.restrain)
+        weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
-        shares = (self.texture_floor, self.fidelity_share, self.zoom_probability or 0)
+        shares = (self.texture_floor, self.fidelity_share, self.restraint, self.zoom_probability or 0)
         _require(
             all(_number(share) and share <= 1 for share in shares),
             where,
-            "texture_floor, fidelity_share and zoom_probability are shares",
+            "texture_floor, fidelity_share, restraint and zoom_probability are shares",
         )
 
 
@@ -102,6 +108,8 @@ class Recipe:
     """Finished weights to go on from, with their latents and groups; a name, directory or repository."""
     prior: Path | None = None
     """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
+    only_grain: bool = False
+    """Of finished weights with grain, train how much of it there is and nothing else."""
     generator: str | None = None
     """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
     estimator_weights: Path | None = None

@@ -87,8 +87,9 @@ def _variant(values: dict[str, Any]) -> VariantSpec:
     if not values.pop("ldg", True):
         values.setdefault("das_width", grouping.k)
         grouping = replace(grouping, n=1, k=timestep)
-    if "blocks" in values and isinstance(spec.unet, TinyUNetSpec):
-        spec = replace(spec, unet=replace(spec.unet, blocks=tuple(values.pop("blocks"))))
+    if isinstance(spec.unet, TinyUNetSpec):
+        blocks, grain = values.pop("blocks", spec.unet.blocks), values.pop("grain", spec.unet.grain)
+        spec = replace(spec, unet=replace(spec.unet, blocks=tuple(blocks), grain=grain))
     prompt = values.pop("prompt", "visual")
     if prompt not in {"visual", "text"}:
         raise UsageError("prompt", f"'{prompt}' is not known", "use visual or text")

@@ -16,7 +16,7 @@ from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
-from rcodsr.models.build import build_metric_estimator, build_model, random_model
+from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
@@ -79,10 +79,18 @@ def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeight
     grouping = spec.grouping if recipe.fit else model.spec.grouping
     model.spec = replace(model.spec, grouping=grouping, limit_overshoot=spec.limit_overshoot, metric_estimator=None)
     model.metric_estimator = None
-    if isinstance(model.unet, TinyUNet) and isinstance(spec.unet, TinyUNetSpec) and spec.unet.blocks != model.unet.spec.blocks:
+    if isinstance(model.unet, TinyUNet) and isinstance(spec.unet, TinyUNetSpec) and spec.unet != model.unet.spec:
         torch.manual_seed(recipe.seed)
-        model.unet = model.unet.deepened(spec.unet.blocks)
+        model.unet = model.unet.grown(spec.unet)
         model.spec = replace(model.spec, unet=model.unet.spec)
+        model.grain = build_grain(model.spec)
+    if recipe.only_grain:
+        deviation = model.unet.deviation if isinstance(model.unet, TinyUNet) else None
+        if deviation is None:
+            raise UsageError("only_grain", f"{model.spec.name} has no grain", "set grain = true, which only rcod-tiny has")
+        model.requires_grad_(False)
+        deviation.requires_grad_(True)
+        return model
     if model.spec.lora is None:
         return model.requires_grad_(True)
     from rcodsr.models.lora import require_gradients

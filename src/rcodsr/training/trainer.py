@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,19 @@ from torch import Tensor, nn
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import RcodsrError
 from rcodsr.images.resize import upsample
+from rcodsr.models.grain import SIDE
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import charbonnier, clamped_mse, low_frequency, mesh, overshoot, realism_weight, wavelet_distance
+from rcodsr.training.losses import (
+    charbonnier,
+    clamped_mse,
+    faint_distance,
+    low_frequency,
+    mesh,
+    overshoot,
+    realism_weight,
+    wavelet_distance,
+)
 from rcodsr.training.objectives import Facts, Generated, Objective
 from rcodsr.training.optimizer import Average, Optimizer
 from rcodsr.training.perceptual import Distance
@@ -60,6 +71,8 @@ class GeneratorTrainer:
         self.optimizer = Optimizer(self.trained, betas, decay, recipe.clip, processes)
         self.judges = {o.name: self._judge_optimizer(o) for o in objectives}
         self.average = Average(self.trained, recipe.ema) if recipe.ema else None
+        restrained = any(phase.restrain for phase in recipe.phases)
+        self.before = copy.deepcopy(model).eval().requires_grad_(False) if restrained else None
 
     def _judge_optimizer(self, objective: Objective) -> Optimizer:
         rates = objective.rates(self.recipe)
@@ -108,7 +121,7 @@ class GeneratorTrainer:
             z_l = model.encode(2 * x_l - 1)
             metric = self._metric(z_l, x_l, x_h)
             t = self._timesteps(metric, batch.draws, phase)
-            condition = Condition(t, model.prompt(x_l), modulation)
+            condition = Condition(t, model.prompt(x_l), modulation, self._origin(batch.draws))
             z = model.restore(z_l, condition)
             picture = model.decode(z)
         if z.requires_grad:
@@ -117,6 +130,11 @@ class GeneratorTrainer:
         texture = phase.texture_floor + (1 - phase.texture_floor) * weight
         made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, texture, batch.draws)
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _origin(self, draws: Draws) -> Tensor:
+        """Where in the field of noise each crop begins."""
+        places = [draws.integers(axis, 0, SIDE - 1) for axis in ("row", "column")]
+        return torch.stack(places, 1).to(self.processes.device)
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
         """M_L, Eq. (6), with the encoder that the grouping names."""
@@ -181,12 +199,30 @@ class GeneratorTrainer:
             strength = wavelet_distance(picture, target)
             loss = loss + phase.energy * made.texture * strength
             facts["energy"] = strength.mean()
+        if phase.faint:
+            grain = faint_distance(picture, target)
+            loss = loss + phase.faint * made.texture * grain
+            facts["faint"] = grain.mean()
+        if phase.restrain:
+            departure = charbonnier(picture, self._restrained(made, phase))
+            loss = loss + phase.restrain * departure
+            facts["departure"] = departure.mean()
         if phase.perceptual and self.perceptual is not None:
             shown = picture.clamp(-1, 1) if phase.pixel == "mse" else picture
             distance = self.perceptual(shown, target)
             loss = loss + phase.perceptual * made.texture * distance
             facts["perceptual"] = distance.mean()
         return loss, facts
+
+    @torch.no_grad()
+    def _restrained(self, made: Generated, phase: Phase) -> Tensor:
+        """What the weights at the beginning made of the batch at timesteps nearer to k: (B, 3, H, W)."""
+        assert self.before is not None
+        first, _ = self._ends()
+        t = (first + phase.restraint * (made.timestep - first)).round().long()
+        condition = replace(self.before.condition(made.x_l, t), origin=self._origin(made.draws))
+        picture: Tensor = self.before(2 * made.x_l - 1, condition)
+        return picture
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated]) -> Tensor:
         """Update φ′ or the discriminator on what the generator has just made."""
