@@ -326,3 +326,5 @@ def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_p
     assert {"vsd", "vsd_own", "w", "cond_uncond", "gradient_cosine"} <= metrics(distilled.output)[-1].keys()
     with pytest.raises(UsageError, match="has no base to distil from"):
         replace(distilled, prior=None)
+    with pytest.raises(UsageError, match="predicts no noise"):
+        Run(replace(distilled, prior=distilled.output / "checkpoint", output=tmp_path / "twice"), _silent).go()

@@ -123,7 +123,9 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     if recipe.start is not None:
         return _start(recipe, spec, bases, log)
     if recipe.stage == "prior":
-        spec = replace(spec, name=f"{spec.name}-prior", noise_head="plain", limit_overshoot=False)
+        # a prior predicts noise, it draws none
+        unet = replace(spec.unet, grain=False) if isinstance(spec.unet, TinyUNetSpec) else spec.unet
+        spec = replace(spec, name=f"{spec.name}-prior", unet=unet, noise_head="plain", limit_overshoot=False)
     torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
     seed = _random_seed(recipe)
     if seed is not None:
@@ -197,6 +199,8 @@ def _teachers(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeig
     prior = load_model(recipe.prior).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prior.spec.autoencoder != model.spec.autoencoder:
         raise UsageError("prior", f"{recipe.prior} has other latents than {model.spec.name}", "train a prior of this variant")
+    if prior.spec.noise_head != "plain":
+        raise UsageError("prior", f"{recipe.prior} predicts no noise", 'train one with stage = "prior"')
     return SeparateTeachers(prior)
 
 
