@@ -1,6 +1,6 @@
 """Losses as pure functions. Per-sample losses return shape (B,), so that each sample can be weighted by its timestep."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -50,11 +50,7 @@ def wavelet_distance(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
 
     Texture of the right strength costs nothing even where its phase differs; missing or excessive texture does.
     """
-    total = a.new_zeros(len(a))
-    for _ in range(levels):
-        (a, a_detail), (b, b_detail) = _details(a), _details(b)
-        total = total + (_energy(a_detail) - _energy(b_detail)).abs().mean((1, 2, 3))
-    return total / levels
+    return _between_details(a, b, levels, _energy)
 
 
 def faint_distance(a: Tensor, b: Tensor, levels: int = 2) -> Tensor:
@@ -63,10 +59,14 @@ def faint_distance(a: Tensor, b: Tensor, levels: int = 2) -> Tensor:
     `wavelet_distance` hardly sees the grain of a smooth sky; here half the grain costs as much as half of any texture, too much
     of it likewise. What is stronger than about three of 255 steps counts as equally strong.
     """
+    return _between_details(a, b, levels, _faint)
+
+
+def _between_details(a: Tensor, b: Tensor, levels: int, measure: Callable[[Tensor], Tensor]) -> Tensor:
     total = a.new_zeros(len(a))
     for _ in range(levels):
         (a, a_detail), (b, b_detail) = _details(a), _details(b)
-        total = total + (_faint(a_detail) - _faint(b_detail)).abs().mean((1, 2, 3))
+        total = total + (measure(a_detail) - measure(b_detail)).abs().mean((1, 2, 3))
     return total / levels
 
 
