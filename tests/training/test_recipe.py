@@ -74,6 +74,7 @@ def test_ablations_are_values() -> None:
         [*GIVEN, "accumulate=0"],
         [*GIVEN, "dtype=fp64"],
         [*GIVEN, "perceptual=none"],
+        [*GIVEN, "only_grain=true"],
         [*GIVEN, "vsd_prompt=tags"],
         [*GIVEN, "prompt=tags"],
         [*GIVEN, "grouping=fuzzy"],

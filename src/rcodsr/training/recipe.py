@@ -176,6 +176,8 @@ class Recipe:
         _require(self.stage in {"prior", "generator", "estimator"}, "stage", "prior, generator or estimator")
         if self.stage == "estimator" and self.generator is None:
             raise UsageError("generator", "not given", "add generator=WEIGHTS, the finished weights to extend")
+        if self.only_grain and self.start is None:
+            raise UsageError("only_grain", "nothing to give grain to", "add start=WEIGHTS, the finished weights")
         from_0 = {name: getattr(self, name) for name in ("seed", "workers", "threads", "warmup")}
         from_1 = {name: getattr(self, name) for name in ("accumulate", "keep", "validate_steps")}
         for least, counts in enumerate((from_0, from_1)):
