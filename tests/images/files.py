@@ -1,0 +1,25 @@
+"""Names and shapes of the picture files in these tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rcodsr.images.picture import Picture
+
+ORIENTATION, MAKE, HISTORY = 0x0112, 0x010F, 0x9213
+EXIF_IFD, EXPOSURE, PIXEL_X, PIXEL_Y = 0x8769, 0x829A, 0xA002, 0xA003
+
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"]
+SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "AVIF": ".avif", "BMP": ".bmp"}
+
+
+def save(image: Image.Image, path: Path, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def eight_bit(picture: Picture) -> np.ndarray:
+    """Height × width × 3."""
+    return picture.rgb.mul(255).round().byte().permute(1, 2, 0).numpy()
