@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image, ImageCms
 
 from rcodsr.images.deep import tiff
 from rcodsr.images.png import encode_png as png
+from tests.pngs import hollow_png
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -181,21 +181,10 @@ def _hostile() -> Iterator[Specimen]:
     frames = [photo.rotate(90 * i) for i in range(3)]
     for format, suffix in (("GIF", "gif"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tif")):
         yield Specimen(f"several.{suffix}", _bytes(frames[0], format, save_all=True, append_images=frames[1:]))
-    yield Specimen("bomb_900_megapixels.png", _hollow_png(30_000, 30_000))
-    yield Specimen("bomb_of_the_output.png", _hollow_png(9_000, 9_000))
+    yield Specimen("bomb_900_megapixels.png", hollow_png(30_000, 30_000))
+    yield Specimen("bomb_of_the_output.png", hollow_png(9_000, 9_000))
     yield Specimen("eps.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n%%EOF\n")
     yield Specimen("page.jpg", b"<!DOCTYPE html><html><body>404</body></html>")
     yield Specimen("pointer.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     yield Specimen("archive.png", b"PK\x03\x04" + bytes(100))
     yield Specimen("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-
-
-def _hollow_png(width: int, height: int) -> bytes:
-    """A PNG that promises a lot of pixels and holds a few hundred bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body

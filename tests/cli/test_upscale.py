@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from PIL import Image
 
 from rcodsr.checkpoints.manifest import PACKAGE
 from tests.conftest import RunCli
+from tests.pngs import grey_header, png
 
 Done = subprocess.CompletedProcess[str]
 
@@ -227,12 +227,7 @@ def _truncated(path: Path, photo: Image.Image) -> None:
 
 def _bomb(path: Path) -> None:
     """A valid PNG header of 30000×30000 pixels in a few bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b""))
+    path.write_bytes(png(grey_header(30_000, 30_000, bits=1), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")))
 
 
 def test_a_missing_file_does_not_stop_the_others(run_cli: RunCli, picture: Path) -> None:

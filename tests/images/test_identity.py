@@ -19,6 +19,7 @@ from rcodsr.images.metadata import Metadata
 from rcodsr.images.picture import Picture
 from rcodsr.images.profiles import parse
 from tests.corpus import wide_profile
+from tests.pngs import grey_header, png
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="Cat"/></x:xmpmeta>'
 IPTC = b"\x1c\x02\x78\x00\x05a cat"
@@ -181,13 +182,10 @@ def test_lab_becomes_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("bits", "value"), [(1, 1), (2, 2), (4, 5), (8, 200)])
 def test_the_transparent_grey_of_a_png_counts_in_its_own_bits(tmp_path: Path, bits: int, value: int) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     row = bytes([value]) + bytes(7) if bits == 8 else bytes([value << (8 - bits)]) + bytes(bits - 1)  # eight pixels
-    parts = (b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", value))
+    parts = grey_header(8, 1, bits), (b"tRNS", struct.pack(">H", value))
     parts += (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
-    (tmp_path / "grey.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    (tmp_path / "grey.png").write_bytes(png(*parts))
     found = io.read(tmp_path / "grey.png")
     assert found.alpha is not None
     assert found.alpha[0, 0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]

@@ -1,6 +1,5 @@
 import os
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image, ImageSequence
 from rcodsr.errors import InputError
 from rcodsr.images import io
 from tests.images.files import save
+from tests.pngs import hollow_png
 
 
 def refusal(path: Path, **limits: Any) -> str:
@@ -26,15 +26,8 @@ def refusal(path: Path, **limits: Any) -> str:
     return message
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def hollow_png(path: Path, width: int, height: int) -> Path:
-    """A PNG of a few hundred bytes that promises width × height pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+def hollow(path: Path, width: int, height: int) -> Path:
+    path.write_bytes(hollow_png(width, height))
     return path
 
 
@@ -131,7 +124,7 @@ def test_a_tiff_whose_next_page_is_nonsense_is_refused(cat: Image.Image, tmp_pat
 
 
 def test_900_megapixels_are_refused_from_the_header(tmp_path: Path) -> None:
-    path = hollow_png(tmp_path / "bomb.png", 30_000, 30_000)
+    path = hollow(tmp_path / "bomb.png", 30_000, 30_000)
     assert path.stat().st_size < 1000
     assert "900 megapixels" in refusal(path)
     with pytest.raises(InputError, match=r"bomb\.png: 900 megapixels"):
@@ -139,7 +132,7 @@ def test_900_megapixels_are_refused_from_the_header(tmp_path: Path) -> None:
 
 
 def test_a_large_picture_within_pillows_limit_gives_no_warning(tmp_path: Path) -> None:
-    path = hollow_png(tmp_path / "large.png", 10_000, 10_000)  # Pillow warns from 89 megapixels on
+    path = hollow(tmp_path / "large.png", 10_000, 10_000)  # Pillow warns from 89 megapixels on
     assert io.read_header(path).width == 10_000
 
 
@@ -154,7 +147,7 @@ def test_the_limit_counts_pixels_of_the_output(cat: Image.Image, tmp_path: Path)
 
 def test_the_limit_is_judged_before_decoding(tmp_path: Path) -> None:
     # the pixels of this file cannot be decoded, so any look at them would give another message
-    path = hollow_png(tmp_path / "large.png", 9000, 9000)
+    path = hollow(tmp_path / "large.png", 9000, 9000)
     assert "36000×36000" in refusal(path, scale=4)
 
 
