@@ -40,7 +40,7 @@ def recipe(photos: Path, tmp_path: Path, small_spec: VariantSpec) -> Recipe:
         perceptual_weights=lpips,
         phases=(
             Phase("pixel", 3, 2, 64, (1e-3, 1e-4)),
-            Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02, mesh=1.0),
+            Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02, pairs=0.02, mesh=1.0),
         ),
     )
 

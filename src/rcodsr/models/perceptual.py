@@ -37,12 +37,14 @@ class LpipsSqueeze(nn.Module):
     State-dict keys are torchvision's `features.*` and `lin0..6.weight`. Frozen; gradients flow to the pictures only.
     """
 
+    WIDTHS = (64, 128, 256, 384, 384, 512, 512)
+    """Channels of the maps."""
+
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.ModuleDict({"0": nn.Conv2d(3, 64, 3, stride=2)})
         self.features.update({str(i): _Fire(*shape) for i, shape in _FIRES.items()})
-        widths = (64, 128, 256, 384, 384, 512, 512)
-        for i, width in enumerate(widths):
+        for i, width in enumerate(self.WIDTHS):
             self.add_module(f"lin{i}", nn.Conv2d(width, 1, 1, bias=False))
         self.eval().requires_grad_(False)
 
@@ -57,15 +59,16 @@ class LpipsSqueeze(nn.Module):
             Shape (B,), 0 for equal pictures, larger for more different ones.
         """
         total = a.new_zeros(len(a))
-        for i, (f, g) in enumerate(zip(self._maps(a), self._maps(b), strict=True)):
+        for i, (f, g) in enumerate(zip(self.maps(a), self.maps(b), strict=True)):
             difference = (_unit(f) - _unit(g)).square()
             total = total + self.get_submodule(f"lin{i}")(difference).mean((1, 2, 3))
         return total
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor, count: int = len(WIDTHS)) -> list[Tensor]:
+        """The network's features of a picture, (B, 3, H, W) in [-1, 1]: maps from fine to coarse, of `WIDTHS` channels."""
         x = (x - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
         maps = [F.relu(self.features["0"](x))]
-        for pooled, fires in _LEVELS:
+        for pooled, fires in _LEVELS[: count - 1]:
             x = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True) if pooled else maps[-1]
             for i in fires:
                 x = self.features[str(i)](x)

@@ -23,6 +23,11 @@ def augment(x: Tensor, draws: Draws) -> Tensor:
     return _cutout(_shift(_colour(x, u[:, :3]), u[:, 3:5]), u[:, 5:])
 
 
+def shift(x: Tensor, draws: Draws) -> Tensor:
+    """The shift alone, zeros coming in. Shapes and draws as for `augment`."""
+    return _shift(x, draws.uniforms("augment", 7)[:, 3:5].to(x))
+
+
 def _colour(x: Tensor, u: Tensor) -> Tensor:
     brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
     x = x + brightness - 0.5

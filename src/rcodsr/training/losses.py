@@ -113,6 +113,16 @@ def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean((1, 2, 3)) + F.relu(1 + fake).mean((1, 2, 3))
 
 
+def pair_loss(margins: Sequence[Tensor], real_wins: bool) -> Tensor:
+    """Relativistic pairs: mean log(1 + e^∓m) over places and levels, per sample. Margins D(real) − D(fake), (B, n) each → (B,).
+
+    The discriminator wants the real picture to win, the generator its own. What already looks as real as its ground truth
+    pulls half as strongly as what does not, what looks more real hardly at all.
+    """
+    sign = -1 if real_wins else 1
+    return torch.stack([F.softplus(sign * m).mean(1) for m in margins]).mean(0)
+
+
 def cross_entropy(scores: Sequence[Tensor], real: bool) -> Tensor:
     """Binary cross entropy of a multi-level discriminator, summed over its heads, per sample: logits (B, n) each → (B,).
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.diffusion.schedule import NoiseSchedule
-from rcodsr.models.discriminator import PatchDiscriminator
-from rcodsr.training.augment import augment
+from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator
+from rcodsr.training.augment import augment, shift
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import cross_entropy, discriminator_hinge, distillation, generator_hinge
+from rcodsr.training.losses import cross_entropy, discriminator_hinge, distillation, generator_hinge, pair_loss
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.teachers import Teachers
 
@@ -207,6 +207,53 @@ class AdversarialObjective:
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
         return dict(self.discriminator.named_buffers())
+
+
+class PairObjective:
+    """A discriminator that compares each picture with its own ground truth, weighted by the timestep: ours.
+
+    Args:
+        discriminator: picture, ground truth, enlarged input → margins.
+    """
+
+    name = "pairs"
+    acts_on_latents = False
+
+    def __init__(self, discriminator: PairDiscriminator) -> None:
+        self.discriminator = discriminator
+
+    def weight(self, phase: Phase) -> float:
+        """The phase's weight of the comparison."""
+        return phase.pairs
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """x̂_H should look more real than x_H, to heads that are frozen meanwhile."""
+        self.discriminator.heads.requires_grad_(False)
+        margins = self._margins(made)
+        self.discriminator.heads.requires_grad_(True)
+        return made.texture * pair_loss(margins, real_wins=False), {"margin": torch.stack([m.mean() for m in margins]).mean()}
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """The heads learn from samples as far as these should have texture: one that is smooth on purpose teaches only that."""
+        return made.weight * pair_loss(self._margins(made), real_wins=True)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The heads; the network behind them is frozen."""
+        return dict(self.discriminator.heads.named_parameters())
+
+    def rates(self, recipe: Recipe) -> Rates:
+        """Faster than the generator, and with little momentum."""
+        return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The singular vectors of spectral normalisation."""
+        return dict(self.discriminator.heads.named_buffers())
+
+    def _margins(self, made: Generated) -> list[Tensor]:
+        # shifted at random: the network strides, and would see every crop's pixels at the same phase
+        shown = (shift(x, made.draws) for x in (made.picture, made.target, 2 * made.x_l - 1))
+        margins: list[Tensor] = self.discriminator(*shown)
+        return margins
 
 
 class DinoObjective:

@@ -43,6 +43,8 @@ class Phase:
     """λ2, weight of variational score distillation (L_reg)."""
     adversarial: float = 0.0
     """Weight of the recipe's discriminator."""
+    pairs: float = 0.0
+    """Weight of a discriminator that compares each picture with its ground truth, by the features of LPIPS-squeeze."""
     texture_floor: float = 0.0
     """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
     mesh: float = 0.0
@@ -74,7 +76,7 @@ class Phase:
         zooms = len(self.zoom) == 2 and all(_number(zoom) and 0.1 <= zoom <= 4 for zoom in self.zoom)
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.restrain)
+        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.pairs, self.restrain)
         weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot)
         _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
         shares = (self.texture_floor, self.fidelity_share, self.restraint, self.zoom_probability or 0)
@@ -197,12 +199,14 @@ class Recipe:
         self._check_losses()
 
     def _check_losses(self) -> None:
-        if any(phase.perceptual for phase in self.phases):
-            if self.perceptual == "none":
-                raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
-            if self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
-                remedy = "add perceptual_weights=FILE.safetensors"
-                raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
+        if any(phase.perceptual for phase in self.phases) and self.perceptual == "none":
+            raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
+        seen = any(phase.perceptual or phase.pairs for phase in self.phases)
+        if seen and self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
+            remedy = "add perceptual_weights=FILE.safetensors"
+            raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
+        if any(phase.pairs for phase in self.phases) and self.perceptual != "lpips-squeeze":
+            raise UsageError("pairs", "compares by the features of LPIPS-squeeze", "set perceptual = lpips-squeeze")
         if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.prior is None:
             remedy = 'train a prior with stage = "prior", then add prior=DIRECTORY'
             raise UsageError("vsd", f"{self.variant.name} has no base to distil from", remedy)

@@ -18,12 +18,13 @@ from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
 from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
-from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
 from rcodsr.training.metric_trainer import MetricTrainer
-from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, VsdObjective
+from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, PairObjective, VsdObjective
 from rcodsr.training.perceptual import build_perceptual
 from rcodsr.training.prior_trainer import PriorTrainer
 from rcodsr.training.processes import Processes
@@ -168,6 +169,9 @@ def build_trainer(
     if any(phase.adversarial for phase in recipe.phases):
         objectives.append(_discriminator(recipe, processes.device))
     perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
+    if any(phase.pairs for phase in recipe.phases):
+        assert isinstance(perceptual, LpipsSqueeze)  # the recipe has seen to it
+        objectives.append(PairObjective(PairDiscriminator(perceptual).to(processes.device)))
     return GeneratorTrainer(recipe, model, objectives, perceptual, processes)
 
 
