@@ -54,7 +54,9 @@ class Phase:
     restrain: float = 0.0
     """Weight of the distance to what the weights that the run began with make at a timestep nearer to k: see `restraint`."""
     restraint: float = 1.0
-    """That timestep is k + restraint · (t − k): for weights whose knob goes further than pictures bear."""
+    """That timestep is k + restraint · w(t)^bend · (n·k − k): for weights whose knob goes further than pictures bear."""
+    bend: float = 1.0
+    """Above 1 the knob's middle is drawn in more than its far end."""
     fidelity_share: float = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
     energy: float = 0.0
@@ -77,8 +79,8 @@ class Phase:
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
         judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.pairs, self.restrain)
-        weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot)
-        _require(all(_number(weight) for weight in weights), where, "weights of losses are numbers from 0 on")
+        weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot, self.bend)
+        _require(all(_number(weight) for weight in weights), where, "weights of losses and bend are numbers from 0 on")
         shares = (self.texture_floor, self.fidelity_share, self.restraint, self.zoom_probability or 0)
         _require(
             all(_number(share) and share <= 1 for share in shares),

@@ -218,8 +218,9 @@ class GeneratorTrainer:
     def _restrained(self, made: Generated, phase: Phase) -> Tensor:
         """What the weights at the beginning made of the batch at timesteps nearer to k: (B, 3, H, W)."""
         assert self.before is not None
-        first, _ = self._ends()
-        t = (first + phase.restraint * (made.timestep - first)).round().long()
+        first, last = self._ends()
+        nearer = phase.restraint * realism_weight(made.timestep, first, last) ** phase.bend
+        t = (first + nearer * (last - first)).round().long()
         condition = replace(self.before.condition(made.x_l, t), origin=self._origin(made.draws))
         picture: Tensor = self.before(2 * made.x_l - 1, condition)
         return picture
