@@ -172,6 +172,11 @@ def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe:
     itself = trainer._restrained(made, replace(phase, restraint=1.0))
     assert not torch.allclose(itself, calm, atol=1e-3)
     torch.testing.assert_close(itself, made.picture)  # the same noise at the same places
+    middle = replace(made, timestep=torch.full_like(made.timestep, 500))
+    bent = trainer._restrained(middle, replace(phase, restraint=0.8, bend=2.0))  # 250 + 0.8 · 0.5² · 500
+    condition = trainer.before.condition(made.x_l, torch.full_like(made.timestep, 350))
+    lower = trainer.before(2 * made.x_l - 1, replace(condition, origin=trainer._origin(batch.draws)))
+    torch.testing.assert_close(bent, lower)
     frozen = {name: tensor.clone() for name, tensor in trainer.before.state_dict().items()}
     trainer.train_step([batch], phase, 1e-3, 0)
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in trainer.before.state_dict().items())
