@@ -202,7 +202,7 @@ class AdversarialObjective:
 
     def rates(self, recipe: Recipe) -> Rates:
         """Faster than the generator, and with little momentum."""
-        return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
+        return _discriminator_rates(recipe)
 
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
@@ -243,7 +243,7 @@ class PairObjective:
 
     def rates(self, recipe: Recipe) -> Rates:
         """Faster than the generator, and with little momentum."""
-        return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
+        return _discriminator_rates(recipe)
 
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
@@ -303,3 +303,7 @@ class DinoObjective:
         shown = picture.float().clamp(-1, 1)
         out: list[Tensor] = self.discriminator(augment(shown, made.draws) if self.augmented else shown)
         return out
+
+
+def _discriminator_rates(recipe: Recipe) -> Rates:
+    return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
