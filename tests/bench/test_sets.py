@@ -9,7 +9,8 @@ from PIL import Image
 
 from rcodsr.bench import sets
 from rcodsr.bench.quality import psnr_y
-from rcodsr.data.degradation import PRESETS, degrade
+from rcodsr.data.degradation import degrade
+from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
 from rcodsr.images import io
 
@@ -182,7 +183,7 @@ def test_crops_of_the_same_name_do_not_overwrite_each_other(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "heavy"}, "--preset: 'heavy' is unknown; use one of full, light, camera, clean"),
+        ({"preset": "heavy"}, "--preset: 'heavy' is unknown; use one of full, light, camera, sensor, clean"),
         ({"crop": 62}, "--crop: 62 is not a multiple of 4; use 64"),
     ],
 )

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcodsr.data.degradation import DegradationSpec, StageSpec
 from rcodsr.data.jpeg import jpeg
 from rcodsr.data.kernels import random_kernel, sinc_kernel
+from rcodsr.data.presets import DegradationSpec, StageSpec
 
 _LUMA = (0.299, 0.587, 0.114)
 _MODES = ("area", "bilinear", "bicubic")

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.data.dataset import Batch, PhotoPairs, batches, collate
-from rcodsr.data.degradation import PRESETS, Degradation, degrade
+from rcodsr.data.degradation import Degradation, degrade
 from rcodsr.data.photos import find_pairs, find_photos
+from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError
 from tests.data.conftest import cut_short
 

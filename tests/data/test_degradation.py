@@ -1,4 +1,5 @@
 import io
+import itertools
 import pickle
 
 import numpy as np
@@ -10,19 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.data.degradation import (
-    PRESETS,
     Degradation,
-    DegradationSpec,
     Filter,
     Jpeg,
+    Mosaic,
     Noise,
     Resize,
+    Sharpen,
     apply,
     degrade,
     degrade_batch,
     sample_degradation,
 )
 from rcodsr.data.jpeg import _CHROMA, _LUMA, _table, jpeg
+from rcodsr.data.presets import PRESETS, DegradationSpec
 from rcodsr.images.resize import upsample
 from tests.data.conftest import psnr, to_tensor
 from tests.data.drawn_on_the_way import drawn_on_the_way
@@ -144,7 +146,7 @@ def test_full_loses_more_than_light_and_camera(face: Tensor) -> None:
 # ---------------------------------------------------------------------------------------------- drawing, then carrying out
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["full", "light", "camera", "clean"])
 @pytest.mark.parametrize(("height", "width", "scale"), [(96, 128, 4), (64, 66, 2), (8, 8, 4)])
 def test_drawing_first_gives_the_bits_of_drawing_on_the_way(
     face: Tensor, preset: str, height: int, width: int, scale: int
@@ -187,6 +189,20 @@ def test_the_camera_shrinks_once() -> None:
         assert kinds[:2] == [Filter, Resize]
         assert kinds[2:] in ([], [Noise], [Jpeg], [Noise, Jpeg])
         assert degradation.steps[1] == Resize(32, 48, degradation.steps[1].mode)  # type: ignore[union-attr]
+
+
+def test_the_sensor_measures_noise_and_all_then_sharpens_then_compresses() -> None:
+    letters = {Filter: "f", Resize: "r", Noise: "n", Mosaic: "m", Sharpen: "s", Jpeg: "j"}
+    many = drawn("sensor")
+    orders = {"".join(letters[type(step)] for step in degradation.steps) for degradation in many}
+    assert orders <= {"fr" + "".join(kept) for kept in itertools.product(*(("", letter) for letter in "nmsj"))}
+    steps = [step for degradation in many for step in degradation.steps]
+    mosaics = [step for step in steps if isinstance(step, Mosaic)]
+    assert len(mosaics) / len(many) == pytest.approx(0.8, abs=0.1)
+    assert {(step.row, step.column) for step in mosaics} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    sharpened = [step for step in steps if isinstance(step, Sharpen)]
+    assert len(sharpened) / len(many) == pytest.approx(0.6, abs=0.12)
+    assert all(0.5 <= step.sigma <= 1.2 and 0.2 <= step.amount <= 1 for step in sharpened)
 
 
 @pytest.mark.parametrize("preset", ["full", "light"])
@@ -239,7 +255,7 @@ def test_steps_by_hand() -> None:
 
 def test_a_batch_of_any_presets_is_what_each_photo_gives_alone(face: Tensor) -> None:
     photos = torch.stack([face[:, :96, 8 * i : 8 * i + 96] for i in range(6)])
-    specs = [PRESETS[name] for name in ("full", "camera", "light", "full", "light", "camera")]
+    specs = [PRESETS[name] for name in ("full", "camera", "light", "sensor", "light", "sensor")]
     plans = [sample_degradation(spec, (5, i), 96, 96) for i, spec in enumerate(specs)]
     together = degrade_batch(photos, plans)
     assert together.shape == (6, 3, 24, 24)

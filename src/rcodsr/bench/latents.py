@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from rcodsr.bench.quality import Scorer
-from rcodsr.data.degradation import PRESETS, DegradationSpec, degrade
+from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import check_sizes, find_photos
+from rcodsr.data.presets import PRESETS, DegradationSpec
 from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.errors import UsageError
 from rcodsr.images import io

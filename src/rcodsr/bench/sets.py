@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from rcodsr.data.degradation import PRESETS, degrade
+from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import bare_stem, check_sizes, find_photos
+from rcodsr.data.presets import PRESETS
 from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture

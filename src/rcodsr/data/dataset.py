@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rcodsr.data.degradation import PRESETS, Degradation, apply, degrade_batch, sample_degradation
+from rcodsr.data.degradation import Degradation, apply, degrade_batch, sample_degradation
 from rcodsr.data.photos import PhotoCache
+from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError
 
 _SCALE = 4

@@ -15,149 +15,9 @@ from torch import Tensor
 
 from rcodsr.data.jpeg import jpeg
 from rcodsr.data.kernels import SIDES, random_kernel, sinc_kernel
+from rcodsr.data.presets import DegradationSpec, ProcessingSpec, StageSpec
+from rcodsr.data.sensor import mosaic, sharpen
 
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """One round of blur → resize → noise → JPEG."""
-
-    blur_probability: float
-    blur_sigma: Range
-    beta_gaussian: Range
-    beta_plateau: Range
-    sinc_probability: float
-    resize_probabilities: tuple[float, float, float]
-    """Of enlarging, shrinking, keeping."""
-    resize_range: Range
-    noise_probability: float
-    gaussian_sigma: Range
-    """In 8-bit steps; half of the noisy pictures are Gaussian, half Poisson."""
-    poisson_scale: Range
-    gray_probability: float
-    jpeg_probability: float
-    jpeg_quality: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class DegradationSpec:
-    """A preset: one or two stages and a final sinc filter."""
-
-    first: StageSpec
-    second: StageSpec | None
-    final_sinc_probability: float
-
-
-# Real-ESRGAN's x4plus options, which OSEDiff trains on
-_FULL = DegradationSpec(
-    first=StageSpec(
-        blur_probability=1.0,
-        blur_sigma=(0.2, 3.0),
-        beta_gaussian=(0.5, 4.0),
-        beta_plateau=(1.0, 2.0),
-        sinc_probability=0.1,
-        resize_probabilities=(0.2, 0.7, 0.1),
-        resize_range=(0.15, 1.5),
-        noise_probability=1.0,
-        gaussian_sigma=(1, 30),
-        poisson_scale=(0.05, 3.0),
-        gray_probability=0.4,
-        jpeg_probability=1.0,
-        jpeg_quality=(30, 95),
-    ),
-    second=StageSpec(
-        blur_probability=0.8,
-        blur_sigma=(0.2, 1.5),
-        beta_gaussian=(0.5, 4.0),
-        beta_plateau=(1.0, 2.0),
-        sinc_probability=0.1,
-        resize_probabilities=(0.3, 0.4, 0.3),
-        resize_range=(0.3, 1.2),
-        noise_probability=1.0,
-        gaussian_sigma=(1, 25),
-        poisson_scale=(0.05, 2.5),
-        gray_probability=0.4,
-        jpeg_probability=1.0,
-        jpeg_quality=(30, 95),
-    ),
-    final_sinc_probability=0.8,
-)
-# the milder setting shared by S3Diff, StableSR's published test data and AdcSR
-_LIGHT = DegradationSpec(
-    first=StageSpec(
-        blur_probability=1.0,
-        blur_sigma=(0.2, 1.5),
-        beta_gaussian=(0.5, 2.0),
-        beta_plateau=(1.0, 1.5),
-        sinc_probability=0.1,
-        resize_probabilities=(0.2, 0.7, 0.1),
-        resize_range=(0.3, 1.5),
-        noise_probability=1.0,
-        gaussian_sigma=(1, 15),
-        poisson_scale=(0.05, 2.0),
-        gray_probability=0.4,
-        jpeg_probability=1.0,
-        jpeg_quality=(60, 95),
-    ),
-    second=StageSpec(
-        blur_probability=0.5,
-        blur_sigma=(0.2, 1.0),
-        beta_gaussian=(0.5, 2.0),
-        beta_plateau=(1.0, 1.5),
-        sinc_probability=0.1,
-        resize_probabilities=(0.3, 0.4, 0.3),
-        resize_range=(0.6, 1.2),
-        noise_probability=1.0,
-        gaussian_sigma=(1, 12),
-        poisson_scale=(0.05, 1.0),
-        gray_probability=0.4,
-        jpeg_probability=1.0,
-        jpeg_quality=(60, 100),
-    ),
-    final_sinc_probability=0.8,
-)
-# ours: what a camera does at its worst: lens blur, then little noise and light JPEG, each on half of the pictures
-_CAMERA = DegradationSpec(
-    first=StageSpec(
-        blur_probability=1.0,
-        blur_sigma=(0.6, 3.0),
-        beta_gaussian=(0.5, 2.0),
-        beta_plateau=(1.0, 2.0),
-        sinc_probability=0.0,
-        resize_probabilities=(0.0, 0.0, 1.0),
-        resize_range=(1.0, 1.0),
-        noise_probability=0.5,
-        gaussian_sigma=(1, 8),
-        poisson_scale=(0.05, 0.8),
-        gray_probability=0.4,
-        jpeg_probability=0.5,
-        jpeg_quality=(60, 98),
-    ),
-    second=None,
-    final_sinc_probability=0.0,
-)
-# ours: pictures that were only made small, so that sharp inputs are not sharpened into halos
-_CLEAN = DegradationSpec(
-    first=StageSpec(
-        blur_probability=0.5,
-        blur_sigma=(0.2, 0.8),
-        beta_gaussian=(0.5, 2.0),
-        beta_plateau=(1.0, 2.0),
-        sinc_probability=0.0,
-        resize_probabilities=(0.0, 0.0, 1.0),
-        resize_range=(1.0, 1.0),
-        noise_probability=0.0,
-        gaussian_sigma=(0, 0),
-        poisson_scale=(0.0, 0.0),
-        gray_probability=0.0,
-        jpeg_probability=0.3,
-        jpeg_quality=(85, 98),
-    ),
-    second=None,
-    final_sinc_probability=0.0,
-)
-PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA, "clean": _CLEAN}
 _LUMA = (0.299, 0.587, 0.114)
 _MODES = ("area", "bilinear", "bicubic")
 
@@ -197,7 +57,25 @@ class Jpeg:
     quality: int
 
 
-Step = Filter | Resize | Noise | Jpeg
+@dataclass(frozen=True)
+class Mosaic:
+    """Measure one colour per pixel and guess the others."""
+
+    row: int
+    column: int
+    """0 or 1: where in the pattern the first pixel lies."""
+
+
+@dataclass(frozen=True)
+class Sharpen:
+    """Unsharp masking."""
+
+    sigma: float
+    """In pixels."""
+    amount: float
+
+
+Step = Filter | Resize | Noise | Jpeg | Mosaic | Sharpen
 
 
 @dataclass(frozen=True)
@@ -278,6 +156,8 @@ def _draw_steps(spec: DegradationSpec, rng: np.random.Generator, high: tuple[int
     if second is None:
         yield Resize(*low, "area" if rng.random() < 0.5 else "bicubic")
         yield from _draw_noise(first, rng)
+        if spec.processing is not None:
+            yield from _draw_processing(spec.processing, rng)
         yield from _draw_jpeg(first, rng)
         return
     yield _draw_resize(first, rng, high)
@@ -321,6 +201,13 @@ def _draw_noise(stage: StageSpec, rng: np.random.Generator) -> Iterator[Noise]:
             yield Noise("poisson", rng.uniform(*stage.poisson_scale), gray)
 
 
+def _draw_processing(spec: ProcessingSpec, rng: np.random.Generator) -> Iterator[Step]:
+    if rng.random() < spec.mosaic_probability:
+        yield Mosaic(int(rng.integers(2)), int(rng.integers(2)))
+    if rng.random() < spec.sharpen_probability:
+        yield Sharpen(rng.uniform(*spec.sharpen_sigma), rng.uniform(*spec.sharpen_amount))
+
+
 def _draw_jpeg(stage: StageSpec, rng: np.random.Generator) -> Iterator[Jpeg]:
     if rng.random() < stage.jpeg_probability:
         lowest, highest = stage.jpeg_quality
@@ -340,6 +227,10 @@ def _carry_out(step: Step, x: Tensor, noise: torch.Generator) -> Tensor:
             return (_add_gaussian if kind == "gaussian" else _add_poisson)(x, strength, gray, noise)
         case Jpeg(quality):
             return jpeg(x.clamp(0, 1), quality)
+        case Mosaic(row, column):
+            return mosaic(x.clamp(0, 1), (row, column))
+        case Sharpen(sigma, amount):
+            return sharpen(x.clamp(0, 1), sigma, amount)
 
 
 def _filter(x: Tensor, kernel: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-from rcodsr.data.degradation import PRESETS
+from rcodsr.data.presets import PRESETS
 from rcodsr.errors import UsageError
 from rcodsr.variants import RCOD_TINY, VariantSpec
 

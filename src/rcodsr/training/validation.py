@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rcodsr.bench.quality import psnr_y, ssim_y
 from rcodsr.config import LEVELS, UpscaleOptions
-from rcodsr.data.degradation import PRESETS, degrade
+from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import find_photos
+from rcodsr.data.presets import PRESETS
 from rcodsr.engine.runtime import Runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images import io

@@ -1,0 +1,185 @@
+"""How photos are degraded: the ranges from which every choice of `data.degradation` is drawn, and the presets by name."""
+
+from dataclasses import dataclass
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One round of blur → resize → noise → JPEG."""
+
+    blur_probability: float
+    blur_sigma: Range
+    beta_gaussian: Range
+    beta_plateau: Range
+    sinc_probability: float
+    resize_probabilities: tuple[float, float, float]
+    """Of enlarging, shrinking, keeping."""
+    resize_range: Range
+    noise_probability: float
+    gaussian_sigma: Range
+    """In 8-bit steps; half of the noisy pictures are Gaussian, half Poisson."""
+    poisson_scale: Range
+    gray_probability: float
+    jpeg_probability: float
+    jpeg_quality: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DegradationSpec:
+    """A preset: one or two stages and a final sinc filter."""
+
+    first: StageSpec
+    second: StageSpec | None
+    final_sinc_probability: float
+    processing: "ProcessingSpec | None" = None
+    """Of a preset with one stage: what happens between its noise and its JPEG."""
+
+
+@dataclass(frozen=True)
+class ProcessingSpec:
+    """What a camera makes of what its sensor measured."""
+
+    mosaic_probability: float
+    sharpen_probability: float
+    sharpen_sigma: Range
+    """In pixels of the low-resolution picture."""
+    sharpen_amount: Range
+
+
+# Real-ESRGAN's x4plus options, which OSEDiff trains on
+_FULL = DegradationSpec(
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.2, 3.0),
+        beta_gaussian=(0.5, 4.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.1,
+        resize_probabilities=(0.2, 0.7, 0.1),
+        resize_range=(0.15, 1.5),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 30),
+        poisson_scale=(0.05, 3.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(30, 95),
+    ),
+    second=StageSpec(
+        blur_probability=0.8,
+        blur_sigma=(0.2, 1.5),
+        beta_gaussian=(0.5, 4.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.1,
+        resize_probabilities=(0.3, 0.4, 0.3),
+        resize_range=(0.3, 1.2),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 25),
+        poisson_scale=(0.05, 2.5),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(30, 95),
+    ),
+    final_sinc_probability=0.8,
+)
+# the milder setting shared by S3Diff, StableSR's published test data and AdcSR
+_LIGHT = DegradationSpec(
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.2, 1.5),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 1.5),
+        sinc_probability=0.1,
+        resize_probabilities=(0.2, 0.7, 0.1),
+        resize_range=(0.3, 1.5),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 15),
+        poisson_scale=(0.05, 2.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(60, 95),
+    ),
+    second=StageSpec(
+        blur_probability=0.5,
+        blur_sigma=(0.2, 1.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 1.5),
+        sinc_probability=0.1,
+        resize_probabilities=(0.3, 0.4, 0.3),
+        resize_range=(0.6, 1.2),
+        noise_probability=1.0,
+        gaussian_sigma=(1, 12),
+        poisson_scale=(0.05, 1.0),
+        gray_probability=0.4,
+        jpeg_probability=1.0,
+        jpeg_quality=(60, 100),
+    ),
+    final_sinc_probability=0.8,
+)
+# ours: what a camera does at its worst: lens blur, then little noise and light JPEG, each on half of the pictures
+_CAMERA = DegradationSpec(
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.6, 3.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.5,
+        gaussian_sigma=(1, 8),
+        poisson_scale=(0.05, 0.8),
+        gray_probability=0.4,
+        jpeg_probability=0.5,
+        jpeg_quality=(60, 98),
+    ),
+    second=None,
+    final_sinc_probability=0.0,
+)
+# ours: pictures that were only made small, so that sharp inputs are not sharpened into halos
+_CLEAN = DegradationSpec(
+    first=StageSpec(
+        blur_probability=0.5,
+        blur_sigma=(0.2, 0.8),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.0,
+        gaussian_sigma=(0, 0),
+        poisson_scale=(0.0, 0.0),
+        gray_probability=0.0,
+        jpeg_probability=0.3,
+        jpeg_quality=(85, 98),
+    ),
+    second=None,
+    final_sinc_probability=0.0,
+)
+# ours: a camera's own JPEG: noise before the colours are guessed, so that it comes in blots, and edges already made crisper
+_SENSOR = DegradationSpec(
+    first=StageSpec(
+        blur_probability=1.0,
+        blur_sigma=(0.6, 2.6),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.6,
+        gaussian_sigma=(0.5, 6),
+        poisson_scale=(0.05, 0.6),
+        gray_probability=0.0,
+        jpeg_probability=0.6,
+        jpeg_quality=(65, 98),
+    ),
+    second=None,
+    final_sinc_probability=0.0,
+    processing=ProcessingSpec(
+        mosaic_probability=0.8,
+        sharpen_probability=0.6,
+        sharpen_sigma=(0.5, 1.2),
+        sharpen_amount=(0.2, 1.0),
+    ),
+)
+PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA, "sensor": _SENSOR, "clean": _CLEAN}

@@ -1,0 +1,63 @@
+"""What a camera does after its lens: one colour per pixel, the others guessed, and edges made crisper."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Malvar, He and Cutler (ICASSP 2004), figure 2, times 8: green where red or blue was measured; red or blue where green was, its
+# neighbours to the sides, then above and below; blue where red was and the reverse
+_GREEN = ((0, 0, -1, 0, 0), (0, 0, 2, 0, 0), (-1, 2, 4, 2, -1), (0, 0, 2, 0, 0), (0, 0, -1, 0, 0))
+_BESIDE = ((0, 0, 0.5, 0, 0), (0, -1, 0, -1, 0), (-1, 4, 5, 4, -1), (0, -1, 0, -1, 0), (0, 0, 0.5, 0, 0))
+_ABOVE = tuple(zip(*_BESIDE, strict=True))
+_ACROSS = ((0, 0, -1.5, 0, 0), (0, 2, 0, 2, 0), (-1.5, 0, 6, 0, -1.5), (0, 2, 0, 2, 0), (0, 0, -1.5, 0, 0))
+
+
+def mosaic(x: Tensor, shift: tuple[int, int]) -> Tensor:
+    """What a Bayer sensor measures, and the picture that is guessed from it (Malvar, He and Cutler 2004).
+
+    Noise of single pixels becomes blots of colour, fine stripes get coloured fringes.
+
+    Args:
+        x: shape (B, 3, H, W) in [0, 1].
+        shift: row and column, 0 or 1, of the first pixel in the pattern red green / green blue.
+
+    Returns:
+        Same shape, in [0, 1].
+    """
+    height, width = x.shape[-2:]
+    rows = (torch.arange(height, device=x.device) + shift[0])[:, None] % 2
+    columns = (torch.arange(width, device=x.device) + shift[1])[None] % 2
+    red, blue = (rows + columns == 0), (rows + columns == 2)
+    green = ~(red | blue)
+    measured = torch.where(red, x[:, 0], torch.where(blue, x[:, 2], x[:, 1]))[:, None]
+    # reflection about the outermost pixel keeps the pattern going
+    padded = F.pad(measured, (2, 2, 2, 2), mode="reflect" if min(height, width) > 2 else "replicate")
+    guesses = F.conv2d(padded, x.new_tensor((_GREEN, _BESIDE, _ABOVE, _ACROSS))[:, None] / 8)
+    measured, (at_green, beside, above, across) = measured[:, 0], guesses.unbind(1)
+    in_red_rows = torch.where(rows == 0, beside, above), torch.where(rows == 0, above, beside)
+    planes = (
+        torch.where(red, measured, torch.where(blue, across, in_red_rows[0])),
+        torch.where(green, measured, at_green),
+        torch.where(blue, measured, torch.where(red, across, in_red_rows[1])),
+    )
+    return torch.stack(planes, 1).clamp(0, 1)
+
+
+def sharpen(x: Tensor, sigma: float, amount: float) -> Tensor:
+    """Unsharp masking: x + amount · (x − blurred x).
+
+    Args:
+        x: shape (B, 3, H, W) in [0, 1].
+        sigma: of the Gaussian, in pixels, at most 1.5.
+        amount: 0 changes nothing.
+
+    Returns:
+        Same shape, in [0, 1].
+    """
+    pad = 4
+    axis = torch.arange(-pad, pad + 1, device=x.device, dtype=x.dtype)
+    bell = torch.exp(-0.5 * (axis / sigma) ** 2)
+    bell = bell / bell.sum()
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(x.shape[-2:]) > pad else "replicate").flatten(0, 1)[:, None]
+    blurred = F.conv2d(F.conv2d(padded, bell[None, None, :, None]), bell[None, None, None])
+    return (x + amount * (x - blurred.view(x.shape))).clamp(0, 1)
