@@ -27,17 +27,8 @@ from rcodsr.engine.upscaler import Upscaler
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import (
-    ClipSpec,
-    KlSpec,
-    LoraSpec,
-    ModulationSpec,
-    SdUNetSpec,
-    TinyUNetSpec,
-    TowerSpec,
-    VariantSpec,
-    WaveletSpec,
-)
+from rcodsr.parts import ClipSpec, KlSpec, LoraSpec, ModulationSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, WaveletSpec
+from rcodsr.variants import VariantSpec
 
 
 def shake(parameters: Iterable[nn.Parameter], by: float) -> None:

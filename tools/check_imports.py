@@ -1,6 +1,6 @@
 """Prove the package's import order: every import points to a lower layer, so there are no cycles.
 
-errors < config < spec < variants < {diffusion, images} < {models, data} < checkpoints < engine < {batch, bench, report}
+errors < config < spec < parts < variants < {diffusion, images} < {models, data} < checkpoints < engine < {batch, bench, report}
 < training < cli
 
 Imports that only a type checker sees count as well. A package may import its own modules, as long as these do not form a cycle.
@@ -16,6 +16,7 @@ LAYERS = (
     {"errors"},
     {"config"},
     {"spec"},
+    {"parts"},
     {"variants"},
     {"diffusion", "images"},
     {"models", "data"},

@@ -1,263 +1,27 @@
-"""What a variant is: frozen dataclasses, the variants side by side at the end. Standard library only.
-
-A variant is data. Nothing here knows how a network is built; `models.build.build_model` turns a `VariantSpec` into objects
-in one place.
-"""
+"""What a variant is: a frozen dataclass of parts, and the variants side by side at the end. Standard library only."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Literal
 
-from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, LEVELS, ColorFix, realism_hint
+from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, ColorFix
 from rcodsr.errors import UsageError
+from rcodsr.parts import (
+    ClipSpec,
+    GroupingSpec,
+    KlSpec,
+    LoraSpec,
+    MetricSpec,
+    ModulationSpec,
+    SdUNetSpec,
+    TextSpec,
+    TinyUNetSpec,
+    TowerSpec,
+    WaveletSpec,
+)
 from rcodsr.spec import Spec
-
-MetricKind = Literal["cosine", "channel-cosine", "l1", "mse"]
-
-
-@dataclass(frozen=True)
-class GroupingSpec(Spec):
-    """Latent domain grouping, Eq. (5), and the realism scale that follows from it.
-
-    The paper gives neither bound. (0.25, 1.0) reproduces its Fig. S6 for Stable Diffusion latents;
-    a variant with other latents stores its own.
-    """
-
-    n: int = 3
-    """Number of groups."""
-    k: int = 250
-    """Interval between the groups' timesteps."""
-    metric_min: float = 0.25
-    """M_L at and below which a picture falls into the group of the largest timestep."""
-    metric_max: float = 1.0
-    """M_L at and above which a picture falls into the group of the smallest timestep."""
-    metric: MetricKind = "cosine"
-    """Distance of Eq. (6); the paper's choice is cosine similarity over all entries."""
-    metric_encoder: Literal["trained", "frozen"] = "trained"
-    """Which encoder Eq. (6) sees: the one being trained, as Algorithm 1 writes, or the base's, whose M_L does not drift."""
-    continuous: bool = False
-    """Ours: no floor in Eq. (5), so that every timestep between k and n·k is a trained one."""
-
-    def __post_init__(self) -> None:
-        """Reject impossible groupings.
-
-        Raises:
-            UsageError: when n or k is not positive, n·k passes 1000, or the bounds enclose no interval.
-        """
-        if self.n < 1 or self.k < 1 or self.n * self.k > LAST_TIMESTEP + 1:
-            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep n·k at 1000 or below")
-        if self.metric not in get_args(MetricKind) or self.metric_encoder not in {"trained", "frozen"}:
-            raise UsageError("grouping", f"unknown metric '{self.metric}' or metric_encoder '{self.metric_encoder}'")
-        if not self.metric_min < self.metric_max:
-            raise UsageError(
-                "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
-            )
-
-    @property
-    def timesteps(self) -> tuple[int, ...]:
-        """The groups' timesteps, from fidelity to realism: k, 2k, …, n·k, at most 999."""
-        return tuple(min(LAST_TIMESTEP, self.k * i) for i in range(1, self.n + 1))
-
-    def realism_timestep(self, realism: float) -> int:
-        """Timestep of a realism value: 0 → k, 1 → n·k, linear between, at most 999.
-
-        The groups' own timesteps are the trained ones; values between them interpolate.
-
-        Raises:
-            UsageError: when realism is not in [0, 1].
-        """
-        if not (math.isfinite(realism) and 0.0 <= realism <= 1.0):
-            raise UsageError("--realism", f"{realism:g} is not between 0 and 1", realism_hint(realism))
-        return min(LAST_TIMESTEP, round(self.k * (1 + realism * (self.n - 1))))
-
-    def timestep_realism(self, timestep: int) -> float:
-        """The realism value a timestep stands for; inverse of `realism_timestep`."""
-        if self.n == 1:
-            return 0.0
-        return min(1.0, max(0.0, (timestep / self.k - 1) / (self.n - 1)))
-
-    def level(self, timestep: int) -> str:
-        """Name of the nearest level: fidelity, neutral or realism."""
-        realism = self.timestep_realism(timestep)
-        return min(LEVELS, key=lambda name: abs(LEVELS[name] - realism))
-
-
-@dataclass(frozen=True)
-class WaveletSpec(Spec):
-    """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
-
-    kind: ClassVar[str] = "wavelet"
-    levels: int = 2
-    refine_channels: int = 24
-    """Width of the residual refinement after decoding; 0 leaves it out."""
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent position along one side."""
-        return int(2**self.levels)
-
-    @property
-    def channels(self) -> int:
-        """Latent channels: three colours times all sub-bands."""
-        return int(3 * 4**self.levels)
-
-
-@dataclass(frozen=True)
-class KlSpec(Spec):
-    """Stable Diffusion's autoencoder; the defaults are those of SD 2.1-base and SD-Turbo."""
-
-    kind: ClassVar[str] = "kl"
-    widths: tuple[int, ...] = (128, 256, 512, 512)
-    """Width of each level, finest first."""
-    blocks: int = 2
-    """Residual blocks of each encoder level; the decoder has one more."""
-    channels: int = 4
-    """Latent channels."""
-    norm_groups: int = 32
-    scaling: float = 0.18215
-    """Latents are multiplied by this, which gives them about unit variance."""
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent position along one side."""
-        return int(2 ** (len(self.widths) - 1))
-
-
-@dataclass(frozen=True)
-class TinyUNetSpec(Spec):
-    """The small U-Net of `rcod-tiny`."""
-
-    kind: ClassVar[str] = "tiny"
-    channels: tuple[int, ...] = (64, 96, 160)
-    """Width of each level, finest first."""
-    blocks: tuple[int, ...] = (2, 2, 4)
-    """Residual blocks of each level; the last number is the middle's."""
-    embedding: int = 128
-    """Width of the timestep embedding."""
-    heads: int = 4
-    """Heads of the cross-attention to the visual tokens."""
-    grain: bool = False
-    """Whether it gives a deviation beside the mean of eps, from which `models.grain` draws."""
-
-    def __post_init__(self) -> None:
-        """Reject what cannot be built.
-
-        Raises:
-            UsageError: when the widest level does not split into heads.
-        """
-        if self.channels[-1] % self.heads:
-            raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
-
-
-@dataclass(frozen=True)
-class SdUNetSpec(Spec):
-    """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
-
-    kind: ClassVar[str] = "sd"
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Width of each level, finest first; all but the last have attention."""
-    blocks: int = 2
-    """Residual blocks of each level on the way down; one more on the way up."""
-    heads: tuple[int, ...] = (5, 10, 20, 20)
-    """Attention heads of each level."""
-    norm_groups: int = 32
-
-
-@dataclass(frozen=True)
-class TowerSpec(Spec):
-    """Visual prompt injection (VPIM) of `rcod-tiny`: a small vision tower of its own and one linear layer."""
-
-    kind: ClassVar[str] = "tower"
-    image_side: int = 64
-    """The whole picture is squashed to this side before the tower sees it."""
-    tower_channels: tuple[int, ...] = (32, 64, 96, 96)
-    """Width of each stride-2 stage of the tower."""
-    context: int = 96
-    """Width of the visual tokens the U-Net attends to."""
-
-
-@dataclass(frozen=True)
-class ClipSpec(Spec):
-    """Visual prompt injection (VPIM) of the paper: CLIP ViT-L/14, all 257 tokens, and one linear layer 1024 → 1024."""
-
-    kind: ClassVar[str] = "clip"
-    image_side: int = 224
-    """The whole picture is squashed to this side before the tower sees it."""
-    patch: int = 14
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    context: int = 1024
-    """Width of the visual tokens the U-Net attends to."""
-
-
-@dataclass(frozen=True)
-class TextSpec(Spec):
-    """A fixed text prompt, for models without VPIM. Its embedding is computed once; no text encoder runs per picture."""
-
-    kind: ClassVar[str] = "text"
-    tokens: int = 77
-    context: int = 1024
-    """Width of the embedding the U-Net attends to."""
-    text: str | None = None
-    """What an adapter asks of its base's text encoder; None where the checkpoint stores the embedding itself."""
-    negative: str | None = None
-    """What guidance points away from, for weights that were made to be guided."""
-
-
-@dataclass(frozen=True)
-class LoraSpec(Spec):
-    """Low-rank adaptation of a base."""
-
-    unet_rank: int = 4
-    vae_rank: int = 4
-    alpha: float = 8.0
-    """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
-    placement: Literal["osediff", "s3diff", "pisa-sr"] = "osediff"
-    """Which modules are adapted (see `models.lora`)."""
-
-    def __post_init__(self) -> None:
-        """Reject ranks that are not positive, and placements nobody knows.
-
-        Raises:
-            UsageError: naming them.
-        """
-        if self.unet_rank < 1 or self.vae_rank < (0 if self.placement == "pisa-sr" else 1):
-            raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
-        if self.placement not in {"osediff", "s3diff", "pisa-sr"}:
-            raise UsageError("LoRA", f"unknown placement '{self.placement}'", "use osediff, s3diff or pisa-sr")
-
-
-@dataclass(frozen=True)
-class ModulationSpec(Spec):
-    """Degradation-guided LoRA, S3Diff's: scores of the picture's degradation → one matrix per block of the networks."""
-
-    frequencies: int = 64
-    """Random Fourier frequencies that a score is spread over."""
-    block_width: int = 64
-    """Width of each block's embedding."""
-    estimator_channels: tuple[int, int] = (64, 128)
-    """Widths of the degradation estimator before and after it halves the picture."""
-    estimator_blocks: tuple[int, int] = (6, 2)
-    """Its residual blocks at each width."""
-    estimator_hidden: int = 512
-    """Hidden width of its heads."""
-
-
-@dataclass(frozen=True)
-class MetricSpec(Spec):
-    """The metric estimator (MEM), trained after the generator."""
-
-    window: int = 128
-    """Side of the windows of the enlarged picture that are judged one by one, the crops it was trained on."""
-    pool: int = 0
-    """z_L is also seen pooled to this many positions a side; 0 leaves its statistics alone."""
-    features: int = 96
-    """Width of the class token or of the degradation features."""
-    hidden: int = 128
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, TextSpec, VariantSpec
+from rcodsr.parts import TextSpec
+from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, VariantSpec
 from tests import published
 from tests.text_base import write_text_encoder
 

@@ -9,7 +9,8 @@ from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, save_model
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import RCOD_TINY, GroupingSpec, VariantSpec
+from rcodsr.parts import GroupingSpec
+from rcodsr.variants import RCOD_TINY, VariantSpec
 
 
 def test_round_trip_is_bit_identical(small_checkpoint: Path, tmp_path: Path) -> None:

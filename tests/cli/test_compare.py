@@ -8,7 +8,8 @@ from PIL import Image
 
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
-from rcodsr.variants import GroupingSpec, VariantSpec
+from rcodsr.parts import GroupingSpec
+from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli
 
 

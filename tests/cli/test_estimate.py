@@ -13,7 +13,8 @@ from PIL import Image, ImageFilter
 from rcodsr.batch.estimates import match_truths
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
-from rcodsr.variants import MetricSpec, VariantSpec
+from rcodsr.parts import MetricSpec
+from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rcodsr.config import parse_realism
 from rcodsr.diffusion.grouping import group_timestep, latent_metric, regularizer_timestep
 from rcodsr.errors import UsageError
-from rcodsr.variants import GroupingSpec
+from rcodsr.parts import GroupingSpec
 
 PAPER = GroupingSpec()
 

@@ -18,7 +18,8 @@ from rcodsr.images.picture import Picture
 from rcodsr.models.build import build_model
 from rcodsr.models.metric_estimator import MetricEstimator
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import GroupingSpec, MetricSpec, VariantSpec
+from rcodsr.parts import GroupingSpec, MetricSpec
+from rcodsr.variants import VariantSpec
 
 GROUPING = GroupingSpec(metric_min=0.0, metric_max=0.9)
 

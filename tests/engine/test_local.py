@@ -17,7 +17,8 @@ from rcodsr.images.maps import map_of, quantise
 from rcodsr.images.picture import Picture, from_pil
 from rcodsr.images.resize import resize
 from rcodsr.models.build import build_model
-from rcodsr.variants import GroupingSpec, VariantSpec
+from rcodsr.parts import GroupingSpec
+from rcodsr.variants import VariantSpec
 
 
 def _psnr(a: Tensor, b: Tensor) -> float:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from rcodsr.models.autoencoder import WaveletAutoencoder, inverse_wavelet, lift, wavelet
-from rcodsr.variants import WaveletSpec
+from rcodsr.parts import WaveletSpec
 
 
 def test_lifting_of_a_ramp_by_hand() -> None:

@@ -12,7 +12,8 @@ from rcodsr.models.build import build_model
 from rcodsr.models.grain import SIDE, Grain
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.tiny_unet import TinyUNet
-from rcodsr.variants import TinyUNetSpec, VariantSpec
+from rcodsr.parts import TinyUNetSpec
+from rcodsr.variants import VariantSpec
 
 
 def _at(*origins: tuple[int, int]) -> torch.Tensor:

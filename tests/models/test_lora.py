@@ -8,7 +8,8 @@ from torch import Tensor
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import LoraStates, add_lora, merge_lora
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import LoraSpec, VariantSpec
+from rcodsr.parts import LoraSpec
+from rcodsr.variants import VariantSpec
 from tests.conftest import shake
 
 STATES = (LoraStates.GENERATOR, LoraStates.REGULARIZER, LoraStates.FROZEN)

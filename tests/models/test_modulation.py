@@ -13,8 +13,9 @@ from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.lora import add_lora
 from rcodsr.models.modulation import DegradationModulation, LoraSteering, Modulation
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.parts import LoraSpec, ModulationSpec
 from rcodsr.training.setup import metric_spec
-from rcodsr.variants import RCOD_S, LoraSpec, ModulationSpec, VariantSpec
+from rcodsr.variants import RCOD_S, VariantSpec
 
 
 def _lr(batch: int = 1) -> Tensor:

@@ -10,7 +10,8 @@ from rcodsr.models.build import build_model, random_model
 from rcodsr.models.lora import add_lora, parameter_counts, unet_adapters, vae_adapters
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.stable_diffusion import CLIP_MEAN, CLIP_STD, ClipVisionTower, KlAutoencoder
-from rcodsr.variants import RCOD_O, RCOD_S, ClipSpec, KlSpec
+from rcodsr.parts import ClipSpec, KlSpec
+from rcodsr.variants import RCOD_O, RCOD_S
 
 
 def _count(module: nn.Module) -> int:

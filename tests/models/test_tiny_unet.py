@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 
 from rcodsr.models.tiny_unet import TinyUNet
-from rcodsr.variants import TinyUNetSpec
+from rcodsr.parts import TinyUNetSpec
 
 SPEC = TinyUNetSpec(channels=(8, 12), blocks=(1, 3), embedding=16, heads=2)
 

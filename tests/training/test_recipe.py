@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from rcodsr.errors import UsageError
+from rcodsr.parts import TextSpec
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.recipe_file import find_recipe, read_recipe
 from rcodsr.training.run import learning_rate
-from rcodsr.variants import RCOD_O, TextSpec
+from rcodsr.variants import RCOD_O
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY, PAPER = RECIPES / "rcod-tiny" / "generator.toml", RECIPES / "rcod-o.toml"

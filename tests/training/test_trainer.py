@@ -12,10 +12,11 @@ from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import UsageError
 from rcodsr.images.resize import upsample
 from rcodsr.models.build import build_model
+from rcodsr.parts import GroupingSpec
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.run import Run
 from rcodsr.training.trainer import Batch, GeneratorTrainer
-from rcodsr.variants import GroupingSpec, VariantSpec
+from rcodsr.variants import VariantSpec
 
 
 def _silent(_: str) -> None:

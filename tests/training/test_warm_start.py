@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from rcodsr.checkpoints import convert
 from rcodsr.checkpoints.convert import read_published
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.parts import TextSpec
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.setup import build_networks
-from rcodsr.variants import OSEDIFF, S3DIFF, TextSpec, VariantSpec
+from rcodsr.variants import OSEDIFF, S3DIFF, VariantSpec
 from tests import published
 
 

@@ -8,7 +8,7 @@ import torch
 
 from rcodsr.bench.latents import spearman
 from rcodsr.diffusion.grouping import group_timestep
-from rcodsr.variants import GroupingSpec
+from rcodsr.parts import GroupingSpec
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

@@ -25,7 +25,7 @@ from rcodsr.images import io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import upsample
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import MetricKind
+from rcodsr.parts import MetricKind
 
 KINDS: tuple[MetricKind, ...] = get_args(MetricKind)
 _BATCH = 8

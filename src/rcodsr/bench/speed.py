@@ -32,7 +32,8 @@ from rcodsr.engine.runner import CudaRunner, Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import KlSpec, VariantSpec
+from rcodsr.parts import KlSpec
+from rcodsr.variants import VariantSpec
 
 LEAST_PSNR = 42.0
 """dB against float32; a path below it prints no speed."""

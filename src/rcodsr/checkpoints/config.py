@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.parts import ClipSpec, TextSpec, TowerSpec
 from rcodsr.spec import Spec
-from rcodsr.variants import ClipSpec, TextSpec, TowerSpec, VariantSpec
+from rcodsr.variants import VariantSpec
 
 FORMAT_VERSION = 2
 NAME = "config.json"

@@ -24,7 +24,8 @@ from rcodsr.errors import WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import HALVES, add_lora, modules_of, targets
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, LoraSpec, VariantSpec
+from rcodsr.parts import LoraSpec
+from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, VariantSpec
 
 _SIDES = ("encoder", "decoder", "others")
 _MLPS = tuple(f"state_dict_{network}_{kind}_mlp" for network in ("vae", "unet") for kind in ("de", "block", "fuse"))

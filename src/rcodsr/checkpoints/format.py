@@ -39,7 +39,8 @@ from rcodsr.checkpoints.tensors import load_strictly, read_into
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import LoraSpec, TextSpec, VariantSpec
+from rcodsr.parts import LoraSpec, TextSpec
+from rcodsr.variants import VariantSpec
 
 
 def parts(model: OneStepSR) -> dict[str, nn.Module]:

@@ -16,7 +16,8 @@ from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
-from rcodsr.variants import VARIANTS, TextSpec, VariantSpec
+from rcodsr.parts import TextSpec
+from rcodsr.variants import VARIANTS, VariantSpec
 
 _SEMANTIC = "sem"
 

@@ -15,7 +15,8 @@ from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
 from rcodsr.errors import HubError, UsageError, WeightsError
-from rcodsr.variants import VARIANTS, TextSpec
+from rcodsr.parts import TextSpec
+from rcodsr.variants import VARIANTS
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rcodsr.batch.estimates import Estimate
     from rcodsr.checkpoints.resolve import Log
     from rcodsr.images.io import Source
-    from rcodsr.variants import GroupingSpec
+    from rcodsr.parts import GroupingSpec
 
 _COLUMNS = ("input", "similarity", "timestep", "realism", "level")
 _IN_CELLS = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}

@@ -1,14 +1,14 @@
 """Degradation grouping: the latent metric (Eq. 6), the timestep it selects (Eq. 5), and the regulariser's window (Eq. 7).
 
 The realism scale that users turn is the inverse view of Eq. (5) and lives with the numbers it needs, in
-`variants.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
+`parts.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
 """
 
 import torch
 from torch import Tensor
 
 from rcodsr.config import LAST_TIMESTEP
-from rcodsr.variants import GroupingSpec, MetricKind
+from rcodsr.parts import GroupingSpec, MetricKind
 
 _FLAT = 1e-3
 """Standard deviation of a channel, in units of standardised latents, below which it says nothing."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from rcodsr.errors import UsageError
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import SdUNetSpec
+from rcodsr.parts import SdUNetSpec
 
 ALL, NONE = "all", "none"
 

@@ -12,7 +12,7 @@ from rcodsr.diffusion.grouping import group_timestep
 from rcodsr.engine.estimation import DegradationMap
 from rcodsr.engine.local import LocalLevels
 from rcodsr.images.tiling import TileGrid
-from rcodsr.variants import GroupingSpec
+from rcodsr.parts import GroupingSpec
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.models.layout import like_weights
-from rcodsr.variants import WaveletSpec
+from rcodsr.parts import WaveletSpec
 
 
 def lift(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

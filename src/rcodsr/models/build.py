@@ -15,7 +15,8 @@ from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulat
 from rcodsr.models.one_step import Difference, NoiseHead, OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
-from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec, TextSpec, TinyUNetSpec, VariantSpec
+from rcodsr.parts import ClipSpec, KlSpec, SdUNetSpec, TextSpec, TinyUNetSpec
+from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:
     from rcodsr.models.one_step import Autoencoder, Denoiser, Prompt

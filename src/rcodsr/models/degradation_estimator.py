@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.variants import ModulationSpec
+from rcodsr.parts import ModulationSpec
 
 
 class _Residual(nn.Module):

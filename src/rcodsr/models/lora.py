@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import LoraSpec
+from rcodsr.parts import LoraSpec
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _RESNET = ("conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out")

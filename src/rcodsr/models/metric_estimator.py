@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.variants import MetricSpec
+from rcodsr.parts import MetricSpec
 
 _QUANTILES = (0.5, 0.9, 0.99)
 _STATISTICS = 4 + len(_QUANTILES)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.models.degradation_estimator import DegradationEstimator
-from rcodsr.variants import LoraSpec, ModulationSpec
+from rcodsr.parts import LoraSpec, ModulationSpec
 
 
 @dataclass(frozen=True)

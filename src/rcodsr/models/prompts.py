@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.variants import TextSpec
+from rcodsr.parts import TextSpec
 
 
 class TinyVisionTower(nn.Module):

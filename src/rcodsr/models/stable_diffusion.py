@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from rcodsr.models.layout import like_weights
-from rcodsr.variants import ClipSpec, KlSpec, SdUNetSpec
+from rcodsr.parts import ClipSpec, KlSpec, SdUNetSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

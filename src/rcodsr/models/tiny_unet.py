@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.variants import TinyUNetSpec
+from rcodsr.parts import TinyUNetSpec
 
 
 class TimestepEmbedding(nn.Module):

@@ -8,8 +8,9 @@ from typing import Any
 
 from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
+from rcodsr.parts import TextSpec, TinyUNetSpec
 from rcodsr.training.recipe import Phase, Recipe
-from rcodsr.variants import VARIANTS, TextSpec, TinyUNetSpec, VariantSpec
+from rcodsr.variants import VARIANTS, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
 _PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")

@@ -23,6 +23,7 @@ from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.parts import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec
 from rcodsr.training.metric_trainer import MetricTrainer
 from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, PairObjective, VsdObjective
 from rcodsr.training.perceptual import build_perceptual
@@ -31,7 +32,7 @@ from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
 from rcodsr.training.trainer import GeneratorTrainer
-from rcodsr.variants import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec, VariantSpec
+from rcodsr.variants import VariantSpec
 
 _WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
 """Files of an adapter that a run can begin with."""
