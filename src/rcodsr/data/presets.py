@@ -27,17 +27,6 @@ class StageSpec:
 
 
 @dataclass(frozen=True)
-class DegradationSpec:
-    """A preset: one or two stages and a final sinc filter."""
-
-    first: StageSpec
-    second: StageSpec | None
-    final_sinc_probability: float
-    processing: "ProcessingSpec | None" = None
-    """Of a preset with one stage: what happens between its noise and its JPEG."""
-
-
-@dataclass(frozen=True)
 class ProcessingSpec:
     """What a camera makes of what its sensor measured."""
 
@@ -46,6 +35,17 @@ class ProcessingSpec:
     sharpen_sigma: Range
     """In pixels of the low-resolution picture."""
     sharpen_amount: Range
+
+
+@dataclass(frozen=True)
+class DegradationSpec:
+    """A preset: one or two stages and a final sinc filter."""
+
+    first: StageSpec
+    second: StageSpec | None
+    final_sinc_probability: float
+    processing: ProcessingSpec | None = None
+    """Of a preset with one stage: what happens between its noise and its JPEG."""
 
 
 # Real-ESRGAN's x4plus options, which OSEDiff trains on

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rcodsr.data.kernels import gaussian_kernel
+
 # Malvar, He and Cutler (ICASSP 2004), figure 2, times 8: green where red or blue was measured; red or blue where green was, its
 # neighbours to the sides, then above and below; blue where red was and the reverse
 _GREEN = ((0, 0, -1, 0, 0), (0, 0, 2, 0, 0), (-1, 2, 4, 2, -1), (0, 0, 2, 0, 0), (0, 0, -1, 0, 0))
@@ -55,9 +57,7 @@ def sharpen(x: Tensor, sigma: float, amount: float) -> Tensor:
         Same shape, in [0, 1].
     """
     pad = 4
-    axis = torch.arange(-pad, pad + 1, device=x.device, dtype=x.dtype)
-    bell = torch.exp(-0.5 * (axis / sigma) ** 2)
-    bell = bell / bell.sum()
-    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(x.shape[-2:]) > pad else "replicate").flatten(0, 1)[:, None]
-    blurred = F.conv2d(F.conv2d(padded, bell[None, None, :, None]), bell[None, None, None])
-    return (x + amount * (x - blurred.view(x.shape))).clamp(0, 1)
+    bell = gaussian_kernel(2 * pad + 1, (sigma, sigma), 0.0).to(x)[None, None]
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(x.shape[-2:]) > pad else "replicate")
+    blurred = F.conv2d(padded.flatten(0, 1)[:, None], bell).view(x.shape)
+    return (x + amount * (x - blurred)).clamp(0, 1)
