@@ -149,6 +149,38 @@ class TinyUNetSpec(Spec):
         if self.channels[-1] % self.heads:
             raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
 
+    @property
+    def reduction(self) -> int:
+        """Positions of the latent per position of the coarsest level, along one side."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class ResidualDenseSpec(Spec):
+    """The residual-dense network of `rcod-small`; the defaults are Real-ESRGAN's with every other block left out."""
+
+    kind: ClassVar[str] = "residual-dense"
+    width: int = 64
+    growth: int = 32
+    """Channels that each convolution of a dense block adds."""
+    blocks: int = 12
+    """Residual-in-residual dense blocks."""
+    embedding: int = 128
+    """Width of the timestep embedding."""
+    heads: int = 4
+    """Heads of the cross-attention to the visual tokens."""
+    reduction: ClassVar[int] = 1
+    """Latents of any size will do."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be built.
+
+        Raises:
+            UsageError: when the width does not split into heads.
+        """
+        if self.width % self.heads:
+            raise UsageError("network", f"{self.width} channels do not split into {self.heads} heads")
+
 
 @dataclass(frozen=True)
 class SdUNetSpec(Spec):
@@ -162,6 +194,11 @@ class SdUNetSpec(Spec):
     heads: tuple[int, ...] = (5, 10, 20, 20)
     """Attention heads of each level."""
     norm_groups: int = 32
+
+    @property
+    def reduction(self) -> int:
+        """Positions of the latent per position of the coarsest level, along one side."""
+        return int(2 ** (len(self.channels) - 1))
 
 
 @dataclass(frozen=True)

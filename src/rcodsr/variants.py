@@ -15,6 +15,7 @@ from rcodsr.parts import (
     LoraSpec,
     MetricSpec,
     ModulationSpec,
+    ResidualDenseSpec,
     SdUNetSpec,
     TextSpec,
     TinyUNetSpec,
@@ -30,7 +31,7 @@ class VariantSpec(Spec):
 
     name: str
     autoencoder: WaveletSpec | KlSpec = field(default_factory=WaveletSpec)
-    unet: TinyUNetSpec | SdUNetSpec = field(default_factory=TinyUNetSpec)
+    unet: TinyUNetSpec | ResidualDenseSpec | SdUNetSpec = field(default_factory=TinyUNetSpec)
     prompt: TowerSpec | ClipSpec | TextSpec = field(default_factory=TowerSpec)
     grouping: GroupingSpec = field(default_factory=GroupingSpec)
     lora: LoraSpec | None = None
@@ -41,7 +42,7 @@ class VariantSpec(Spec):
     """Name of the diffusion base in the manifest, for variants that have one."""
     vision: str | None = None
     """Name of the frozen vision tower in the manifest, for variants that borrow one."""
-    noise_head: Literal["plain", "residual", "difference"] = "residual"
+    noise_head: Literal["plain", "residual", "difference", "clean"] = "residual"
     """How the U-Net's output becomes eps in Eq. (3)."""
     metric_estimator: MetricSpec | None = None
     """How degradation is judged without ground truth; None for weights that cannot."""
@@ -66,7 +67,7 @@ class VariantSpec(Spec):
         Raises:
             UsageError: when the colour fix or the noise head is unknown, or a modulation has no LoRA to act on.
         """
-        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual", "difference"}:
+        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual", "difference", "clean"}:
             raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
         if self.modulation is not None and self.lora is None:
             raise UsageError(self.name, "modulation without LoRA", "give lora as well")
@@ -103,7 +104,7 @@ class VariantSpec(Spec):
         """
         if self.fixed_timestep is not None:
             cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
-            raise UsageError(option, cause, "leave it out, or choose weights with a knob (rcod-tiny, rcod-o, rcod-s)")
+            raise UsageError(option, cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)")
 
     @property
     def weighable(self) -> bool:
@@ -113,11 +114,22 @@ class VariantSpec(Spec):
     @property
     def multiple(self) -> int:
         """Sides of the enlarged picture must be multiples of this many pixels."""
-        return int(self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1))
+        return int(self.autoencoder.factor * self.unet.reduction)
 
 
 RCOD_TINY = VariantSpec(name="rcod-tiny", grouping=GroupingSpec(metric="channel-cosine"))
 """The embedded default. Its grouping bounds are fitted to its own latents before training."""
+
+RCOD_SMALL = VariantSpec(
+    name="rcod-small",
+    autoencoder=WaveletSpec(refine_channels=0),
+    unet=ResidualDenseSpec(),
+    grouping=GroupingSpec(metric="channel-cosine"),
+    noise_head="clean",
+    limit_overshoot=False,
+)
+"""A residual-dense network, taken over from Real-ESRGAN's generator, in the U-Net's place. It predicts ẑ_H itself, so the
+timestep acts through modulation and losses instead of Eq. (3)'s gain."""
 
 RCOD_O = VariantSpec(
     name="rcod-o",
@@ -176,5 +188,5 @@ PISA_SR = dataclasses.replace(
 )
 """PiSA-SR as published: two LoRA side by side, for pixels and for semantics; ẑ_H = z_L − net."""
 
-VARIANTS = {spec.name: spec for spec in (RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
+VARIANTS = {spec.name: spec for spec in (RCOD_SMALL, RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
 """The variants side by side, by name."""

@@ -12,10 +12,11 @@ from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.grain import Grain
 from rcodsr.models.metric_estimator import MetricEstimator
 from rcodsr.models.modulation import DegradationModulation, Modulator, NoModulation
-from rcodsr.models.one_step import Difference, NoiseHead, OneStepSR, PlainNoise, ResidualNoise
+from rcodsr.models.one_step import CleanLatent, Difference, NoiseHead, OneStepSR, PlainNoise, ResidualNoise
 from rcodsr.models.prompts import FixedPrompt, TinyVisionTower, VisualPrompt
+from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.models.tiny_unet import TinyUNet
-from rcodsr.parts import ClipSpec, KlSpec, SdUNetSpec, TextSpec, TinyUNetSpec
+from rcodsr.parts import ClipSpec, KlSpec, ResidualDenseSpec, SdUNetSpec, TextSpec, TinyUNetSpec, WaveletSpec
 from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
 def _noise_head(spec: VariantSpec, schedule: NoiseSchedule) -> NoiseHead:
     if spec.noise_head == "plain":
         return PlainNoise()
-    return ResidualNoise(schedule) if spec.noise_head == "residual" else Difference(schedule)
+    return {"residual": ResidualNoise, "difference": Difference, "clean": CleanLatent}[spec.noise_head](schedule)
 
 
 def _autoencoder(spec: VariantSpec) -> Autoencoder:
@@ -84,6 +85,9 @@ def _unet(spec: VariantSpec) -> Denoiser:
         from rcodsr.models.stable_diffusion import sd_unet
 
         return sd_unet(spec.unet, channels, context)
+    if isinstance(spec.unet, ResidualDenseSpec):
+        assert isinstance(spec.autoencoder, WaveletSpec)  # its output is a picture
+        return ResidualDenseNet(spec.autoencoder, context, spec.unet)
     return TinyUNet(channels, context, spec.unet)
 
 
@@ -100,6 +104,7 @@ def _prompt(spec: VariantSpec) -> Prompt:
 
 
 def _modulator(spec: VariantSpec) -> Modulator:
-    if spec.modulation is None or spec.lora is None or not isinstance(spec.autoencoder, KlSpec):
+    if spec.modulation is None or spec.lora is None:
         return NoModulation()
+    assert isinstance(spec.autoencoder, KlSpec) and isinstance(spec.unet, SdUNetSpec)  # whatever else has no LoRA
     return DegradationModulation(spec.modulation, spec.lora, len(spec.autoencoder.widths), len(spec.unet.channels))

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from rcodsr.models.autoencoder import WaveletAutoencoder
     from rcodsr.models.metric_estimator import MetricEstimator
     from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+    from rcodsr.models.residual_dense import ResidualDenseNet
     from rcodsr.models.stable_diffusion import KlAutoencoder, SdUNet
     from rcodsr.models.tiny_unet import TinyUNet
 
     Autoencoder: TypeAlias = WaveletAutoencoder | KlAutoencoder
-    Denoiser: TypeAlias = TinyUNet | SdUNet
+    Denoiser: TypeAlias = TinyUNet | ResidualDenseNet | SdUNet
     Prompt: TypeAlias = VisualPrompt | FixedPrompt
 
 
@@ -110,6 +111,17 @@ class Difference:
         return (z.float() * (1 - alpha) + alpha * net.float()) / self.schedule.sigma(t)
 
 
+class CleanLatent:
+    """ẑ_H = net (an x0-parameterised network): eps = (z_L − α_t net)/σ_t, which Eq. (3) turns back into net."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The eps that Eq. (3) turns into the prediction."""
+        return (z.float() - self.schedule.alpha(t) * net.float()) / self.schedule.sigma(t)
+
+
 class OneStepSR(nn.Module):
     """One-step diffusion super-resolution with a realism control (paper Eq. 4).
 
@@ -163,8 +175,7 @@ class OneStepSR(nn.Module):
         """Cast the networks, in place. Eq. (3) and the wavelet transform stay float32, whatever the dtype."""
         networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt, self.context)
         for module in networks:
-            if not getattr(module, "keeps_float32", False):
-                nn.Module.to(module, dtype)  # diffusers' own `to` logs a warning
+            _cast(module, dtype)
         return self
 
     def condition(self, x_l: Tensor, timestep: Tensor, lr: Tensor | None = None) -> Condition:
@@ -247,6 +258,15 @@ class OneStepSR(nn.Module):
         condition = condition.expand(len(x_l))
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a network but for those of its parts that keep float32."""
+    if getattr(module, "keeps_float32", False):
+        return
+    for child in module.children():
+        _cast(child, dtype)
+    module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, recurse=False)
 
 
 def _fixed(t: Tensor, timestep: int | None) -> Tensor:
