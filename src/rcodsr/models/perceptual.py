@@ -1,22 +1,162 @@
-"""LPIPS with SqueezeNet 1.1: a perceptual loss and score whose weights are 1.5 MB and come from a file the user gives."""
+"""LPIPS v0.1: learned perceptual distances on SqueezeNet, AlexNet and VGG16, whose weights come from files the user gives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# ImageNet's mean and standard deviation, for pictures in [-1, 1]
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 # torchvision's indices of the fire modules (squeeze, expand) in squeezenet1_1.features, with channels in and out
 _FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
 _FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
-_LEVELS: tuple[tuple[bool, tuple[int, ...]], ...] = (
-    (True, (3, 4)),
-    (True, (6, 7)),
-    (True, (9,)),
-    (False, (10,)),
-    (False, (11,)),
-    (False, (12,)),
-)
+_FIRE_LEVELS = ((), (3, 4), (6, 7), (9,), (10,), (11,), (12,))
+# channels in and out, kernel, stride and padding of AlexNet's convolutions
+_ALEX = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1))
+# numbers of VGG16's convolutions in each block, and the channels of the block
+_VGG_LEVELS = ((0, 1), (2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
+_VGG_WIDTHS = (64, 128, 256, 512, 512)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """A picture (B, 3, H, W) in [-1, 1] as the networks were trained to see it: ImageNet's mean 0 and deviation 1."""
+    return (x - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """The largest of each 2×2 values: (B, C, H, W) → (B, C, ⌊H/2⌋, ⌊W/2⌋)."""
+    return F.max_pool2d(x, 2)
+
+
+class Lpips(nn.Module, ABC):
+    """Learned perceptual distance v0.1 (Zhang et al. 2018, The unreasonable effectiveness of deep features).
+
+    Frozen; gradients flow to the pictures only. `lin0.weight` and so on weigh the channels of each level.
+
+    Args:
+        layers: the network's layers by name.
+    """
+
+    WIDTHS: ClassVar[tuple[int, ...]]
+    """Channels of the maps."""
+    SMALLEST: ClassVar[int]
+    """Least side of a picture, in pixels."""
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        heads = {f"lin{i}": nn.Conv2d(width, 1, 1, bias=False) for i, width in enumerate(self.WIDTHS)}
+        for name, layer in {**layers, **heads}.items():
+            self.add_module(name, layer)
+        self.eval().requires_grad_(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of two pictures.
+
+        Args:
+            a: shape (B, 3, H, W) in [-1, 1], sides of at least `SMALLEST`.
+            b: same shape.
+
+        Returns:
+            Shape (B,), float32, 0 for equal pictures, larger for more different ones.
+        """
+        total = torch.zeros(len(a), device=a.device)
+        for i, (f, g) in enumerate(zip(self.maps(a), self.maps(b), strict=True)):
+            difference = (_unit(f) - _unit(g)).square().mean((2, 3))
+            total = total + (difference * self.get_parameter(f"lin{i}.weight").flatten()).sum(1)
+        return total
+
+    def maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
+        """The network's features of a picture.
+
+        Args:
+            x: shape (B, 3, H, W) in [-1, 1].
+            count: how many maps; all by default.
+
+        Returns:
+            Maps from fine to coarse, of `WIDTHS` channels.
+        """
+        maps: list[Tensor] = []
+        x = normalised(x)
+        for i in range(len(self.WIDTHS) if count is None else count):
+            x = self.level(i, x)
+            maps.append(x)
+        return maps
+
+    @abstractmethod
+    def level(self, i: int, x: Tensor) -> Tensor:
+        """Map i from map i − 1; map 0 from a normalised picture."""
+
+
+class LpipsSqueeze(Lpips):
+    """On SqueezeNet 1.1. State-dict keys are torchvision's `features.*` and `lin0..6.weight`."""
+
+    WIDTHS = (64, 128, 256, 384, 384, 512, 512)
+    SMALLEST = 17
+
+    def __init__(self) -> None:
+        features = nn.ModuleDict({"0": nn.Conv2d(3, 64, 3, stride=2)})
+        features.update({str(i): _Fire(*shape) for i, shape in _FIRES.items()})
+        super().__init__({"features": features})
+
+    def level(self, i: int, x: Tensor) -> Tensor:
+        """Map i from map i − 1; map 0 from a normalised picture."""
+        if i == 0:
+            return F.relu(self.get_submodule("features.0")(x))
+        if i in (1, 2, 3):
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for fire in _FIRE_LEVELS[i]:
+            x = self.get_submodule(f"features.{fire}")(x)
+        return x
+
+
+class LpipsAlex(Lpips):
+    """On AlexNet: the LPIPS of the papers' tables. State-dict keys are `conv0..4.weight`, `.bias` and `lin0..4.weight`."""
+
+    WIDTHS = (64, 192, 384, 256, 256)
+    SMALLEST = 31
+
+    def __init__(self) -> None:
+        super().__init__({f"conv{i}": nn.Conv2d(*shape) for i, shape in enumerate(_ALEX)})
+
+    def level(self, i: int, x: Tensor) -> Tensor:
+        """Map i from map i − 1; map 0 from a normalised picture."""
+        if i in (1, 2):
+            x = F.max_pool2d(x, 3, 2)
+        return F.relu(self.get_submodule(f"conv{i}")(x))
+
+
+class LpipsVgg(Lpips):
+    """On VGG16: LPIPS as a loss. State-dict keys are `conv0..12.weight`, `.bias` and `lin0..4.weight`."""
+
+    WIDTHS = _VGG_WIDTHS
+    SMALLEST = 16
+
+    def __init__(self) -> None:
+        layers: dict[str, nn.Module] = {}
+        channels = 3
+        for numbers, width in zip(_VGG_LEVELS, _VGG_WIDTHS, strict=True):
+            for number in numbers:
+                layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1)
+                channels = width
+        super().__init__(layers)
+
+    def level(self, i: int, x: Tensor, pool: Callable[[Tensor], Tensor] = max_pool) -> Tensor:
+        """Map i from map i − 1; map 0 from a normalised picture.
+
+        Args:
+            i: the block, from 0 on.
+            x: what it sees, (B, C, H, W).
+            pool: halves the sides before every block but the first.
+        """
+        if i:
+            x = pool(x)
+        for number in _VGG_LEVELS[i]:
+            x = F.relu(self.get_submodule(f"conv{number}")(x))
+        return x
 
 
 class _Fire(nn.Module):
@@ -31,51 +171,7 @@ class _Fire(nn.Module):
         return torch.cat((F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))), 1)
 
 
-class LpipsSqueeze(nn.Module):
-    """Learned perceptual distance v0.1 on SqueezeNet 1.1 features (Zhang et al. 2018, The unreasonable effectiveness…).
-
-    State-dict keys are torchvision's `features.*` and `lin0..6.weight`. Frozen; gradients flow to the pictures only.
-    """
-
-    WIDTHS = (64, 128, 256, 384, 384, 512, 512)
-    """Channels of the maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.ModuleDict({"0": nn.Conv2d(3, 64, 3, stride=2)})
-        self.features.update({str(i): _Fire(*shape) for i, shape in _FIRES.items()})
-        for i, width in enumerate(self.WIDTHS):
-            self.add_module(f"lin{i}", nn.Conv2d(width, 1, 1, bias=False))
-        self.eval().requires_grad_(False)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of two pictures.
-
-        Args:
-            a: shape (B, 3, H, W) in [-1, 1], sides of at least 17.
-            b: same shape.
-
-        Returns:
-            Shape (B,), 0 for equal pictures, larger for more different ones.
-        """
-        total = a.new_zeros(len(a))
-        for i, (f, g) in enumerate(zip(self.maps(a), self.maps(b), strict=True)):
-            difference = (_unit(f) - _unit(g)).square()
-            total = total + self.get_submodule(f"lin{i}")(difference).mean((1, 2, 3))
-        return total
-
-    def maps(self, x: Tensor, count: int = len(WIDTHS)) -> list[Tensor]:
-        """The network's features of a picture, (B, 3, H, W) in [-1, 1]: maps from fine to coarse, of `WIDTHS` channels."""
-        x = (x - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
-        maps = [F.relu(self.features["0"](x))]
-        for pooled, fires in _LEVELS[: count - 1]:
-            x = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True) if pooled else maps[-1]
-            for i in fires:
-                x = self.features[str(i)](x)
-            maps.append(x)
-        return maps
-
-
 def _unit(f: Tensor) -> Tensor:
-    # the small number under the root keeps the gradient finite where all channels are zero
+    # the small number under the root keeps the gradient finite where all channels are zero; half floats would lose it
+    f = f.float()
     return f / (f.square().sum(1, keepdim=True) + 1e-12).sqrt().add(1e-10)
