@@ -27,6 +27,9 @@ def train(
         Path | None, typer.Option("--init-config", help="Copy the recipe to this file, to be edited, and stop.")
     ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Show the recipe with all its values.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="End then, not after the last phase's steps.", min=0)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="One step of every phase; writes nothing.")] = False,
 ) -> int:
     """Train from a recipe. Stop it at any time; the same command goes on."""
@@ -47,15 +50,15 @@ def train(
     if dry_run:
         Run(plan, note, resume=False).rehearse()
         return 0
-    return _go(Run(plan, note, resume=resume != "never", resume_from=other))
+    return _go(Run(plan, note, resume=resume != "never", resume_from=other), minutes)
 
 
-def _go(run: "Run") -> int:
+def _go(run: "Run", minutes: float | None) -> int:
     """Train under a progress bar; the exit code tells whether a signal ended it."""
     stop, bar = _Stop(), StepBar(run.recipe.steps if run.processes.is_first else 0)
     run.log = bar.log if run.processes.is_first else run.log
     try:
-        finished = run.go(stop, bar.reach)
+        finished = run.go(stop, bar.reach, minutes)
     finally:
         bar.close()
     if not finished:

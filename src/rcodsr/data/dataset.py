@@ -74,7 +74,7 @@ class PhotoPairs(Dataset[Sample]):
         zoom_probability: share of pairs whose photo is first zoomed.
         lr: low-resolution version of each photo (`photos.find_pairs`); neither zoom nor degradation then.
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
-        cache_bytes: memory for decoded photos, in each worker.
+        cache: decoded photos; one of its own, of a GiB in each worker, where None is given.
         zoom: how many times as large zoomed photos become, anything between the two.
     """
 
@@ -88,7 +88,7 @@ class PhotoPairs(Dataset[Sample]):
         zoom_probability: float = 0.3,
         lr: dict[Path, Path] | None = None,
         degrade: bool = True,
-        cache_bytes: int = 1 << 30,
+        cache: PhotoCache | None = None,
         zoom: tuple[float, float] = (0.55, 0.95),
     ) -> None:
         self.photos = photos
@@ -101,7 +101,7 @@ class PhotoPairs(Dataset[Sample]):
         self.zoom = zoom
         self.lr = lr
         self.degrade = degrade
-        self.cache = PhotoCache(cache_bytes)
+        self.cache = PhotoCache(1 << 30) if cache is None else cache
 
     def __len__(self) -> int:
         return self.length

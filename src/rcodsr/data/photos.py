@@ -3,6 +3,7 @@
 import os
 import re
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,13 @@ class PhotoCache:
         self.bytes = 0
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
+    def fill(self, paths: list[Path]) -> None:
+        """Decode photos ahead, as many as fit, side by side: processes that are forked later share the memory."""
+        with ThreadPoolExecutor() as pool:
+            for path, pixels in zip(paths, pool.map(_decoded_or_none, paths), strict=True):
+                if pixels is not None and self.bytes + pixels.nbytes <= self.max_bytes:
+                    self._keep(path, pixels)
+
     def read(self, path: Path) -> np.ndarray:
         """Pixels of a photo, shape (H, W, 3), uint8; not to be written to.
 
@@ -93,13 +101,28 @@ class PhotoCache:
         if path in self._decoded:
             self._decoded.move_to_end(path)
             return self._decoded[path]
-        pixels = np.asarray(to_pil(io.read(path)).convert("RGB"))
+        pixels = _decoded(path)
         if pixels.nbytes <= self.max_bytes:
-            self._decoded[path] = pixels
-            self.bytes += pixels.nbytes
+            self._keep(path, pixels)
         while self.bytes > self.max_bytes:
             self.bytes -= self._decoded.popitem(last=False)[1].nbytes
         return pixels
+
+    def _keep(self, path: Path, pixels: np.ndarray) -> None:
+        self._decoded[path] = pixels
+        self.bytes += pixels.nbytes
+
+
+def _decoded(path: Path) -> np.ndarray:
+    return np.asarray(to_pil(io.read(path)).convert("RGB"))
+
+
+def _decoded_or_none(path: Path) -> np.ndarray | None:
+    """None for an unreadable photo, which is reported when it is drawn."""
+    try:
+        return _decoded(path)
+    except InputError:
+        return None
 
 
 def _contained(directory: Path) -> list[Path]:

@@ -1,4 +1,6 @@
-"""The discriminators that teach `rcod-tiny` texture: one that sees pixels, one that sees through a trained network."""
+"""The discriminators that teach texture: two that see pixels, one that sees through a trained network."""
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,42 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] → scores (B, 1, H/4, W/4), larger for real."""
-        smooth = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 5, 1)
-        x = torch.cat((x, 4 * (x - smooth)), 1)
+        x = _with_high_pass(x)
         for layer in self.body:
+            x = F.leaky_relu(layer(x), 0.2)
+        out: Tensor = self.head(x)
+        return out
+
+
+class UNetDiscriminator(nn.Module):
+    """Judges every pixel in the light of its surroundings (Real-ESRGAN's kind of discriminator), spectrally normalised.
+
+    It sees the picture and its high-pass, as `PatchDiscriminator`.
+
+    Args:
+        channels: width at full resolution; it doubles with each of three halvings.
+    """
+
+    def __init__(self, channels: int = 48) -> None:
+        super().__init__()
+        widths = [channels * 2**level for level in range(4)]
+        pairs = list(itertools.pairwise(widths))
+        self.first = nn.Conv2d(6, channels, 3, padding=1)
+        self.downs = nn.ModuleList(_normalised(a, b, 4, 2) for a, b in pairs)
+        self.ups = nn.ModuleList(_normalised(b, a, 3, 1) for a, b in reversed(pairs))
+        self.last = nn.ModuleList(_normalised(channels, channels, 3, 1) for _ in range(2))
+        self.head = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of 8 → scores (B, 1, H, W), larger for real."""
+        x = F.leaky_relu(self.first(_with_high_pass(x)), 0.2)
+        skips = []
+        for down in self.downs:
+            skips.append(x)
+            x = F.leaky_relu(down(x), 0.2)
+        for up in self.ups:
+            x = F.leaky_relu(up(F.interpolate(x, scale_factor=2.0, mode="bilinear")), 0.2) + skips.pop()
+        for layer in self.last:
             x = F.leaky_relu(layer(x), 0.2)
         out: Tensor = self.head(x)
         return out
@@ -76,6 +111,16 @@ class PairDiscriminator(nn.Module):
             better = head(torch.cat((r, g), 1) * scale) - head(torch.cat((f, g), 1) * scale)
             margins.append(better.flatten(1).float())
         return margins
+
+
+def _with_high_pass(x: Tensor) -> Tensor:
+    """A picture and its details, amplified: (B, 3, H, W) → (B, 6, H, W)."""
+    smooth = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 5, 1)
+    return torch.cat((x, 4 * (x - smooth)), 1)
+
+
+def _normalised(wide_in: int, wide_out: int, side: int, stride: int) -> nn.Module:
+    return spectral_norm(nn.Conv2d(wide_in, wide_out, side, stride, padding=1, bias=False))
 
 
 def _pair_head(channels: int, hidden: int) -> nn.Sequential:

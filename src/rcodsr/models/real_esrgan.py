@@ -46,8 +46,10 @@ class RealEsrgan(nn.Module):
         return out
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features of the trunk → the enlarged picture, (B, 3, 4h, 4w), nominally in [0, 1]."""
-        out: Tensor = self.conv_last(self.head(features))
+        """Features of the trunk → the enlarged picture, (B, 3, 4h, 4w), float32, nominally in [0, 1]."""
+        x = self.head(features)
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.conv_last(x.float())
         return out
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.diffusion.schedule import NoiseSchedule
-from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator
+from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator, UNetDiscriminator
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.models.real_esrgan import RealEsrgan
+from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.training.augment import augment, shift
 from rcodsr.training.draws import Draws
-from rcodsr.training.losses import cross_entropy, discriminator_hinge, distillation, generator_hinge, pair_loss
+from rcodsr.training.losses import charbonnier, cross_entropy, discriminator_hinge, distillation, generator_hinge, pair_loss
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.teachers import Teachers
 
@@ -28,6 +31,8 @@ class Generated:
     """x̂_H, shape (B, 3, H, W), nominally in [-1, 1]."""
     target: Tensor
     """x_H, same shape, in [-1, 1]."""
+    lr: Tensor
+    """Low-resolution pictures, (B, 3, H/4, W/4) in [0, 1]."""
     x_l: Tensor
     """Enlarged low-resolution pictures, (B, 3, H, W) in [0, 1]."""
     timestep: Tensor
@@ -64,7 +69,7 @@ class Rates:
 
 
 class Objective(Protocol):
-    """A judge of the generator that learns beside it."""
+    """A judge of the generator that learns beside it, if it has anything that is trained."""
 
     name: str
     acts_on_latents: bool
@@ -161,7 +166,7 @@ class VsdObjective:
 
 
 class AdversarialObjective:
-    """A patch discriminator, weighted by the timestep: ours, for variants without a prior.
+    """A discriminator of places, weighted by the timestep: ours, for variants without a prior.
 
     Args:
         discriminator: pictures → scores.
@@ -172,7 +177,7 @@ class AdversarialObjective:
     least_weight = 0.2
     """The discriminator learns from samples whose w(t) lies above."""
 
-    def __init__(self, discriminator: PatchDiscriminator) -> None:
+    def __init__(self, discriminator: PatchDiscriminator | UNetDiscriminator) -> None:
         self.discriminator = discriminator
 
     def weight(self, phase: Phase) -> float:
@@ -207,6 +212,62 @@ class AdversarialObjective:
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
         return dict(self.discriminator.named_buffers())
+
+
+class RestorerObjective:
+    """Pulls towards what a pretrained restorer makes of the picture, weighted by w(t): what distillation is where there is
+    a diffusion prior, here from Real-ESRGAN. Where the generator's trunk was taken over from it, their features are
+    compared as well.
+
+    Args:
+        restorer: frozen.
+        model: the generator.
+    """
+
+    name = "restorer"
+    acts_on_latents = False
+
+    def __init__(self, restorer: RealEsrgan, model: OneStepSR) -> None:
+        self.restorer = restorer
+        self.features: Tensor | None = None
+        if isinstance(model.unet, ResidualDenseNet):
+            model.unet.head.register_forward_pre_hook(self._see)
+
+    def weight(self, phase: Phase) -> float:
+        """1 where the phase learns from it; the phase's two weights are in the term."""
+        self.picture_weight, self.feature_weight = phase.restorer, phase.restorer_features
+        return float(bool(phase.restorer or phase.restorer_features))
+
+    def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
+        """w(t) · (distance of the pictures + distance of the features in units of the restorer's)."""
+        with torch.no_grad():
+            features = self.restorer.features(made.lr.contiguous(memory_format=torch.channels_last))
+            taught = 2 * self.restorer.decode(features) - 1
+        distance = charbonnier(made.picture, taught)
+        term = self.picture_weight * distance
+        if self.feature_weight and self.features is not None:
+            apart = (self.features - features).float().abs().mean((1, 2, 3))
+            term = term + self.feature_weight * apart / features.float().abs().mean((1, 2, 3))
+        return made.weight * term, {"from_restorer": distance.mean()}
+
+    def own_loss(self, made: Generated) -> Tensor:
+        """Nothing is trained."""
+        return made.weight.new_zeros(len(made.weight))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Nothing."""
+        return {}
+
+    def rates(self, recipe: Recipe) -> Rates:
+        """None."""
+        return Rates(recipe.betas, 0.0, 0.0, 0.0)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        (self.features,) = inputs
 
 
 class PairObjective:

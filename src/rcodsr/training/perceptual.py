@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.tensors import load_strictly
-from rcodsr.errors import UsageError
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
 from rcodsr.training.losses import wavelet_distance
 from rcodsr.training.recipe import Perceptual
 
@@ -20,26 +19,13 @@ def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.devic
     """The distance a recipe names.
 
     Raises:
-        UsageError: when LPIPS-VGG is asked for but the extra package is missing.
         WeightsError: when the weights cannot be read.
     """
     if kind == "wavelet":
         return wavelet_distance
-    if kind == "lpips-vgg":
-        return _lpips_vgg(device)
-    if kind == "lpips-squeeze" and weights is not None:
-        lpips = LpipsSqueeze()
+    if kind != "none" and weights is not None:
+        lpips = LpipsVgg() if kind == "lpips-vgg" else LpipsSqueeze()
         load_strictly(lpips, weights)
         placed: nn.Module = lpips.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
     return None
-
-
-def _lpips_vgg(device: torch.device) -> Distance:
-    try:
-        import lpips  # type: ignore[import-not-found]
-    except ImportError as error:
-        remedy = "pip install 'rcodsr[lpips]', or choose perceptual=lpips-squeeze or wavelet"
-        raise UsageError("perceptual", f"lpips-vgg needs the lpips package ({error})", remedy) from error
-    net = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
-    return lambda a, b: net(a, b).flatten()

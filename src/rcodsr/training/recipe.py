@@ -37,12 +37,18 @@ class Phase:
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
     pixel_weight: float = 1.0
+    pixel_fade: float = 0.5
+    """Share of the pixel weight that is lost at the realism timestep, where the recipe weights losses by the timestep."""
     perceptual: float = 0.0
     """λ1, weight of the recipe's perceptual distance."""
     vsd: float = 0.0
     """λ2, weight of variational score distillation (L_reg)."""
     adversarial: float = 0.0
     """Weight of the recipe's discriminator."""
+    restorer: float = 0.0
+    """Weight of the distance to what the recipe's pretrained restorer makes of the picture; it grows with w(t)."""
+    restorer_features: float = 0.0
+    """Weight of the distance to the features of the restorer's trunk; it grows with w(t)."""
     pairs: float = 0.0
     """Weight of a discriminator that compares each picture with its ground truth, by the features of LPIPS-squeeze."""
     texture_floor: float = 0.0
@@ -59,6 +65,8 @@ class Phase:
     """Above 1 the knob's middle is drawn in more than its far end."""
     fidelity_share: float = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
+    realism_share: float = 0.0
+    """Share of the batch at the realism timestep, whatever its degradation."""
     energy: float = 0.0
     """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
     faint: float = 0.0
@@ -79,14 +87,13 @@ class Phase:
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
         judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.pairs, self.restrain)
+        judged += (self.restorer, self.restorer_features)
         weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot, self.bend)
         _require(all(_number(weight) for weight in weights), where, "weights of losses and bend are numbers from 0 on")
-        shares = (self.texture_floor, self.fidelity_share, self.restraint, self.zoom_probability or 0)
-        _require(
-            all(_number(share) and share <= 1 for share in shares),
-            where,
-            "texture_floor, fidelity_share, restraint and zoom_probability are shares",
-        )
+        names = ("texture_floor", "fidelity_share", "realism_share", "pixel_fade", "restraint")
+        shares = (*(getattr(self, name) for name in names), self.zoom_probability or 0)
+        sound = all(_number(share) and share <= 1 for share in shares) and self.fidelity_share + self.realism_share <= 1
+        _require(sound, where, f"{', '.join(names)} and zoom_probability are shares")
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,9 @@ class Recipe:
     negative: str = NEGATIVE
     perceptual: Perceptual = "none"
     perceptual_weights: Path | None = None
-    """LPIPS-squeeze weights (safetensors)."""
+    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors)."""
+    restorer: Path | None = None
+    """Real-ESRGAN's generator (safetensors): the teacher, and where `rcod-small` takes its trunk from when it starts afresh."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-2
@@ -149,8 +158,10 @@ class Recipe:
     """Steps over which the learning rate rises."""
     regularizer_rate: float = 2e-5
     """Learning rate of φ′."""
-    discriminator: Literal["patch", "dino"] = "patch"
-    """Ours for variants from scratch, or S3Diff's on a frozen DINO."""
+    discriminator: Literal["patch", "unet", "dino"] = "patch"
+    """Ours for variants without a prior; Real-ESRGAN's kind, which judges every pixel; or S3Diff's on a frozen DINO."""
+    discriminator_start: Path | None = None
+    """A discriminator to go on with (safetensors)."""
     dino_weights: str | None = None
     """Directory or repository in the place of DINO's; `random:0` for its shapes with random weights."""
     discriminator_rate: float = 4e-4
@@ -166,6 +177,8 @@ class Recipe:
     """Compute activations again in the backward pass instead of keeping them."""
     workers: int = 1
     """Data processes."""
+    degrade: Literal["auto", "workers", "device"] = "auto"
+    """Where photos are degraded. auto: in the workers, but on a GPU that has less than four of them beside it."""
     threads: int = 0
     """Compute threads; 0 leaves torch's choice."""
     save_minutes: float = 5.0
@@ -196,7 +209,8 @@ class Recipe:
         _require(bool(self.phases), "phases", "at least one [[phases]] table")
         _require(self.dtype in {"fp32", "bf16"}, "dtype", "fp32 or bf16")
         _require(self.perceptual in PERCEPTUAL, "perceptual", f"one of {', '.join(PERCEPTUAL)}")
-        _require(self.discriminator in {"patch", "dino"}, "discriminator", "patch or dino")
+        _require(self.discriminator in {"patch", "unet", "dino"}, "discriminator", "patch, unet or dino")
+        _require(self.degrade in {"auto", "workers", "device"}, "degrade", "auto, workers or device")
         _require(self.vsd_prompt in {"visual", "text"}, "vsd_prompt", "visual or text")
         self._check_losses()
 
@@ -204,9 +218,11 @@ class Recipe:
         if any(phase.perceptual for phase in self.phases) and self.perceptual == "none":
             raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
         seen = any(phase.perceptual or phase.pairs for phase in self.phases)
-        if seen and self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
+        if seen and self.perceptual.startswith("lpips") and self.perceptual_weights is None:
             remedy = "add perceptual_weights=FILE.safetensors"
             raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
+        if any(phase.restorer or phase.restorer_features for phase in self.phases) and self.restorer is None:
+            raise UsageError("restorer", "not given, but a phase learns from it", "add restorer=FILE.safetensors")
         if any(phase.pairs for phase in self.phases) and self.perceptual != "lpips-squeeze":
             raise UsageError("pairs", "compares by the features of LPIPS-squeeze", "set perceptual = lpips-squeeze")
         if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.prior is None:
@@ -243,8 +259,10 @@ _FREE_TO_CHANGE = (
         "perceptual_weights",
         "estimator_weights",
         "dino_weights",
+        "restorer",
+        "discriminator_start",
     ),  # may lie elsewhere on another machine
-    *("device", "workers", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
+    *("device", "workers", "degrade", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
 )
 """What a resumed run may change without becoming another run."""
 

@@ -14,6 +14,7 @@ from rcodsr.variants import VARIANTS, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
 _PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")
+_PATHS += ("restorer", "discriminator_start")
 
 
 def find_recipe(name: str) -> Path:

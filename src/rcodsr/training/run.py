@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from rcodsr.checkpoints.named import find
 from rcodsr.checkpoints.resolve import Log, sha256
 from rcodsr.data.dataset import PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
-from rcodsr.data.photos import check_sizes, find_pairs, find_photos
+from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
@@ -37,6 +38,12 @@ from rcodsr.training.run_state import Facts, newest_state, save_state
 from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
 from rcodsr.training.trainer import Batch
 from rcodsr.variants import VariantSpec
+
+
+_MANY_WORKERS = 4
+"""As many degrade photos faster than a GPU, which does so one by one."""
+_SHARED_PHOTOS = 2000
+"""Photos decoded before the first step; of more, each worker decodes what it draws."""
 
 
 class Run:
@@ -76,6 +83,7 @@ class Run:
         if recipe.fit and saved is None:
             self._fit(model)
         self.trainer = build_trainer(recipe, model, self.bases, self.processes)
+        self.cache = self._decoded_ahead()
         self.step, self._saved_step = 0, -1
         if saved is not None:
             saved.restore(self.trainer.tensors(), self.trainer.optimizers())
@@ -87,12 +95,18 @@ class Run:
         """What is being trained."""
         return self.trainer.model
 
-    def go(self, stop: Callable[[], bool] = lambda: False, watch: Callable[[int, float], None] | None = None) -> bool:
+    def go(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        watch: Callable[[int, float], None] | None = None,
+        minutes: float | None = None,
+    ) -> bool:
         """Train to the end of the recipe, or until `stop` says so, then save and write `<output>/checkpoint`.
 
         Args:
             stop: asked after every step.
             watch: told the number of steps done, and the loss.
+            minutes: end then instead of after the last phase's steps; its learning rate falls with the clock.
 
         Returns:
             Whether the recipe's end was reached.
@@ -106,7 +120,7 @@ class Run:
         checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
         try:
             with naming_killed_workers():
-                finished = self._train(stop, watch or _unwatched, journal, checks)
+                finished = self._train(stop, watch or _unwatched, journal, checks, minutes)
             self.save()
         finally:
             if journal is not None:
@@ -119,12 +133,19 @@ class Run:
         watch: Callable[[int, float], None],
         journal: Journal | None,
         checks: validation.Validation | None,
+        minutes: float | None,
     ) -> bool:
         """Steps until the end or until `stop`; says which."""
-        saved = time.monotonic()
+        saved = asked = time.monotonic()
+        clock = None if minutes is None else Clock(60 * minutes)
         for phase, first, batches in self._steps():
-            rate = learning_rate(phase, self.step - first, self.step, self.recipe.warmup)
-            facts = self.trainer.train_step(batches, phase, rate, self.step)
+            waited = time.monotonic() - asked
+            done: float = self.step - first
+            if clock is not None and phase is self.recipe.phases[-1]:
+                done = clock.share() * phase.steps
+            rate = learning_rate(phase, done, self.step, self.recipe.warmup)
+            facts = self.trainer.train_step(batches, phase, rate, self.step) | {"waited": waited}
+            asked = time.monotonic()
             self.step += 1
             if journal is not None:
                 samples = sum(len(batch.lr) for batch in batches) * self.processes.count
@@ -135,6 +156,8 @@ class Run:
                 self.save()
                 saved = time.monotonic()
             watch(self.step, facts["loss"])
+            if clock is not None and clock.over:
+                return True
             if stop():
                 return False
         return True
@@ -228,9 +251,19 @@ class Run:
                 batches = []
 
     def _pairs(self, phase: Phase, seed: int, length: int) -> PhotoPairs:
-        in_workers = self.processes.device.type == "cpu"  # a GPU degrades faster than the cores beside it
+        where = self.recipe.degrade
+        enough = self.processes.device.type == "cpu" or self.recipe.workers >= _MANY_WORKERS
+        in_workers = where == "workers" or (where == "auto" and enough)
         share = self.recipe.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
-        return PhotoPairs(self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, zoom=phase.zoom)
+        return PhotoPairs(self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom)
+
+    def _decoded_ahead(self) -> PhotoCache | None:
+        """Photos that all data workers share, where there are many of both and they are forked; otherwise each has its own."""
+        if self.recipe.workers < _MANY_WORKERS or multiprocessing.get_start_method() != "fork":
+            return None
+        cache = PhotoCache(1 << 30)
+        cache.fill(self.photos[:_SHARED_PHOTOS])
+        return cache
 
     def _fit(self, model: OneStepSR) -> None:
         """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
@@ -255,7 +288,31 @@ class Run:
         self.log(f"fitted latents and grouping bounds {bounds}")
 
 
-def learning_rate(phase: Phase, done: int, step: int, warmup: int) -> float:
+class Clock:
+    """How much of a stretch of time is over.
+
+    Args:
+        seconds: from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._begin: float | None = None
+
+    def share(self) -> float:
+        """What is over of the time between the first question and the end, in [0, 1]."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now
+        return min(1.0, (now - self._begin) / max(1e-3, self._end - self._begin))
+
+    @property
+    def over(self) -> bool:
+        """Whether the end is there."""
+        return time.monotonic() >= self._end
+
+
+def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
     """Cosine from the phase's first to its last learning rate, with a linear warm-up at the start of the run.
 
     Args:
@@ -272,7 +329,8 @@ def learning_rate(phase: Phase, done: int, step: int, warmup: int) -> float:
 def _digests(recipe: Recipe) -> dict[str, str]:
     """Hashes of the weights a recipe names besides its bases."""
     directories = {name: getattr(recipe, name) for name in ("start", "warm_start", "prior", "generator")}
-    files = {"perceptual_weights": recipe.perceptual_weights, "estimator_weights": recipe.estimator_weights}
+    names = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
+    files = {name: getattr(recipe, name) for name in names}
     found = {name: find(str(weights)).digest for name, weights in directories.items() if weights is not None}
     return found | {name: sha256(path) for name, path in files.items() if path is not None}
 

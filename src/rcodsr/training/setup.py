@@ -17,15 +17,25 @@ from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
 from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
+from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.degradation_estimator import DegradationEstimator
-from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator
+from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator, UNetDiscriminator
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.perceptual import LpipsSqueeze
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
+from rcodsr.models.real_esrgan import RealEsrgan, take_over
+from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.models.tiny_unet import TinyUNet
 from rcodsr.parts import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec
 from rcodsr.training.metric_trainer import MetricTrainer
-from rcodsr.training.objectives import AdversarialObjective, DinoObjective, Objective, PairObjective, VsdObjective
+from rcodsr.training.objectives import (
+    AdversarialObjective,
+    DinoObjective,
+    Objective,
+    PairObjective,
+    RestorerObjective,
+    VsdObjective,
+)
 from rcodsr.training.perceptual import build_perceptual
 from rcodsr.training.prior_trainer import PriorTrainer
 from rcodsr.training.processes import Processes
@@ -94,10 +104,18 @@ def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeight
         deviation.requires_grad_(True)
         return model
     if model.spec.lora is None:
-        return model.requires_grad_(True)
+        return _trained_whole(model)
     from rcodsr.models.lora import require_gradients
 
     require_gradients(model, model.spec.lora)
+    return model
+
+
+def _trained_whole(model: OneStepSR) -> OneStepSR:
+    """All of a variant without LoRA is trained, but for a vision tower that it shares."""
+    model.requires_grad_(True)
+    if isinstance(model.unet, ResidualDenseNet) and isinstance(model.prompt, VisualPrompt):
+        model.prompt.tower.requires_grad_(False)
     return model
 
 
@@ -138,8 +156,10 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
         load_bases(model, bases)
     _start_prompt(model, recipe, bases)
     _start_estimator(model, recipe)
+    if isinstance(model.unet, ResidualDenseNet):
+        _begin_at_restorer(model, model.unet, recipe, log)
     if spec.lora is None:
-        return model.requires_grad_(True)
+        return _trained_whole(model)
     from rcodsr.models.lora import add_lora
 
     add_lora(model, spec.lora)
@@ -169,6 +189,9 @@ def build_trainer(
         objectives.append(_distillation(recipe, model, bases, processes.device))
     if any(phase.adversarial for phase in recipe.phases):
         objectives.append(_discriminator(recipe, processes.device))
+    if any(phase.restorer or phase.restorer_features for phase in recipe.phases):
+        restorer = _restorer(recipe).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objectives.append(RestorerObjective(restorer, model))
     perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
     if any(phase.pairs for phase in recipe.phases):
         assert isinstance(perceptual, LpipsSqueeze)  # the recipe has seen to it
@@ -176,10 +199,32 @@ def build_trainer(
     return GeneratorTrainer(recipe, model, objectives, perceptual, processes)
 
 
+def _restorer(recipe: Recipe) -> RealEsrgan:
+    """Real-ESRGAN's generator, frozen."""
+    assert recipe.restorer is not None  # the recipe has seen to it
+    restorer = RealEsrgan()
+    load_strictly(restorer, recipe.restorer, RealEsrgan.module_name)
+    return restorer.eval().requires_grad_(False)
+
+
+def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, log: Log) -> None:
+    """The restorer's trunk, and rcod-tiny's latents and vision tower, which both share with their metric estimator."""
+    if recipe.restorer is None:
+        raise UsageError("restorer", f"not given, but {model.spec.name} begins with its trunk", "add restorer=FILE.safetensors")
+    tiny = load_model(find("rcod-tiny", log=log).directory)
+    assert isinstance(tiny.autoencoder, WaveletAutoencoder) and isinstance(model.autoencoder, WaveletAutoencoder)
+    model.autoencoder.load_state_dict(tiny.autoencoder.state_dict(), strict=False)
+    model.prompt.load_state_dict(tiny.prompt.state_dict())
+    missed = take_over(net, _restorer(recipe), model.autoencoder)
+    log(f"trunk of {recipe.restorer}: {len(net.body)} blocks; its input layer is met but for {missed:.1%}")
+
+
 def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
-    if recipe.discriminator == "patch":
-        patch = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return AdversarialObjective(patch)
+    if recipe.discriminator != "dino":
+        judge = PatchDiscriminator() if recipe.discriminator == "patch" else UNetDiscriminator()
+        if recipe.discriminator_start is not None:
+            load_strictly(judge, recipe.discriminator_start)
+        return AdversarialObjective(judge.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     from rcodsr.models.dino import DinoDiscriminator
 
     dino = DinoDiscriminator()

@@ -69,7 +69,7 @@ class GeneratorTrainer:
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in judged}
         decay, betas = recipe.weight_decay, recipe.betas
         self.optimizer = Optimizer(self.trained, betas, decay, recipe.clip, processes)
-        self.judges = {o.name: self._judge_optimizer(o) for o in objectives}
+        self.judges = {o.name: self._judge_optimizer(o) for o in objectives if o.trained()}
         self.average = Average(self.trained, recipe.ema) if recipe.ema else None
         restrained = any(phase.restrain for phase in recipe.phases)
         self.before = copy.deepcopy(model).eval().requires_grad_(False) if restrained else None
@@ -106,11 +106,12 @@ class GeneratorTrainer:
             raise RcodsrError("training", f"the loss is not finite at step {step}", "resume with a lower learning rate")
         averaged["grad_norm"] = self.optimizer.step(rate)
         for objective in self.objectives:
-            if objective.weight(phase):
+            if objective.name in self.judges and objective.weight(phase):
                 averaged[f"{objective.name}_own"] = self._train_judge(objective, finished)
         if self.average is not None:
             self.average.update(step)
-        return {name: float(value) for name, value in averaged.items()}
+        # one transfer for all: each makes a GPU wait
+        return dict(zip(averaged, torch.stack([value.float() for value in averaged.values()]).tolist(), strict=True))
 
     def generate(self, batch: Batch, phase: Phase) -> tuple[Generated, Facts]:
         """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
@@ -128,7 +129,7 @@ class GeneratorTrainer:
             z.retain_grad()
         weight = realism_weight(t, *self._ends()) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
         texture = phase.texture_floor + (1 - phase.texture_floor) * weight
-        made = Generated(z, picture, x_h, x_l, t, condition.tokens, weight, texture, batch.draws)
+        made = Generated(z, picture, x_h, batch.lr, x_l, t, condition.tokens, weight, texture, batch.draws)
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
 
     def _origin(self, draws: Draws) -> Tensor:
@@ -154,14 +155,16 @@ class GeneratorTrainer:
         return grouping.realism_timestep(0.0), grouping.realism_timestep(1.0)
 
     def _timesteps(self, metric: Tensor, draws: Draws, phase: Phase) -> Tensor:
-        """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its lower end."""
+        """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its ends."""
         first, last = self._ends()
         t = group_timestep(metric, self.model.spec.grouping)
         if self.recipe.grouped_share < 1:
             grouped = draws.uniform("timestep") < self.recipe.grouped_share
             t = torch.where(grouped.to(t.device), t, draws.integers("anywhere", first, last).to(t.device))
-        if phase.fidelity_share:
-            t = torch.where((draws.uniform("fidelity") < phase.fidelity_share).to(t.device), first, t)
+        if phase.fidelity_share or phase.realism_share:
+            drawn = draws.uniform("fidelity").to(t.device)
+            t = torch.where(drawn < phase.fidelity_share, first, t)
+            t = torch.where(drawn >= 1 - phase.realism_share, last, t)
         return t
 
     def _generator_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
@@ -184,7 +187,9 @@ class GeneratorTrainer:
             loss = pixel
         else:
             pixel = charbonnier(picture, target)
-            loss = pixel * (1 - 0.5 * w) + low_frequency(picture, target) * w if self.recipe.weight_by_timestep else pixel
+            loss = pixel
+            if self.recipe.weight_by_timestep:
+                loss = pixel * (1 - phase.pixel_fade * w) + low_frequency(picture, target) * w
         loss = phase.pixel_weight * loss
         facts = {"pixel": pixel.mean()}
         if phase.mesh:

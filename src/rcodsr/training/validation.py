@@ -28,7 +28,7 @@ class Validation:
     """A fixed handful of degraded photos.
 
     Args:
-        photos: a directory, never one that is trained on.
+        photos: a directory, never one that is trained on; of many photos every so many-th is taken.
         mix: degradation preset → share; the photos take turns.
         seed: of the degradation.
     """
@@ -36,7 +36,8 @@ class Validation:
     def __init__(self, photos: Path, mix: dict[str, float], seed: int) -> None:
         presets = [PRESETS[name] for name in sorted(mix)]
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        for i, path in enumerate(find_photos(photos)[:_PHOTOS]):
+        found = find_photos(photos)
+        for i, path in enumerate(found[:: max(1, len(found) // _PHOTOS)][:_PHOTOS]):
             rgb = io.read(path).rgb
             height, width = (min(_SIDE, side) // 16 * 16 for side in rgb.shape[1:])
             top, left = (rgb.shape[1] - height) // 2, (rgb.shape[2] - width) // 2
