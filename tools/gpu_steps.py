@@ -229,9 +229,7 @@ def speed(bench: Bench, name: str, batches: tuple[int, ...]) -> Figures:
 
     packaged = name == "rcod-tiny"
     weights, runs, warmup = name if packaged else f"random:{name}:0", 1 if bench.tiny else 5, 1 if bench.tiny else 5
-    request = SpeedRequest(
-        weights, (bench.side,), batches, bench.device, warmup=warmup, runs=runs, gpu=bench.device == "cuda"
-    )
+    request = SpeedRequest(weights, (bench.side,), batches, bench.device, warmup=warmup, runs=runs, gpu=bench.device == "cuda")
     if bench.dry:
         cases(request, bench.spec(name), bench.runtime)
         return bench.rehearse(name, (bench.side,), batches)
@@ -352,7 +350,19 @@ def command_line(bench: Bench) -> Figures:
     count = 4 if bench.tiny else 200
     with tempfile.TemporaryDirectory() as scratch:
         _album(Path(scratch) / "album", count, 32 if bench.tiny else 128)
-        command = [sys.executable, "-m", "rcodsr", "upscale", "album", "-o", "enlarged", "-y", "--device", bench.device, "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "rcodsr",
+            "upscale",
+            "album",
+            "-o",
+            "enlarged",
+            "-y",
+            "--device",
+            bench.device,
+            "--json",
+        ]
         if bench.dry:
             command[-4:] = ["--device", "cuda", "--json", "--dry-run"]
         started = time.perf_counter()
