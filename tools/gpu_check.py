@@ -1,7 +1,7 @@
 """Run the steps of `gpu_steps.py`, each within its own time limit: called by gpu_check.sh, which sets up the environment.
 
-The steps share one child process, and with it imports and weights. One that fails, runs over or dies ends the process, because a
-GPU error may outlive its cause; a fresh one takes up the steps that are left.
+The steps share one child process, and with it imports and weights. One that fails, runs over or dies ends the process, because
+a GPU error may outlive its cause; a fresh one takes up the steps that are left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,8 @@ class Child:
 
     def end(self) -> None:
         """Kill it and all that it has started."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
@@ -101,7 +100,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="for all steps; 150 by default, 180 in a rehearsal")
     chosen = parser.parse_args()
     tiny = os.environ.get("TINY") == "1"
-    if tiny:
+    if tiny or chosen.dry_run:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not tiny and not chosen.dry_run:
         import torch

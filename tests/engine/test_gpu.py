@@ -128,9 +128,11 @@ def test_two_streams_say_what_one_says(model: OneStepSR) -> None:
         torch.testing.assert_close(_rgb(two, picture), _rgb(one, picture), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_batch_of_tiles_is_the_single_tiles(model: OneStepSR, dtype: str) -> None:
-    together, single = _engine(model, dtype, None), _engine(model, dtype, ["-batch"])
+@pytest.mark.parametrize("packaged", [False, True])
+def test_a_batch_of_tiles_is_the_single_tiles(model: OneStepSR, packaged: bool) -> None:
+    """Random weights in float32, the packaged ones in what the GPU chooses."""
+    choices = (None, ["-batch"])
+    together, single = (Upscaler.load(device="cuda", items=c) if packaged else _engine(model, "fp32", c) for c in choices)
     picture = _picture(70, 90, 3)
     for _ in range(3):
         found, expected = (_rgb(engine, picture, tile=32, tile_overlap=8) for engine in (together, single))
@@ -154,12 +156,14 @@ def test_tiles_halve_when_the_gpu_is_full(small_sd_spec: VariantSpec) -> None:
     torch.cuda.empty_cache()
     taken = torch.empty(max(0, free - needed // 2), dtype=torch.uint8, device="cuda")
     try:
-        done = upscaler.run(picture, UpscaleOptions(tile=512))
+        done = upscaler.run(picture, UpscaleOptions(realism=1, tile=512))
         assert done.tiles > 4  # 256 is too large as well
     finally:
         del taken
         torch.cuda.empty_cache()
-    torch.testing.assert_close(done.picture.rgb, _rgb(upscaler, picture, tile=128), atol=0.2, rtol=0)
+    torch.testing.assert_close(
+        done.picture.rgb, _rgb(upscaler, picture, tile=512 // (4 if done.tiles < 40 else 8)), atol=1e-2, rtol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
