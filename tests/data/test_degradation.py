@@ -284,6 +284,7 @@ def test_on_a_gpu_batches_do_not_matter_and_all_but_the_noise_is_the_cpus(face: 
     photos = torch.stack([face, face.flip(2)]).cuda()
     plans = [sample_degradation(PRESETS["full"], seed, 192, 192) for seed in (1, 2)]
     together = degrade_batch(photos, plans)
+    assert torch.equal(together, degrade_batch(photos, plans))
     assert torch.equal(together[1], apply(photos[1], plans[1]))
     for plan in plans:
         silent = Degradation(tuple(step for step in plan.steps if not isinstance(step, Noise)), 0)

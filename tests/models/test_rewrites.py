@@ -90,7 +90,10 @@ def test_the_fused_norm_keeps_channels_last() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 96, 9, 7), (1, 320, 64, 64), (1, 128, 512, 512), (2, 2560, 8, 8)])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 96, 9, 7), (1, 320, 64, 64), (1, 128, 512, 512), (2, 2560, 8, 8), (1, 32, 1, 1), (3, 1920, 17, 33), (1, 512, 95, 67)],
+)
 def test_the_triton_norm_says_what_torch_says(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert kernel_works(torch.device("cuda", 0))
     norm = nn.GroupNorm(32, shape[1]).cuda()

@@ -1,5 +1,6 @@
 """A full step of Algorithm 1 at the real size, with random weights: about 9 GB and a minute."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from rcodsr.bench.natural import natural_batch
+from rcodsr.images.resize import resize
+from rcodsr.training.draws import Draws
+from rcodsr.training.processes import Processes
 from rcodsr.training.recipe_file import read_recipe
 from rcodsr.training.run import Run
+from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
+from rcodsr.training.trainer import Batch
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-o.toml"
 
@@ -34,6 +41,40 @@ def test_one_step_at_the_real_size(photo: Image.Image, tmp_path: Path) -> None:
         assert torch.isfinite(parameter).all(), name
         assert not torch.equal(parameter, before[name]), name
     assert _bits(trainer.model) == frozen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_one_step_at_the_real_shape_fits_into_a_small_gpu(
+    tmp_path: Path, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """512×512, batch 1, bf16, activations computed again: weights are drawn on the GPU."""
+    Image.new("RGB", (512, 512)).save(tmp_path / "photo.png")
+    given = [
+        f"photos={tmp_path}",
+        "base_model=random:0",
+        "phases.0.batch=1",
+        "perceptual=wavelet",
+        "gradient_checkpointing=true",
+    ]
+    recipe = read_recipe(RECIPE, given)
+    assert recipe.dtype == "bf16" and recipe.phases[0].crop == 512
+    bases = resolve_bases(recipe, lambda _: None)
+    with torch.device("cuda"):
+        model = build_networks(recipe, recipe.variant, bases, lambda _: None)
+    trainer = build_trainer(recipe, model, bases, Processes("cuda"))
+    hr = (natural_batch(1, 512, 1).float() / 255).cuda()
+    batch = Batch(resize(hr, 128, 128), hr, Draws(recipe.seed, (0,)))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    for step in range(2):
+        facts = trainer.train_step([batch], recipe.phases[0], 2e-5, step)
+        assert all(torch.isfinite(torch.tensor(value)) for value in facts.values())
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    record_property("training_peak_gib", round(peak, 2))
+    with capsys.disabled():
+        print(f"\na training step of rcod-o at 512×512 takes {peak:.2f} GiB")
+    assert peak <= 12
 
 
 def _bits(model: nn.Module) -> dict[str, int]:

@@ -110,8 +110,9 @@ class TileBatcher:
     def _try(self, some: list[_Request]) -> Exception | None:
         try:
             result = self._network(torch.cat([one.tile for one in some]), _joined([one.condition for one in some]))
-            if result.device.type != "cpu":
-                torch.accelerator.synchronize(result.device)  # what waits would otherwise go in one by one
+            # wait, or what comes meanwhile would go in one by one; not for the whole device, since CUDA forbids that while
+            # another thread records a graph
+            result[0, 0, 0, 0].item()
         except Exception as error:
             return error.with_traceback(None)  # which would keep the failed batch's tensors alive
         for one, part in zip(some, result.split([len(one.tile) for one in some]), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,14 +26,18 @@ def flops(spec: VariantSpec, side: int, batch: int) -> dict[str, int]:
         side: of the enlarged picture, a multiple of what the variant needs.
         batch: pictures.
     """
-    model = _shape(spec)
-    x, lr = (torch.rand(batch, 3, n, n, device="meta") for n in (side, side // spec.scale))
+    return flops_of(_shape(spec), side, batch)
+
+
+def flops_of(model: OneStepSR, side: int, batch: int) -> dict[str, int]:
+    """The same of a model that is on the meta device already, rewritten for instance."""
+    x, lr = (torch.rand(batch, 3, n, n, device="meta") for n in (side, side // model.spec.scale))
     t = torch.zeros(batch, dtype=torch.int64, device="meta")
     counted = {}
     with torch.no_grad():
-        z, tokens, modulation = model.encode(x), model.prompt(x), _modulation(model, lr)
+        z, tokens, modulation = model.encode(x), model.context(model.prompt(x)), _modulation(model, lr)
         stages: dict[str, Callable[[], object]] = {
-            "condition": lambda: (model.prompt(x), _modulation(model, lr)),
+            "condition": lambda: (model.context(model.prompt(x)), _modulation(model, lr)),
             "encode": lambda: model.encode(x),
             "unet": lambda: model.restore(z, Condition(t, tokens, modulation)),
             "decode": lambda: model.decode(z),
@@ -59,6 +64,11 @@ def trainable_parameters(spec: VariantSpec) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
+@cache
+def _shape(spec: VariantSpec) -> OneStepSR:
+    return weightless(spec)
+
+
 def weight_bytes(model: OneStepSR) -> int:
     """Bytes of everything that one pass reads of the weights."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
@@ -72,8 +82,8 @@ def _modulation(model: OneStepSR, lr: Tensor) -> Modulation:
     return Modulation(model.modulator.steering(scores), (features,))
 
 
-def _shape(spec: VariantSpec) -> OneStepSR:
-    """The networks without weights, as they are at inference."""
+def weightless(spec: VariantSpec) -> OneStepSR:
+    """The networks on the meta device, as they are at inference."""
     model = build_model(spec, weightless=True).eval()
     if not spec.mergeable and spec.lora is not None:
         from rcodsr.models.lora import add_lora

@@ -64,8 +64,13 @@ class SpeedRequest:
     """Refuse to run without an accelerator."""
 
 
-def measure_speed(request: SpeedRequest, log: Log) -> dict[str, Any]:
+def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = None) -> dict[str, Any]:
     """Measure and report.
+
+    Args:
+        request: what to measure.
+        log: receives lines.
+        model: in the place of loading the request's weights: float32, on the device; it is changed.
 
     Raises:
         DeviceError: without an accelerator where one is required.
@@ -77,14 +82,15 @@ def measure_speed(request: SpeedRequest, log: Log) -> dict[str, Any]:
     log(f"{request.weights} on {runtime.reason}; items: {', '.join(sorted(items)) or 'none'}")
     before = gpu_state()
     ceilings = measure_ceilings(runtime.device, runtime.dtype)
-    model = load_weights(LoadRequest(request.weights), log).model.to(runtime.device)
-    cases = _cases(request, model.spec, runtime)
-    gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in cases)), request.realism, log)
+    if model is None:
+        model = load_weights(LoadRequest(request.weights, drawn_on=runtime.device), log).model.to(runtime.device)
+    planned = cases(request, model.spec, runtime)
+    gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in planned)), request.realism, log)
     unchanged = plain_copy(model)
     ours = Contender(prepare(model, runtime, items, log), tiled=True)  # first: it rewrites in float32
     plain = Contender(plain_runner(unchanged, runtime), tiled=False)
     verdict = gate.judge(ours)
-    rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log) for side, batch in cases]
+    rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log) for side, batch in planned]
     spec = ours.model.spec
     return {
         "command": "bench",
@@ -111,7 +117,7 @@ def _runtime(request: SpeedRequest) -> Runtime:
     return choose_runtime(request.device, request.dtype)
 
 
-def _cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tuple[int, int]]:
+def cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tuple[int, int]]:
     """Sides and batches: several pictures at once only where a picture is one tile."""
     large = runtime.device.type != "cpu"
     small = 256 if isinstance(spec.autoencoder, KlSpec) else 512
@@ -121,10 +127,10 @@ def _cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[t
         if side % spec.multiple:
             nearest = max(1, round(side / spec.multiple)) * spec.multiple
             raise UsageError("--sizes", f"{side} is not a multiple of {spec.multiple}, as {spec.name} needs", f"use {nearest}")
-    cases = [(side, batch) for side in sizes for batch in batches if batch == 1 or side <= spec.tile * spec.scale]
-    if not cases:
+    found = [(side, batch) for side in sizes for batch in batches if batch == 1 or side <= spec.tile * spec.scale]
+    if not found:
         raise UsageError("--batch", f"pictures of {sizes[0]} are computed one by one", "use --batch 1, or a smaller size")
-    return cases
+    return found
 
 
 class _Gate:
@@ -189,7 +195,7 @@ def _case(
     on_gpu = device.type == "cuda"
     warmup = request.warmup if request.warmup is not None else (20 if on_gpu else 0)
     rounds = request.runs if request.runs is not None else (5 if on_gpu else 2)
-    calls = 20 if on_gpu and side <= 1024 else 1
+    calls = max(2, 20 // batch) if on_gpu and side <= 1024 else 1
     contenders = {
         name: _rotating(c, pictures, request.realism) for name, c in {"ours": ours, "plain": plain, "again": ours}.items()
     }

@@ -1,6 +1,6 @@
 """From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,11 +39,13 @@ class LoadRequest:
     """A realism that was asked for; PiSA-SR's weights turn it into a second U-Net pass, others leave it to each picture."""
     adaptive: bool = False
     """The degradation is to decide: refused here, before bases are fetched, where it cannot."""
+    drawn_on: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where random weights are drawn and stay."""
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model on the CPU, float32, and what to call it."""
+    """A model on the CPU (random weights: where they were drawn), float32, and what to call it."""
 
     model: OneStepSR
     id: str
@@ -146,9 +148,9 @@ def _random(request: LoadRequest) -> LoadedWeights:
     spec.check_steering(request.realism is not None, request.adaptive, spec.weighable)
     _check_words(request, spec)
     name = f"random:{variant}:{int(seed or 0)}"
-    model = random_model(spec, int(seed or 0))
+    model = random_model(spec, int(seed or 0), request.drawn_on)
     weighed = request.realism is not None and spec.weighable
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[request.drawn_on] if request.drawn_on.type == "cuda" else []), request.drawn_on:
         torch.manual_seed(int(seed or 0))
         if weighed or not spec.mergeable:
             _add_lora(model)

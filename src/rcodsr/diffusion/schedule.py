@@ -18,7 +18,7 @@ class NoiseSchedule:
     """
 
     def __init__(self, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> None:
-        betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
+        betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64, device="cpu") ** 2
         alpha_squared = torch.cumprod(1.0 - betas, 0)
         tables = alpha_squared.sqrt().float(), (1.0 - alpha_squared).sqrt().float()
         self._tables = {tables[0].device: tables}

@@ -19,6 +19,8 @@ _MOST = 12
 """Graphs kept; further shapes run plainly."""
 _WARM_UP = 2
 """Plain calls before recording: libraries choose their algorithms and allocate their workspaces."""
+_one_recording = threading.Lock()
+"""A recording begins with a wait for the whole device, which CUDA forbids while another one is under way."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Graphs:
     def _record(self, name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Recorded | None:
         places = tuple(x.clone() for x in inputs)
         try:
-            with _fastest_convolutions():
+            with _one_recording, _fastest_convolutions():
                 aside = torch.cuda.Stream()
                 aside.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(aside):
@@ -94,6 +96,7 @@ class Graphs:
         except RuntimeError as error:
             first_line = str(error).partition("\n")[0]
             self._log(f"{name} runs without a CUDA graph ({first_line})")
+            self._pool = None  # the allocator may still take it for one that is being recorded to
             return None
         return _Recorded(graph, places, output)
 

@@ -15,8 +15,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
 """Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
 
-
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "HOST_ALLOCATION_FAILED")
+"""What torch's allocator for the CPU, CUDA, cuBLAS and cuDNN say."""
 _PIXELS_AT_ONCE = 1 << 21
+"""Of the enlarged tiles of one call."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def tiles_at_once(runtime: Runtime, pixels: int) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that an allocation failed; on the CPU that is a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether an error means that an allocation failed; outside of torch's allocator for GPUs that is a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _choose_device(name: str) -> tuple[torch.device, str]:

@@ -58,9 +58,16 @@ def build_grain(spec: VariantSpec) -> Grain | None:
     return Grain(spec.autoencoder.channels) if isinstance(spec.unet, TinyUNetSpec) and spec.unet.grain else None
 
 
-def random_model(spec: VariantSpec, seed: int) -> OneStepSR:
-    """A variant with random weights that depend on the seed alone: real shapes for tests and benchmarks, no download."""
-    with torch.random.fork_rng(devices=[]):
+def random_model(spec: VariantSpec, seed: int, drawn_on: torch.device | None = None) -> OneStepSR:
+    """A variant with random weights that depend on the seed alone: real shapes for tests and benchmarks, no download.
+
+    Args:
+        spec: what to build.
+        seed: of the weights.
+        drawn_on: where the weights are drawn and stay, by default the CPU. A GPU draws others, in a tenth of the time.
+    """
+    drawn_on = drawn_on or torch.device("cpu")
+    with torch.random.fork_rng(devices=[drawn_on] if drawn_on.type == "cuda" else []), drawn_on:
         torch.manual_seed(seed)
         return build_model(spec).eval().requires_grad_(False)
 

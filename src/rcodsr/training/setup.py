@@ -297,7 +297,7 @@ def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, Resol
     seed = _random_seed(recipe)
     if seed is not None:
         generator = torch.Generator().manual_seed(seed + len(text))
-        return torch.randn(1, 77, model.spec.prompt.context, generator=generator)
+        return torch.randn(1, 77, model.spec.prompt.context, generator=generator, device=generator.device)
     base = model.spec.base
     if base is None:
         raise UsageError("prompt", f"{model.spec.name} has no text encoder", "use prompt=visual")

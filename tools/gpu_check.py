@@ -1,0 +1,124 @@
+"""Run the steps of `gpu_steps.py`, each within its own time limit: called by gpu_check.sh, which sets up the environment.
+
+The steps share one child process, and with it imports and weights. One that fails, runs over or dies ends the process, because
+a GPU error may outlive its cause; a fresh one takes up the steps that are left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gpu_steps import STEPS
+
+_START = 90.0
+"""Seconds that a child has for its imports."""
+
+
+class Child:
+    """A process that runs steps and prints a line of JSON when it is ready and after each of them."""
+
+    def __init__(self, options: list[str], steps: list[str], log: Path) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("gpu_steps.py")), *options, *steps]
+        with log.open("a") as errors:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+            )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def next(self, seconds: float) -> dict[str, Any]:
+        """What the child says next; `exit_code` 124 when it says nothing in time, its own when it dies."""
+        try:
+            line = self._lines.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            return {"exit_code": 124, "ended": True, "error": f"ran over {seconds:.0f} s"}
+        if line:
+            return dict(json.loads(line))
+        return {"exit_code": self.process.wait() or 1, "ended": True, "error": "the process died; see log.txt"}
+
+    def end(self) -> None:
+        """Kill it and all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def run(out: Path, options: list[str], seconds: float, patience: float) -> bool:
+    """Run all steps within `seconds`, each within `patience` times its limit; returns whether every one ended well."""
+    deadline, left, well = time.monotonic() + seconds, list(STEPS), True
+    with (out / "steps.jsonl").open("w") as record:
+
+        def note(name: str, result: dict[str, Any], started: float) -> None:
+            nonlocal well
+            well &= result["exit_code"] == 0
+            line = {"step": name, "exit_code": result.pop("exit_code"), "seconds": round(time.monotonic() - started, 1)}
+            record.write(json.dumps(line | result) + "\n")
+            record.flush()
+            print(json.dumps(line | result), flush=True)
+
+        while left:
+            started = time.monotonic()
+            child = Child(options, left, out / "log.txt")
+            ready = child.next(min(_START, deadline - started))
+            if "exit_code" in ready:  # nothing can run; the steps left are not tried one by one
+                note("start", ready, started)
+                left = []
+            while left:
+                name, started = left.pop(0), time.monotonic()
+                result = child.next(min(patience * STEPS[name].limit, deadline - started))
+                ended = result.pop("ended", False)
+                note(name, result, started)
+                if deadline <= time.monotonic():
+                    left = []
+                if ended:
+                    break
+            child.end()
+    return well
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dry-run", action="store_true", help="no weights, no GPU: shapes and options only")
+    parser.add_argument("--seconds", type=float, help="for all steps; 150 by default, 180 in a rehearsal")
+    chosen = parser.parse_args()
+    tiny = os.environ.get("TINY") == "1"
+    if tiny or chosen.dry_run:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not tiny and not chosen.dry_run:
+        import torch
+
+        if not torch.cuda.is_available():
+            print("error: no CUDA device is available here; use TINY=1 to rehearse on the CPU, or --dry-run", file=sys.stderr)
+            return 4
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"error: {chosen.out}: cannot be made ({error.strerror}); choose another place", file=sys.stderr)
+        return 7
+    for name in ("log.txt", "speed.jsonl", "tests.txt"):
+        (chosen.out / name).unlink(missing_ok=True)
+    options = ["--out", str(chosen.out.resolve()), *(["--tiny"] if tiny else []), *(["--dry-run"] if chosen.dry_run else [])]
+    patience = 4 if tiny or chosen.dry_run else 1  # a CPU is no matter of time
+    return 0 if run(chosen.out, options, chosen.seconds or (150 if patience == 1 else 180), patience) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,444 @@
+"""What tools/gpu_check.sh measures, step by step; run by gpu_check.py in a process of its own.
+
+    python tools/gpu_steps.py --out OUT [--tiny] [--dry-run] STEP…
+
+A step is a function of a `Bench` that returns its key figures. Full reports go to OUT/speed.jsonl, what people read to log.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from rcodsr.bench.contenders import Contender
+    from rcodsr.engine.runtime import Runtime
+    from rcodsr.models.one_step import OneStepSR
+    from rcodsr.variants import VariantSpec
+
+_ROOT = Path(__file__).resolve().parents[1]
+_ITEMS = (
+    "graph",
+    "norm",
+    "upsample",
+    "channels-last",
+    "stream",
+    "sdpa",
+    "context",
+    "time",
+    "vae-attention",
+    "batch",
+    "device",
+)
+_TILED = {"batch", "device"}
+"""Items that concern pictures of several tiles."""
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where steps run, how large they are, and what they share."""
+
+    out: Path
+    tiny: bool
+    dry: bool
+
+    @property
+    def device(self) -> str:
+        """As `--device`."""
+        return "cpu" if self.tiny or self.dry else "cuda"
+
+    @property
+    def side(self) -> int:
+        """Of an enlarged picture of one tile."""
+        return 128 if self.tiny else 512
+
+    @property
+    def large(self) -> int:
+        """Of an enlarged picture of several tiles."""
+        return 256 if self.tiny else 2048
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """Where the models are, and in which dtype."""
+        from rcodsr.engine.runtime import choose_runtime
+
+        return choose_runtime(self.device)
+
+    def spec(self, name: str) -> VariantSpec:
+        """The variant; in a rehearsal its every kind of layer at a thousandth of its size."""
+        from rcodsr.parts import ClipSpec, KlSpec, LoraSpec, ModulationSpec, SdUNetSpec
+        from rcodsr.variants import VARIANTS
+
+        spec = VARIANTS[name]
+        if not self.tiny or not isinstance(spec.unet, SdUNetSpec):
+            return spec
+        modulated = spec.modulation is not None
+        return replace(
+            spec,
+            autoencoder=KlSpec(widths=(16, 16, 32), blocks=1, norm_groups=8),
+            unet=SdUNetSpec(channels=(32, 64), blocks=1, heads=(2, 4), norm_groups=8),
+            prompt=ClipSpec(image_side=28, width=32, layers=2, heads=2, context=24),
+            lora=LoraSpec(unet_rank=6, vae_rank=4, placement="s3diff") if modulated else LoraSpec(),
+            modulation=ModulationSpec(4, 8, (8, 12), (2, 1), 8) if modulated else None,
+            least_side=32,
+            tile=32,
+        )
+
+    def model(self, name: str) -> OneStepSR:
+        """Random weights of a variant, float32, on the device; drawn once and copied."""
+        return copy.deepcopy(self._drawn(name))
+
+    def _drawn(self, name: str) -> OneStepSR:
+        import torch
+
+        from rcodsr.models.build import random_model
+        from rcodsr.models.lora import add_lora
+
+        if name not in _drawn:
+            _drawn.clear()  # one variant at a time
+            model = random_model(self.spec(name), 0, self.runtime.device)
+            if not model.spec.mergeable and model.spec.lora is not None:
+                with self.runtime.device, torch.random.fork_rng():
+                    add_lora(model, model.spec.lora)
+            _drawn[name] = model.to(self.runtime.device).requires_grad_(False)
+        return _drawn[name]
+
+    @cached_property
+    def fast(self) -> Contender:
+        """rcod-o as we run it."""
+        return self.contender(None)
+
+    @cached_property
+    def plain(self) -> Contender:
+        """rcod-o in diffusers' and transformers' modules as they are, tiled like ours."""
+        from rcodsr.bench.contenders import Contender, plain_runner
+
+        return Contender(plain_runner(self.model("rcod-o"), self.runtime), tiled=True)
+
+    def contender(self, items: list[str] | None) -> Contender:
+        """rcod-o with some items of `engine.fast`."""
+        from rcodsr.bench.contenders import Contender
+        from rcodsr.engine.fast import choose
+        from rcodsr.engine.runner import prepare
+
+        chosen = choose(self.runtime.device.type, items)
+        return Contender(prepare(self.model("rcod-o"), self.runtime, chosen, log), tiled=True)
+
+    def rehearse(self, name: str, sides: tuple[int, ...], batches: tuple[int, ...], items: list[str] | None = None) -> Figures:
+        """The real shapes through the rewritten networks on the meta device, which has neither weights nor numbers."""
+        from rcodsr.bench.cost import flops_of, weightless
+        from rcodsr.engine.fast import choose, rewrite
+
+        spec = self.spec(name)
+        model = rewrite(weightless(spec), choose("cuda", items)).to("meta")
+        one_tile = [min(side, spec.tile * spec.scale) for side in sides]
+        return {f"tflop_{side}_{n}": sum(flops_of(model, side, n).values()) / 1e12 for side in one_tile for n in batches}
+
+
+_drawn: dict[str, OneStepSR] = {}
+
+
+def log(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- steps
+
+
+def machine(bench: Bench) -> Figures:
+    """Versions and the state of the GPU; whether the Triton kernel compiles here."""
+    import importlib.metadata
+
+    import diffusers
+
+    from rcodsr.bench.machine import gpu_state, machine
+
+    found: Figures = machine(bench.runtime.device)
+    for name in ("peft", "numpy", "huggingface_hub", "safetensors", "accelerate"):
+        try:
+            found["packages"][name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found["packages"][name] = None
+    found |= {"runtime": bench.runtime.reason, "diffusers_at": str(diffusers.__file__), "gpu_state": gpu_state()}
+    if bench.runtime.device.type == "cuda":
+        text = subprocess.run(["nvidia-smi", "-q"], capture_output=True, text=True, timeout=15).stdout
+        (bench.out / "nvidia-smi.txt").write_text(text)
+        found["triton_norm"] = _triton_norm(bench.runtime.device)
+    return found
+
+
+def _triton_norm(device: torch.device) -> str:
+    from rcodsr.models.norms import _agrees
+
+    try:
+        return "works" if _agrees(device) else "differs from torch"
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def tests(bench: Bench) -> Figures:
+    """The tests marked gpu; in a rehearsal, where these are skipped, what they share with the CPU's."""
+    files = sorted(path for path in (_ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text())
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "default", "--tb", "short", "-rf"]
+    if bench.tiny:
+        command += [str(path) for path in files if path.parent.name in {"engine", "models"}]
+    else:
+        command += ["-m", "gpu", *map(str, files)]
+    if bench.dry:
+        command.append("--collect-only")
+    with tempfile.TemporaryDirectory() as scratch, (bench.out / "tests.txt").open("w") as output:
+        report = Path(scratch) / "report.xml"
+        code = subprocess.run([*command, f"--junitxml={report}"], cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
+        return {"exit_code": code, **(_outcome(report) if report.is_file() else {})}
+
+
+def _outcome(report: Path) -> Figures:
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    printed = {each.get("name"): each.get("value") for case in cases for each in case.iter("property")}
+    slowest = sorted(cases, key=lambda case: -float(case.get("time", 0)))[:3]
+    return {
+        "passed": len(cases) - len(failed) - len(skipped),
+        "failed": [str(case.get("name")) for case in failed],
+        "skipped": len(skipped),
+        "slowest": {str(case.get("name")): float(case.get("time", 0)) for case in slowest},
+        **{str(name): value for name, value in printed.items()},
+    }
+
+
+def speed(bench: Bench, name: str, batches: tuple[int, ...]) -> Figures:
+    """`rcodsr bench` beside plain modules, with the fidelity check."""
+    from rcodsr.bench.speed import SpeedRequest, cases, measure_speed
+
+    packaged = name == "rcod-tiny"
+    weights, runs, warmup = name if packaged else f"random:{name}:0", 1 if bench.tiny else 5, 1 if bench.tiny else 5
+    request = SpeedRequest(weights, (bench.side,), batches, bench.device, warmup=warmup, runs=runs, gpu=bench.device == "cuda")
+    if bench.dry:
+        cases(request, bench.spec(name), bench.runtime)
+        return bench.rehearse(name, (bench.side,), batches)
+    report = measure_speed(request, log, None if packaged else bench.model(name))
+    with (bench.out / "speed.jsonl").open("a") as output:
+        output.write(json.dumps({"step": f"speed-{name}"} | report) + "\n")
+    figures: Figures = {"exit_code": 0 if all(row["passed"] for row in report["results"]) else 1}
+    for row in report["results"]:
+        figures[f"psnr_{row['batch']}"] = row["psnr"]
+        if row["passed"]:
+            figures |= {f"ms_{row['batch']}": 1000 * row["ours"]["median"], f"speedup_{row['batch']}": row["speedup"]}
+            figures |= {f"per_second_{row['batch']}": row["images_per_second"], f"noise_{row['batch']}": row["noise"]}
+            figures |= {f"floors_{row['batch']}": row["times_floor"]}
+            figures |= {f"stages_ms_{row['batch']}": {k: 1000 * v for k, v in (row["stages"] or {}).items()}}
+    return figures
+
+
+def tiled(bench: Bench) -> Figures:
+    """A picture of many tiles, beside plain modules over the same tiles."""
+    from rcodsr.bench.clock import ratio, summary, take_turns
+    from rcodsr.bench.contenders import agreement
+    from rcodsr.bench.natural import natural_batch
+
+    if bench.dry:
+        return bench.rehearse("rcod-o", (bench.large,), (4,))
+    fast, plain, device = bench.fast, bench.plain, bench.runtime.device
+    lr = natural_batch(1, bench.large // fast.model.spec.scale, 5).to(device)
+    found = [c(lr, 0.5).float() for c in (plain, fast, fast, fast)]  # the first calls record
+    blocks = take_turns({"ours": lambda: fast(lr, 0.5), "plain": lambda: plain(lr, 0.5)}, 3, 1, device)
+    figures = {"tiles": fast.tiles(bench.large), "seconds": summary(blocks["ours"])["median"]}
+    figures |= {"speedup": ratio(blocks["plain"], blocks["ours"]), "psnr_to_plain": agreement(found[3], found[0])[0]}
+    return figures | {"psnr_replayed_to_eager": agreement(found[3], found[1])[0]}
+
+
+def without(bench: Bench, item: str) -> Figures:
+    """What an item gives: the same path without it, in turn with the whole, and how the pictures differ."""
+    from rcodsr.bench.clock import ratio, take_turns
+    from rcodsr.bench.contenders import agreement
+    from rcodsr.bench.natural import natural_batch
+
+    side = bench.large if item in _TILED else bench.side
+    if bench.dry:
+        return bench.rehearse("rcod-o", (side,), (1,), [f"-{item}"])
+    less, fast, device = bench.contender([f"-{item}"]), bench.fast, bench.runtime.device
+    lr = natural_batch(1, side // fast.model.spec.scale, 7).to(device)
+    for _ in range(1 if bench.tiny else 4):
+        whole, other = fast(lr, 0.5).float(), less(lr, 0.5).float()
+    contenders: dict[str, Callable[[], object]] = {
+        "whole": lambda: fast(lr, 0.5),
+        "less": lambda: less(lr, 0.5),
+        "again": lambda: fast(lr, 0.5),
+    }
+    blocks = take_turns(contenders, 1 if bench.tiny else 3, 1 if item in _TILED else 10, device)
+    both = [a + b for a, b in zip(blocks["whole"], blocks["again"], strict=True)]
+    noise = abs(ratio(blocks["again"], blocks["whole"]) - 1)
+    return {"side": side, "gain": ratio(blocks["less"], both) - 1, "noise": noise, "psnr": agreement(whole, other)[0]}
+
+
+def directory(bench: Bench) -> Figures:
+    """A directory of small pictures through the batch pipeline with rcod-o: pictures a second, and how busy the GPU is."""
+    from rcodsr.batch.pipeline import Output, run
+    from rcodsr.batch.plan import plan, prepare_outputs
+    from rcodsr.config import UpscaleOptions
+
+    count = 4 if bench.tiny or bench.dry else 200
+    with tempfile.TemporaryDirectory() as scratch:
+        _album(Path(scratch) / "album", count, 32 if bench.tiny else 128)
+
+        def enlarge(name: str, some: int) -> float:
+            jobs = plan([Path(scratch) / "album"], str(Path(scratch) / name))[:some]
+            prepare_outputs(jobs)
+            if bench.dry:
+                return 0.0
+            started = time.perf_counter()
+            results = list(run(jobs, bench.fast.upscaler, UpscaleOptions(), Output(), None))
+            assert {result.status for result in results} == {"done"}, results[0]
+            return time.perf_counter() - started
+
+        enlarge("first", max(4, count // 4))  # records
+        seconds = enlarge("second", count)
+        figures: Figures = {"pictures": count}
+        if not bench.dry:
+            figures["per_second"] = count / seconds
+        if bench.device == "cuda":
+            figures["busy_share"] = _busy(partial(enlarge, "third", count // 2))
+        return figures
+
+
+def _busy(call: Callable[[], object]) -> float:
+    """Share of a call's time during which a kernel or copy runs on the GPU. Being watched slows the call a little."""
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        started = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - started
+    events = [event.time_range for event in seen.events() or () if event.device_type == DeviceType.CUDA]
+    busy, end = 0.0, 0.0
+    for span in sorted(events, key=lambda span: span.start):  # in microseconds
+        busy += max(0.0, span.end - max(end, span.start))
+        end = max(end, span.end)
+    return busy / 1e6 / seconds
+
+
+def _album(album: Path, count: int, side: int) -> None:
+    from PIL import Image
+
+    from rcodsr.bench.natural import natural_picture
+
+    album.mkdir()
+    several = [Image.fromarray(natural_picture(side, i).permute(1, 2, 0).numpy()) for i in range(min(count, 20))]
+    for i in range(count):
+        several[i % len(several)].save(album / f"{i:04}.png")
+
+
+def command_line(bench: Bench) -> Figures:
+    """The same with the packaged weights through `rcodsr upscale`, start and loading included."""
+    count = 4 if bench.tiny or bench.dry else 200
+    with tempfile.TemporaryDirectory() as scratch:
+        _album(Path(scratch) / "album", count, 32 if bench.tiny else 128)
+        command = [
+            sys.executable,
+            "-m",
+            "rcodsr",
+            "upscale",
+            "album",
+            "-o",
+            "enlarged",
+            "-y",
+            "--device",
+            bench.device,
+            "--json",
+        ]
+        if bench.dry:
+            command[-4:] = ["--device", "cuda", "--json", "--dry-run"]
+        started = time.perf_counter()
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+        seconds = time.perf_counter() - started
+        log(done.stderr)
+        written = len(list((Path(scratch) / "enlarged").glob("*.png")))
+    return {"exit_code": done.returncode, "written": written, "seconds_in_all": seconds}
+
+
+def memory(bench: Bench, side: int) -> Figures:
+    """Peak memory and time to the first and to later pictures, in a process of its own."""
+    if bench.dry:
+        return bench.rehearse("rcod-o", (side,), (1,))
+    weights = "random:rcod-tiny:0" if bench.tiny else "random:rcod-o:0"
+    command = [sys.executable, str(_ROOT / "tools" / "fresh_process.py"), weights, bench.device, str(side)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    log(done.stderr)
+    return {"exit_code": done.returncode, **(json.loads(done.stdout) if done.returncode == 0 else {})}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is measured, and how long it may take."""
+
+    measure: Callable[[Bench], Figures]
+    limit: float
+    """Seconds."""
+
+
+STEPS = {
+    "machine": Step(machine, 30),
+    "tests": Step(tests, 75),
+    "speed-rcod-o": Step(partial(speed, name="rcod-o", batches=(1, 8)), 50),
+    "tiled": Step(tiled, 40),
+    "speed-rcod-s": Step(partial(speed, name="rcod-s", batches=(1,)), 40),
+    "speed-rcod-tiny": Step(partial(speed, name="rcod-tiny", batches=(1, 8)), 30),
+    **{f"without-{item}": Step(partial(without, item=item), 20) for item in _ITEMS},
+    "directory": Step(directory, 40),
+    "command-line": Step(command_line, 30),
+    "memory": Step(lambda bench: memory(bench, bench.side), 40),
+    "memory-tiled": Step(lambda bench: memory(bench, bench.large), 40),
+}
+"""In this order, so that an early end still tells the most."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("steps", nargs="+", choices=STEPS)
+    chosen = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is for people
+    bench = Bench(chosen.out, chosen.tiny, chosen.dry_run)
+
+    def answer(**figures: object) -> None:
+        answers.write(json.dumps(figures) + "\n")
+        answers.flush()
+
+    import rcodsr.bench.speed  # takes seconds, which belong to no step
+
+    answer(ready=rcodsr.__version__)
+    for name in chosen.steps:
+        log(f"---- {name}")
+        try:
+            answer(**{"exit_code": 0} | STEPS[name].measure(bench))
+        except Exception as error:
+            traceback.print_exc()
+            answer(exit_code=1, ended=True, error=f"{type(error).__name__}: {error}".partition("\n")[0])
+            return
+
+
+if __name__ == "__main__":
+    main()
