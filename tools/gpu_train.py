@@ -2,7 +2,8 @@
 
 python tools/gpu_train.py OUT SECONDS PACK [EARLIER]
 
-EARLIER holds the files of an earlier run (`tools/gpu_files.py`) to go on from. RECIPE names another recipe. TINY=1 rehearses on a CPU.
+EARLIER holds the files of an earlier run (`tools/gpu_files.py`) to go on from. RECIPE names another recipe; TINY=1 rehearses on
+a CPU.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 python tools/pack_training.py OUT PHOTOS JUDGES
 
-JUDGES holds realesrgan_x4plus.safetensors and lpips_vgg16.safetensors (docs/training.md). Prints how far the packed weights are from
-the originals. `tools/gpu_train.py` unpacks.
+JUDGES holds realesrgan_x4plus.safetensors and lpips_vgg16.safetensors (docs/training.md). Prints how far the packed weights are
+from the originals. `tools/gpu_train.py` unpacks.
 """
 
 import io

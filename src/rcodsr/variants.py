@@ -104,7 +104,9 @@ class VariantSpec(Spec):
         """
         if self.fixed_timestep is not None:
             cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
-            raise UsageError(option, cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)")
+            raise UsageError(
+                option, cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)"
+            )
 
     @property
     def weighable(self) -> bool:

@@ -63,7 +63,7 @@ class UNetDiscriminator(nn.Module):
             skips.append(x)
             x = F.leaky_relu(down(x), 0.2)
         for up in self.ups:
-            x = F.leaky_relu(up(F.interpolate(x, scale_factor=2.0, mode="bilinear")), 0.2) + skips.pop()
+            x = F.leaky_relu(up(F.interpolate(x, scale_factor=2.0)), 0.2) + skips.pop()
         for layer in self.last:
             x = F.leaky_relu(layer(x), 0.2)
         out: Tensor = self.head(x)

@@ -1,7 +1,16 @@
-"""In which order a network wants its pixels: channels_last where its convolutions are laid out like that."""
+"""In which dtype and order a network wants its numbers."""
 
 import torch
 from torch import Tensor, nn
+
+
+def cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a network in place, but for those of its parts that say `keeps_float32`."""
+    if getattr(network, "keeps_float32", False):
+        return
+    for child in network.children():
+        cast(child, dtype)
+    network._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, recurse=False)
 
 
 def like_weights(x: Tensor, network: nn.Module) -> Tensor:

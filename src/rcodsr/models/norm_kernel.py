@@ -20,16 +20,17 @@ _CHUNK = 2048
 
 @triton.jit
 def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
-    """Sum and sum of squares of each channel over a chunk of positions."""
+    """Sum and sum of squares of each channel over a chunk of positions, less its first value: far from 0 squares are coarse."""
     chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     columns = block * width + tl.arange(0, width)
+    pivot = tl.load(x + sample * positions * channels + columns, columns < channels, 0.0).to(tl.float32)
     total = tl.zeros((width,), tl.float32)
     squares = tl.zeros((width,), tl.float32)
     for first in range(0, size, height):
         rows = chunk * size + first + tl.arange(0, height)
         inside = (rows[:, None] < positions) & (columns[None, :] < channels)
         where = (sample * positions + rows[:, None]) * channels + columns[None, :]
-        values = tl.load(x + where, inside, 0.0).to(tl.float32)
+        values = tl.where(inside, tl.load(x + where, inside, 0.0).to(tl.float32) - pivot[None, :], 0.0)
         total += tl.sum(values, 0)
         squares += tl.sum(values * values, 0)
     out = partial + ((sample * chunks + chunk) * 2) * channels + columns
@@ -39,6 +40,7 @@ def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: t
 
 @triton.jit
 def _statistics(
+    x,
     partial,
     weight,
     bias,
@@ -53,7 +55,7 @@ def _statistics(
     many: tl.constexpr,
 ):
     """Sums of a group's channels → each channel's scale and shift."""
-    group, sample = tl.program_id(0), tl.program_id(1)
+    group, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     width = channels // groups
     columns = tl.arange(0, padded)
     mine = columns < width
@@ -66,9 +68,12 @@ def _statistics(
         where = ((sample * chunks + rows[:, None]) * 2) * channels + columns[None, :]
         total += tl.sum(tl.load(partial + where, inside, 0.0), 0)
         squares += tl.sum(tl.load(partial + where + channels, inside, 0.0), 0)
-    count = positions * width
-    mean = tl.sum(total, 0) / count
-    variance = tl.maximum(tl.sum(squares, 0) / count - mean * mean, 0.0)
+    pivot = tl.load(x + sample * positions * channels + columns, mine, 0.0).to(tl.float32)
+    own = total / positions
+    mean = tl.sum(pivot + own, 0) / width
+    apart = tl.where(mine, pivot + own - mean, 0.0)
+    within = tl.maximum(squares / positions - own * own, 0.0)
+    variance = tl.sum(within + apart * apart, 0) / width
     gain = tl.load(weight + columns, mine, 0.0).to(tl.float32) / tl.sqrt(variance + eps)
     tl.store(scale + sample * channels + columns, gain, mine)
     tl.store(shift + sample * channels + columns, tl.load(bias + columns, mine, 0.0).to(tl.float32) - mean * gain, mine)
@@ -114,7 +119,7 @@ def group_norm_nhwc(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     out = torch.empty_like(x)
     _sums[(chunks, parts, samples)](x, partial, positions, channels, chunks, size=_CHUNK, height=_ROWS, width=_CHANNELS)
     _statistics[(groups, samples)](
-        partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps,
+        x, partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps,
         padded=triton.next_power_of_2(channels // groups), many=16,
     )  # fmt: skip
     grid = (triton.cdiv(positions, _ROWS), parts, samples)

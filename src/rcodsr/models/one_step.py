@@ -12,7 +12,7 @@ from rcodsr.diffusion.grouping import latent_metric
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.images.resize import resize
 from rcodsr.models.grain import Grain
-from rcodsr.models.layout import like_weights
+from rcodsr.models.layout import cast, like_weights
 from rcodsr.models.modulation import Modulation, Modulator
 from rcodsr.models.passes import OnePass, Passes
 from rcodsr.variants import VariantSpec
@@ -175,7 +175,7 @@ class OneStepSR(nn.Module):
         """Cast the networks, in place. Eq. (3) and the wavelet transform stay float32, whatever the dtype."""
         networks: tuple[nn.Module, ...] = (self.unet, self.autoencoder, self.prompt, self.context)
         for module in networks:
-            _cast(module, dtype)
+            cast(module, dtype)
         return self
 
     def condition(self, x_l: Tensor, timestep: Tensor, lr: Tensor | None = None) -> Condition:
@@ -258,15 +258,6 @@ class OneStepSR(nn.Module):
         condition = condition.expand(len(x_l))
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))
-
-
-def _cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a network but for those of its parts that keep float32."""
-    if getattr(module, "keeps_float32", False):
-        return
-    for child in module.children():
-        _cast(child, dtype)
-    module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, recurse=False)
 
 
 def _fixed(t: Tensor, timestep: int | None) -> Tensor:

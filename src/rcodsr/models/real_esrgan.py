@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rcodsr.images.resize import upsample
 from rcodsr.models.autoencoder import WaveletAutoencoder
-from rcodsr.models.residual_dense import ResidualDenseBlock, ResidualDenseNet, Upsampling, conv3x3
+from rcodsr.models.residual_dense import PictureOutput, ResidualDenseBlock, ResidualDenseNet, Upsampling, conv3x3
 
 _WIDTH, _GROWTH, _BLOCKS = 64, 32, 23
 _SCALE = 4
@@ -30,7 +30,7 @@ class RealEsrgan(nn.Module):
         self.body = nn.ModuleList(ResidualDenseBlock(width, growth) for _ in range(blocks))
         self.conv_body = conv3x3(width, width)
         self.head = Upsampling(width)
-        self.conv_last = conv3x3(width, 3)
+        self.conv_last = PictureOutput(width)
 
     @staticmethod
     def module_name(published: str) -> str:
@@ -47,9 +47,7 @@ class RealEsrgan(nn.Module):
 
     def decode(self, features: Tensor) -> Tensor:
         """Features of the trunk → the enlarged picture, (B, 3, 4h, 4w), float32, nominally in [0, 1]."""
-        x = self.head(features)
-        with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = self.conv_last(x.float())
+        out: Tensor = self.conv_last(self.head(features))
         return out
 
     def forward(self, x: Tensor) -> Tensor:

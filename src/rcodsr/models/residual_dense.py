@@ -36,7 +36,7 @@ class DenseBlock(nn.Module):
         self.conv5 = conv3x3(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + 0.2 · what the convolutions make of it."""
+        """X + 0.2 · what the convolutions make of it."""
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), _SLOPE, inplace=True)), 1)
@@ -58,7 +58,7 @@ class ResidualDenseBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + 0.2 · residual."""
+        """X + 0.2 · residual."""
         return torch.add(x, self.residual(x), alpha=_SHARE)
 
 
@@ -93,23 +93,36 @@ class Upsampling(nn.Module):
         return F.leaky_relu(self.conv_hr(x), _SLOPE, inplace=True)
 
 
-class LatentOutput(nn.Module):
-    """The last layer, and the wavelet transform of the picture it makes: (B, width, 4h, 4w) → (B, C, h, w).
+class PictureOutput(nn.Conv2d):
+    """A last layer, features (B, width, H, W) → a picture (B, 3, H, W), in float32 whatever the network's dtype.
 
-    In float32 whatever the network's dtype: in bfloat16 a picture has steps of up to 2/255.
+    In bfloat16 a picture has steps of up to 2/255.
     """
+
+    keeps_float32 = True
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of any dtype → a picture, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class LatentOutput(nn.Module):
+    """The last layer, and the wavelet transform of the picture it makes: (B, width, 4h, 4w) → (B, C, h, w), float32."""
 
     keeps_float32 = True
 
     def __init__(self, width: int, latents: WaveletSpec) -> None:
         super().__init__()
-        self.conv_last = conv3x3(width, 3)
+        self.conv_last = PictureOutput(width)
         self.latents = WaveletAutoencoder(latents)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features → standardised latents, float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.latents.encode(self.conv_last(x.float()))
+        return self.latents.encode(self.conv_last(x))
 
 
 class ResidualDenseNet(nn.Module):

@@ -199,7 +199,8 @@ class AdversarialObjective:
         chosen = made.weight > self.least_weight
         if not chosen.any():
             chosen = torch.ones_like(chosen)
-        return discriminator_hinge(self.discriminator(made.target[chosen]), self.discriminator(made.picture[chosen]))
+        scores = self.discriminator(torch.cat((made.target[chosen], made.picture[chosen])))
+        return discriminator_hinge(*scores.chunk(2))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The discriminator."""
@@ -215,9 +216,10 @@ class AdversarialObjective:
 
 
 class RestorerObjective:
-    """Pulls towards what a pretrained restorer makes of the picture, weighted by w(t): what distillation is where there is
-    a diffusion prior, here from Real-ESRGAN. Where the generator's trunk was taken over from it, their features are
-    compared as well.
+    """Pulls towards what a pretrained restorer makes of the picture, weighted by w(t).
+
+    In the place of distillation where there is no diffusion prior. Where the generator's trunk was taken over from the
+    restorer, their features are compared as well.
 
     Args:
         restorer: frozen.

@@ -31,7 +31,8 @@ class Optimizer:
         rate: float = 0.0,
     ) -> None:
         self.parameters = list(parameters.values())
-        self.inner = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay)
+        fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on a CPU it rounds differently
+        self.inner = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=fused)
         self.clip = clip
         self.processes = processes
 

@@ -262,7 +262,17 @@ _FREE_TO_CHANGE = (
         "restorer",
         "discriminator_start",
     ),  # may lie elsewhere on another machine
-    *("device", "workers", "degrade", "threads", "gradient_checkpointing", "save_minutes", "keep", "validation", "validate_steps"),
+    *(
+        "device",
+        "workers",
+        "degrade",
+        "threads",
+        "gradient_checkpointing",
+        "save_minutes",
+        "keep",
+        "validation",
+        "validate_steps",
+    ),
 )
 """What a resumed run may change without becoming another run."""
 

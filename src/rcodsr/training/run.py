@@ -39,7 +39,6 @@ from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
 from rcodsr.training.trainer import Batch
 from rcodsr.variants import VariantSpec
 
-
 _MANY_WORKERS = 4
 """As many degrade photos faster than a GPU, which does so one by one."""
 _SHARED_PHOTOS = 2000
@@ -255,7 +254,9 @@ class Run:
         enough = self.processes.device.type == "cpu" or self.recipe.workers >= _MANY_WORKERS
         in_workers = where == "workers" or (where == "auto" and enough)
         share = self.recipe.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
-        return PhotoPairs(self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom)
+        return PhotoPairs(
+            self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom
+        )
 
     def _decoded_ahead(self) -> PhotoCache | None:
         """Photos that all data workers share, where there are many of both and they are forked; otherwise each has its own."""

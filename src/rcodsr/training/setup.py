@@ -16,12 +16,13 @@ from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
-from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.autoencoder import WaveletAutoencoder
+from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator, UNetDiscriminator
+from rcodsr.models.layout import cast
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.real_esrgan import RealEsrgan, take_over
 from rcodsr.models.residual_dense import ResidualDenseNet
@@ -192,7 +193,10 @@ def build_trainer(
     if any(phase.restorer or phase.restorer_features for phase in recipe.phases):
         restorer = _restorer(recipe).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objectives.append(RestorerObjective(restorer, model))
+        _cast_frozen(restorer, recipe)
     perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
+    if isinstance(perceptual, LpipsVgg):
+        _cast_frozen(perceptual, recipe)
     if any(phase.pairs for phase in recipe.phases):
         assert isinstance(perceptual, LpipsSqueeze)  # the recipe has seen to it
         objectives.append(PairObjective(PairDiscriminator(perceptual).to(processes.device)))
@@ -205,6 +209,12 @@ def _restorer(recipe: Recipe) -> RealEsrgan:
     restorer = RealEsrgan()
     load_strictly(restorer, recipe.restorer, RealEsrgan.module_name)
     return restorer.eval().requires_grad_(False)
+
+
+def _cast_frozen(network: nn.Module, recipe: Recipe) -> None:
+    """Cast a network once that autocast would cast at every step, because it keeps no copy of what is not trained."""
+    if recipe.dtype == "bf16":
+        cast(network, torch.bfloat16)
 
 
 def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, log: Log) -> None:
