@@ -24,7 +24,7 @@ def _made(picture: Tensor) -> Generated:
     zeros = torch.zeros(2, 1, 1, 1)
     target, timestep = torch.rand_like(picture) * 2 - 1, torch.tensor([250, 750])
     tokens, weight = torch.zeros(2, 1, 1), torch.ones(2)
-    return Generated(zeros, picture, target, target, timestep, tokens, weight, weight, Draws(0, (4, 5)))
+    return Generated(zeros, picture, target, target, target, timestep, tokens, weight, weight, Draws(0, (4, 5)))
 
 
 def test_the_real_shape_is_dinos() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.discriminator import PatchDiscriminator
 from rcodsr.training.draws import Draws
+from rcodsr.training.losses import discriminator_hinge
 from rcodsr.training.objectives import AdversarialObjective, Generated, VsdObjective
 
 
@@ -45,6 +46,7 @@ def made() -> Generated:
         z=z,
         picture=torch.zeros(2, 3, 32, 32),
         target=torch.zeros(2, 3, 32, 32),
+        lr=torch.zeros(2, 3, 8, 8),
         x_l=torch.zeros(2, 3, 32, 32),
         timestep=torch.tensor([250, 750]),
         tokens=torch.ones(2, 5, 6, requires_grad=True),
@@ -83,7 +85,7 @@ def test_sampling_is_around_each_samples_own_timestep(window: int | None, ranges
     teachers, many = _Teachers(), 4000
     none, t = torch.zeros(many, 1, 1, 1), torch.tensor([250, 750]).repeat(many // 2)
     made = Generated(
-        none, none, none, none, t, torch.ones(many, 1, 1), torch.ones(many), torch.ones(many), Draws(0, tuple(range(many)))
+        none, none, none, none, none, t, torch.ones(many, 1, 1), torch.ones(many), torch.ones(many), Draws(0, tuple(range(many)))
     )
     VsdObjective(teachers, NoiseSchedule(), window, 7.5).estimates(made)
     t_r = teachers.asked[0][2]
@@ -124,7 +126,7 @@ def test_the_discriminator_gets_nothing_of_the_generators_gradient() -> None:
     zeros = torch.zeros(2, 3, 32, 32)
     timestep, tokens = torch.tensor([250, 750]), torch.zeros(2, 1, 1)
     weight = torch.tensor([0.0, 1.0])
-    made = Generated(torch.zeros(2, 1, 1, 1), picture, zeros, zeros, timestep, tokens, weight, weight, Draws(0, (0, 1)))
+    made = Generated(torch.zeros(2, 1, 1, 1), picture, zeros, zeros, zeros, timestep, tokens, weight, weight, Draws(0, (0, 1)))
     term, _ = objective.generator_term(made)
     term.mean().backward()
     assert all(p.grad is None for p in objective.trained().values())
@@ -133,9 +135,11 @@ def test_the_discriminator_gets_nothing_of_the_generators_gradient() -> None:
     assert picture.grad[1].any()
     own = objective.own_loss(made.detached())
     assert own.shape == (1,)  # it learns from the realism sample alone
-    both = objective.own_loss(replace(made.detached(), weight=torch.ones(2)))
-    torch.testing.assert_close(own, both[1:])
-    assert own[0] != both[0]
+    other = objective.own_loss(replace(made.detached(), weight=torch.tensor([1.0, 0.5])))
+    assert other.shape == (1,)  # half of the samples, those nearest to realism
+    assert own[0] != other[0]
+    alone = discriminator_hinge(*(objective.discriminator(x[1:].detach()) for x in (made.target, made.picture)))
+    torch.testing.assert_close(own, alone)
     own.mean().backward()
     assert any(p.grad is not None and p.grad.any() for p in objective.trained().values())
 

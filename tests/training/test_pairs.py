@@ -25,7 +25,7 @@ def objective() -> PairObjective:
 def _made(picture: Tensor, target: Tensor) -> Generated:
     zeros, t = torch.zeros(2, 1, 1, 1), torch.tensor([250, 750])
     weight = torch.tensor([0.0, 1.0])
-    return Generated(zeros, picture, target, torch.rand_like(target), t, zeros[:, 0], weight, weight, Draws(0, (4, 5)))
+    return Generated(zeros, picture, target, target, torch.rand_like(target), t, zeros[:, 0], weight, weight, Draws(0, (4, 5)))
 
 
 def test_pair_loss_by_hand() -> None:

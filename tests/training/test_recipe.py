@@ -32,7 +32,7 @@ def test_the_papers_recipe_says_what_the_paper_says() -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_reads(path: Path) -> None:
-    recipe = read_recipe(path, ["photos=x", "perceptual_weights=x", "prior=x", "generator=x"])
+    recipe = read_recipe(path, ["photos=x", "perceptual_weights=x", "prior=x", "generator=x", "restorer=x"])
     assert recipe.steps > 0
 
 

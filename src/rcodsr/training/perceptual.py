@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.tensors import load_strictly
+from rcodsr.errors import UsageError
 from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
 from rcodsr.training.losses import wavelet_distance
 from rcodsr.training.recipe import Perceptual
@@ -19,6 +20,7 @@ def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.devic
     """The distance a recipe names.
 
     Raises:
+        UsageError: when LPIPS with VGG16 is asked for without weights and its package is missing.
         WeightsError: when the weights cannot be read.
     """
     if kind == "wavelet":
@@ -28,4 +30,14 @@ def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.devic
         load_strictly(lpips, weights)
         placed: nn.Module = lpips.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
-    return None
+    return _lpips_package(device) if kind == "lpips-vgg" else None
+
+
+def _lpips_package(device: torch.device) -> Distance:
+    try:
+        import lpips  # type: ignore[import-not-found]
+    except ImportError as error:
+        remedy = "add perceptual_weights=FILE.safetensors, or choose perceptual=lpips-squeeze or wavelet"
+        raise UsageError("perceptual", f"lpips-vgg without weights needs the lpips package ({error})", remedy) from error
+    net = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+    return lambda a, b: net(a, b).flatten()

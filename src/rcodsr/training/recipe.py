@@ -146,7 +146,7 @@ class Recipe:
     negative: str = NEGATIVE
     perceptual: Perceptual = "none"
     perceptual_weights: Path | None = None
-    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors)."""
+    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors); without them VGG16's come from the lpips package."""
     restorer: Path | None = None
     """Real-ESRGAN's generator (safetensors): the teacher, and where `rcod-small` takes its trunk from when it starts afresh."""
 
@@ -218,7 +218,7 @@ class Recipe:
         if any(phase.perceptual for phase in self.phases) and self.perceptual == "none":
             raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
         seen = any(phase.perceptual or phase.pairs for phase in self.phases)
-        if seen and self.perceptual.startswith("lpips") and self.perceptual_weights is None:
+        if seen and self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
             remedy = "add perceptual_weights=FILE.safetensors"
             raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
         if any(phase.restorer or phase.restorer_features for phase in self.phases) and self.restorer is None:

@@ -69,6 +69,7 @@ class Run:
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        self.cache = self._decoded_ahead()
         self.bases = resolve_bases(recipe, self.log)
         self._given = _digests(recipe)
         saved = newest_state(resume_from or recipe.output) if resume else None
@@ -82,7 +83,6 @@ class Run:
         if recipe.fit and saved is None:
             self._fit(model)
         self.trainer = build_trainer(recipe, model, self.bases, self.processes)
-        self.cache = self._decoded_ahead()
         self.step, self._saved_step = 0, -1
         if saved is not None:
             saved.restore(self.trainer.tensors(), self.trainer.optimizers())

@@ -179,6 +179,7 @@ def build_trainer(
     """
     torch.manual_seed(recipe.seed + 1)
     model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.backends.cudnn.benchmark = processes.device.type == "cuda"  # a phase's shapes do not change
     if recipe.gradient_checkpointing:
         checkpoint_activations(model)
     if recipe.stage == "prior":
