@@ -72,8 +72,7 @@ def leave(run: Run, out: Path, seconds: float) -> None:
             save_file({k: v.detach().half().cpu().contiguous() for k, v in state.items()}, out / "discriminator.safetensors")
     lines = (run.recipe.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line) for line in lines]
-    waited = sum(step["waited"] for step in steps)
-    facts = {"steps": run.step, "seconds": seconds, "waited": waited, "losses": steps[:: max(1, len(steps) // 400)]}
+    facts = {"steps": run.step, "seconds": seconds, "waited": run.waited, "losses": steps[:: max(1, len(steps) // 400)]}
     facts["config"] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     (out / "training.json").write_text(json.dumps(facts), encoding="utf-8")
 
@@ -103,7 +102,7 @@ def main(out: Path, seconds: float, pack: Path, earlier: Path | None = None) -> 
         trained = time.monotonic() - began - ready
         leave(run, out, trained)
         samples = run.step * run.recipe.phases[-1].batch
-        print(f"{run.step} steps, {samples / trained:.0f} samples/s", flush=True)
+        print(f"{run.step} steps, {samples / trained:.0f} samples/s; {run.waited / trained:.0%} of the time waiting for data", flush=True)
         show(run, out)
     print(f"done after {time.monotonic() - began:.0f} s", flush=True)
 

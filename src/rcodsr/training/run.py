@@ -54,6 +54,10 @@ class Run:
         resume: go on from the run's newest whole state if there is one.
         resume_from: the directory whose states are meant; None for the recipe's output.
 
+    Attributes:
+        step: steps done.
+        waited: seconds that steps have waited for their data.
+
     Raises:
         UsageError: when the run was started with other settings.
         WeightsError: when a base, the prior or the saved state cannot be used.
@@ -84,6 +88,7 @@ class Run:
             self._fit(model)
         self.trainer = build_trainer(recipe, model, self.bases, self.processes)
         self.step, self._saved_step = 0, -1
+        self.waited = 0.0
         if saved is not None:
             saved.restore(self.trainer.tensors(), self.trainer.optimizers())
             self.step = self._saved_step = saved.facts.step
@@ -138,12 +143,12 @@ class Run:
         saved = asked = time.monotonic()
         clock = None if minutes is None else Clock(60 * minutes)
         for phase, first, batches in self._steps():
-            waited = time.monotonic() - asked
+            self.waited += time.monotonic() - asked
             done: float = self.step - first
             if clock is not None and phase is self.recipe.phases[-1]:
                 done = clock.share() * phase.steps
             rate = learning_rate(phase, done, self.step, self.recipe.warmup)
-            facts = self.trainer.train_step(batches, phase, rate, self.step) | {"waited": waited}
+            facts = self.trainer.train_step(batches, phase, rate, self.step)
             asked = time.monotonic()
             self.step += 1
             if journal is not None:
