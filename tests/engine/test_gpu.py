@@ -113,7 +113,7 @@ def test_two_recorders_in_two_threads_do_not_meet() -> None:
             for side in range(100, 110):
                 x = torch.full((side, side), float(number), device="cuda")
                 for _ in range(3):
-                    assert graphs(f"{side}", lambda y: (y @ y).sum(0), x)[0].item() == number**2 * side
+                    assert graphs(f"{side}", lambda y: (y @ y).sum(0), x)[0].item() == number**2 * side**2
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(1, 5)))
