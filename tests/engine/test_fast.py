@@ -72,11 +72,11 @@ class _Together(CudaRunner):
         return 4
 
 
-@pytest.mark.parametrize("items", [frozenset(), frozenset(REWRITES), frozenset({"context"})], ids=["plain", "rewrites", "context"])
+@pytest.mark.parametrize(
+    "items", [frozenset(), frozenset(REWRITES), frozenset({"context"})], ids=["plain", "rewrites", "context"]
+)
 @pytest.mark.parametrize("kind", ["small_model", "small_sd_model", "small_s_model"])
-def test_tiles_computed_together_are_the_single_tiles(
-    request: pytest.FixtureRequest, kind: str, items: frozenset[str]
-) -> None:
+def test_tiles_computed_together_are_the_single_tiles(request: pytest.FixtureRequest, kind: str, items: frozenset[str]) -> None:
     """Tiles have timesteps and places of their own and share the picture's tokens and modulation."""
     model: OneStepSR = request.getfixturevalue(kind).requires_grad_(False)
     shake([kernel.requires_grad_() for kernel in model.unet.parameters()], by=0.02)
