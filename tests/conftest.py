@@ -47,6 +47,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 means it on a GPU too, whose convolutions keep 10 bits of their input by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="session")
 def photo() -> Image.Image:
     """A public-domain photo, 512×512."""

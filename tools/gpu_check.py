@@ -23,6 +23,8 @@ from gpu_steps import STEPS
 
 _START = 90.0
 """Seconds that a child has for its imports."""
+_NO_GPU = 4
+"""Exit code."""
 
 
 class Child:
@@ -60,9 +62,13 @@ class Child:
         self.process.wait()
 
 
-def run(out: Path, options: list[str], seconds: float, patience: float) -> bool:
-    """Run all steps within `seconds`, each within `patience` times its limit; returns whether every one ended well."""
-    deadline, left, well = time.monotonic() + seconds, list(STEPS), True
+def run(out: Path, options: list[str], left: list[str], seconds: float, patience: float) -> int:
+    """Run steps within `seconds`, each within `patience` times its limit.
+
+    Returns:
+        0 when every one ended well, 4 without a GPU, else 1.
+    """
+    deadline, well = time.monotonic() + seconds, True
     with (out / "steps.jsonl").open("w") as record:
 
         def note(name: str, result: dict[str, Any], started: float) -> None:
@@ -77,6 +83,9 @@ def run(out: Path, options: list[str], seconds: float, patience: float) -> bool:
             started = time.monotonic()
             child = Child(options, left, out / "log.txt")
             ready = child.next(min(_START, deadline - started))
+            if ready.get("exit_code") == _NO_GPU:
+                print(f"error: {ready['error']}", file=sys.stderr)
+                return _NO_GPU
             if "exit_code" in ready:  # nothing can run; the steps left are not tried one by one
                 note("start", ready, started)
                 left = []
@@ -90,24 +99,27 @@ def run(out: Path, options: list[str], seconds: float, patience: float) -> bool:
                 if ended:
                     break
             child.end()
-    return well
+    return 0 if well else 1
+
+
+def _steps(text: str) -> list[str]:
+    """Names of steps, in the order of all of them."""
+    unknown = set(text.split(",")) - STEPS.keys()
+    if unknown:
+        raise argparse.ArgumentTypeError(f"'{min(unknown)}' is not a step; choose from {', '.join(STEPS)}")
+    return [name for name in STEPS if name in text.split(",")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--dry-run", action="store_true", help="no weights, no GPU: shapes and options only")
+    parser.add_argument("--only", type=_steps, default=list(STEPS), metavar="STEP,STEP", help="some of " + ", ".join(STEPS))
     parser.add_argument("--seconds", type=float, help="for all steps; 150 by default, 180 in a rehearsal")
     chosen = parser.parse_args()
     tiny = os.environ.get("TINY") == "1"
     if tiny or chosen.dry_run:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not tiny and not chosen.dry_run:
-        import torch
-
-        if not torch.cuda.is_available():
-            print("error: no CUDA device is available here; use TINY=1 to rehearse on the CPU, or --dry-run", file=sys.stderr)
-            return 4
     try:
         chosen.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -117,7 +129,7 @@ def main() -> int:
         (chosen.out / name).unlink(missing_ok=True)
     options = ["--out", str(chosen.out.resolve()), *(["--tiny"] if tiny else []), *(["--dry-run"] if chosen.dry_run else [])]
     patience = 4 if tiny or chosen.dry_run else 1  # a CPU is no matter of time
-    return 0 if run(chosen.out, options, chosen.seconds or (150 if patience == 1 else 180), patience) else 1
+    return run(chosen.out, options, chosen.only, chosen.seconds or (150 if patience == 1 else 180), patience)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
 scratch=$(mktemp -d)
+[ -w "${HOME:-/nowhere}" ] || export HOME="$scratch" # Triton keeps what it compiles there
 export PYTHONPATH="$root/src:$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
 export HF_HOME="${HF_HOME:-$scratch}" HF_HUB_OFFLINE=1
 if compgen -G "$root/.pack/wheels/*.whl" >/dev/null; then

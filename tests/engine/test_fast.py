@@ -63,6 +63,34 @@ def test_the_engine_gives_the_same_picture(
     torch.testing.assert_close(_restored(make_again(), runtime, items), plain, atol=2e-5, rtol=0)
 
 
+class _Together(CudaRunner):
+    """Four tiles at once, as on a GPU, but on the CPU."""
+
+    home = Runner.home
+
+    def at_once(self, pixels: int) -> int:
+        return 4
+
+
+@pytest.mark.parametrize(
+    "items", [frozenset(), frozenset(REWRITES), frozenset({"context"})], ids=["plain", "rewrites", "context"]
+)
+@pytest.mark.parametrize("kind", ["small_model", "small_sd_model", "small_s_model"])
+def test_tiles_computed_together_are_the_single_tiles(request: pytest.FixtureRequest, kind: str, items: frozenset[str]) -> None:
+    """Tiles have timesteps and places of their own and share the picture's tokens and modulation."""
+    model: OneStepSR = request.getfixturevalue(kind).requires_grad_(False)
+    shake([kernel.requires_grad_() for kernel in model.unet.parameters()], by=0.02)
+    runner = prepare(model.requires_grad_(False), choose_runtime("cpu", "fp32"), items)
+    picture = Picture(torch.rand(3, 48, 40, generator=torch.Generator().manual_seed(3)))
+    found = []
+    for each in (runner, _Together(runner.model, runner.runtime, items)):
+        upscaler = Upscaler(runner.model, runner.runtime, "test", runner=each)
+        done = upscaler.run(picture, UpscaleOptions(realism=1, tile=32, tile_overlap=8))
+        assert done.tiles >= 4
+        found.append(done.picture.rgb)
+    torch.testing.assert_close(*found, atol=2e-5, rtol=0)
+
+
 @pytest.fixture
 def make_again(small_s_model: OneStepSR) -> MakeAgain:
     """Copies of one model: making it fast changes it in place."""

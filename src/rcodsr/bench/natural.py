@@ -17,14 +17,20 @@ def natural_picture(side: int, seed: int) -> Tensor:
         Shape (3, side, side), uint8.
     """
     random = torch.Generator().manual_seed(seed)
-    picture = 0.5 + 0.12 * _clouds(side, random)
+    clouds = _clouds(side, random)
+    picture = 0.5 + 0.12 * clouds
+    clouds = clouds.repeat(1, 2, 2)  # they continue where they end, so each leaf takes a part of its own
     axis = torch.linspace(0, 1, side)
     for _ in range(_LEAVES):
-        x, y, size = torch.rand(3, generator=random).tolist()
+        y, x, size = torch.rand(3, generator=random).tolist()
         radius = 0.02 / (1 - 0.93 * size)  # many small ones, few large
-        inside = ((axis - x).square() + (axis[:, None] - y).square() < radius**2).float()
         color = torch.rand(3, 1, 1, generator=random)
-        picture += inside * (0.85 * (color - picture) + 0.03 * _clouds(side, random))
+        top, left = torch.randint(side, (2,), generator=random).tolist()
+        rows, columns = (slice(max(0, int((at - radius) * side)), int((at + radius) * side) + 1) for at in (y, x))
+        inside = ((axis[rows, None] - y).square() + (axis[columns] - x).square() < radius**2).float()
+        under = picture[:, rows, columns]
+        grain = clouds[:, top : top + inside.shape[0], left : left + inside.shape[1]]
+        under += inside * (0.85 * (color - under) + 0.03 * grain)
     return (255 * picture.clamp(0, 1)).round().to(torch.uint8)
 
 
@@ -34,7 +40,7 @@ def natural_batch(count: int, side: int, seed: int) -> Tensor:
 
 
 def _clouds(side: int, random: torch.Generator) -> Tensor:
-    """Noise of a 1/f spectrum and unit variance, mostly grey as photos are: (3, side, side)."""
+    """Periodic noise of a 1/f spectrum and unit variance, mostly grey as photos are: (3, side, side)."""
     white = torch.randn(3, side, side, generator=random)
     white = 0.8 * white.mean(0) * 3**0.5 + 0.6 * white
     frequency = (torch.fft.fftfreq(side)[:, None].square() + torch.fft.rfftfreq(side).square()).sqrt()

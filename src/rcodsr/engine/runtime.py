@@ -35,7 +35,12 @@ class Runtime:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     def place(self, model: OneStepSR, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> OneStepSR:
-        """The model in `dtype` on this device, laid out for its convolutions."""
+        """The model in `dtype` on this device, laid out for its convolutions.
+
+        A model in float32 turns TF32 off for this process: cuDNN's default keeps 10 of the 23 bits of a convolution's input.
+        """
+        if self.device.type == "cuda" and dtype == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False
         model = model.to_dtype(dtype).to(self.device)  # the dtype first: half the bytes travel
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 

@@ -16,9 +16,13 @@ _ROWS = 64
 """Positions that it reads at once."""
 _CHUNK = 2048
 """Positions whose sums one program collects."""
+_WIDEST = 128
+"""Channels of a group in the paper's networks, at most 80; wider ones compile a kernel of their own."""
+_SIZES = ["positions", "chunks", "groups"]
+"""Arguments whose values are no reason to compile again. The number of channels is: multiples of 16 load faster."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     """Sum and sum of squares of each channel over a chunk of positions, less its first value: far from 0 squares are coarse."""
     chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -38,7 +42,7 @@ def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: t
     tl.store(out + channels, squares, columns < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _statistics(
     x,
     partial,
@@ -79,7 +83,7 @@ def _statistics(
     tl.store(shift + sample * channels + columns, tl.load(bias + columns, mine, 0.0).to(tl.float32) - mean * gain, mine)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _apply(x, out, scale, shift, positions, channels, silu: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     """Result: x · scale + shift, then SiLU."""
     block, part, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -120,7 +124,7 @@ def group_norm_nhwc(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     _sums[(chunks, parts, samples)](x, partial, positions, channels, chunks, size=_CHUNK, height=_ROWS, width=_CHANNELS)
     _statistics[(groups, samples)](
         x, partial, weight, bias, scale, shift, positions, channels, chunks, groups, eps,
-        padded=triton.next_power_of_2(channels // groups), many=16,
+        padded=max(_WIDEST, triton.next_power_of_2(channels // groups)), many=16,
     )  # fmt: skip
     grid = (triton.cdiv(positions, _ROWS), parts, samples)
     _apply[grid](x, out, scale, shift, positions, channels, silu=silu, height=_ROWS, width=_CHANNELS)

@@ -50,14 +50,14 @@ class Condition:
         return Condition(self.timestep[index], self.tokens[index], self.modulation[index], origin)
 
     def expand(self, count: int) -> Condition:
-        """One entry per tile: repeats a single entry, leaves `count` entries as they are.
+        """One entry per tile: repeats what is there once, leaves what has `count` entries as it is.
+
+        A picture's tiles may have timesteps and origins of their own and share everything else.
 
         Raises:
             ValueError: when there are several entries, but not `count`.
         """
-        if len(self) == count:
-            return self
-        if len(self) != 1:
+        if len(self) not in {1, count}:
             raise ValueError(f"{len(self)} conditions cannot serve {count} tiles")
         origin = None if self.origin is None else self.origin.expand(count, -1)
         return Condition(self.timestep.expand(count), self.tokens.expand(count, -1, -1), self.modulation.expand(count), origin)
