@@ -13,7 +13,7 @@ from rcodsr.bench.judges import JudgeFiles, Scorer, Scores, mean_scores
 from rcodsr.bench.quality import Niqe, luma, psnr_y, ssim_y
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.perceptual import LpipsAlex, LpipsSqueeze
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -303,6 +303,37 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(WeightsError, match=r"lpips\.safetensors: "):
         Scorer(JudgeFiles(lpips_squeeze=path))
+
+
+def test_a_directory_without_judges_is_named(tmp_path: Path) -> None:
+    for directory, cause in (
+        (tmp_path, "holds none of lpips_alexnet.safetensors, "),
+        (tmp_path / "no", "is not a directory; "),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            JudgeFiles.of_directory(directory)
+        assert str(caught.value).startswith(f"{directory}: {cause}")
+        assert "`rcodsr weights convert`" in str(caught.value)
+
+
+def test_a_directory_may_hold_some_judges_and_other_files(tmp_path: Path, niqe_file: Path) -> None:
+    (tmp_path / "niqe_pris_params.npz").write_bytes(niqe_file.read_bytes())
+    (tmp_path / "realesrgan_x4plus.safetensors").touch()
+    files = JudgeFiles.of_directory(tmp_path)
+    assert files == JudgeFiles(niqe=tmp_path / "niqe_pris_params.npz")
+    assert files.missing[0] == "lpips_alexnet.safetensors"
+    assert Scorer(files).columns == {"psnr", "ssim", "niqe"}
+
+
+def test_a_picture_too_small_for_a_judge_has_no_score_of_it(cat: Tensor, tmp_path: Path, lpips_file: Path) -> None:
+    save_file(LpipsAlex().state_dict(), tmp_path / "alex.safetensors")
+    scorer = Scorer(JudgeFiles(lpips=tmp_path / "alex.safetensors", lpips_squeeze=lpips_file))
+    small = scorer(Picture(cat[:, :30]), Picture(cat[:, :30] * 0.5))
+    assert small.lpips is None
+    assert small.lpips_squeeze is not None
+    large = scorer(Picture(cat[:, :31]), Picture(cat[:, :31] * 0.5))
+    assert large.lpips is not None
+    assert mean_scores([small, large]).lpips == large.lpips
 
 
 def test_means_go_column_by_column() -> None:

@@ -97,7 +97,7 @@ class Scorer:
             if (path := getattr(files, score)) is not None:
                 network = build()
                 load_strictly(network, path)
-                self.distances[score] = network.to(self.device)
+                self.distances[score] = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if files.dists is not None:
             vgg = self.distances.get("lpips_vgg")
             if not isinstance(vgg, LpipsVgg):

@@ -54,14 +54,14 @@ def read_ncnn(param: Path, binary: Path) -> list[tuple[Tensor, Tensor]]:
             raise WeightsError(path, f"{path.stat().st_size} bytes are too many", _REMEDY)
     try:
         layers = list(_layers(param.read_text(encoding="ascii")))
-    except (ValueError, KeyError) as error:  # a UnicodeDecodeError is a ValueError
+    except ValueError as error:  # a UnicodeDecodeError is a ValueError
         raise WeightsError(param, f"not a network of ncnn's ({error})", _REMEDY) from error
     data, at, found = binary.read_bytes(), 0, []
     try:
         for layer in layers:
             weight, bias, at = _values(data, at, layer)
             found.append((weight, bias))
-    except (ValueError, KeyError, RuntimeError) as error:
+    except ValueError as error:
         raise WeightsError(binary, f"does not go with {param.name} ({error})", "give two files of one network") from error
     if at != len(data):
         cause = f"does not go with {param.name}: {len(data) - at} bytes are left over"
@@ -70,11 +70,11 @@ def read_ncnn(param: Path, binary: Path) -> list[tuple[Tensor, Tensor]]:
 
 
 def _layers(text: str) -> Iterator[_Convolution]:
-    """Raises ValueError or KeyError where the text is nonsense."""
-    sign, _, *lines = text.splitlines()
-    if sign.strip() != _SIGN:
+    """Raises ValueError where the text is nonsense."""
+    lines = text.splitlines()
+    if lines[:1] != [_SIGN]:
         raise ValueError("another first line")
-    for line in lines:
+    for line in lines[2:]:
         if line.startswith("Convolution "):
             settings = dict(word.split("=", 1) for word in line.split()[2:] if "=" in word)
             out, kernel, bias, weights = (int(settings.get(key, 0)) for key in "0156")
@@ -84,9 +84,11 @@ def _layers(text: str) -> Iterator[_Convolution]:
 
 
 def _values(data: bytes, at: int, layer: _Convolution) -> tuple[Tensor, Tensor, int]:
-    """Weight, bias, and where the next layer begins; raises ValueError or KeyError where there are none."""
-    dtype = _TYPES[int.from_bytes(data[at : at + 4], "little")]
-    weight, at = _taken(data, at + 4, layer.weights, dtype)
+    """Weight, bias, and where the next layer begins; raises ValueError where there are none."""
+    kind = int.from_bytes(data[at : at + 4], "little")
+    if len(data) < at + 4 or kind not in _TYPES:
+        raise ValueError(f"ends after {len(data)} bytes" if len(data) < at + 4 else f"weights of an unknown type, {kind:#x}")
+    weight, at = _taken(data, at + 4, layer.weights, _TYPES[kind])
     bias = torch.zeros(layer.wide_out)
     if layer.bias:
         bias, at = _taken(data, at, layer.wide_out, torch.float32)

