@@ -100,6 +100,24 @@ def test_dists_keeps_every_digit(tmp_path: Path) -> None:
     assert all(torch.equal(written[name], value.flatten()) for name, value in shares.items())
 
 
+class _Ancient:
+    """A tensor as torch before 0.4 wrote it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        storage = torch.storage.TypedStorage(wrap_storage=tensor.untyped_storage(), dtype=tensor.dtype, _internal=True)
+        self.arguments = (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return torch._utils._rebuild_tensor, self.arguments
+
+
+def test_tensors_of_the_first_torch(tmp_path: Path) -> None:
+    shares = {name: torch.rand(1475) for name in ("alpha", "beta")}
+    network = read_network(_saved(tmp_path, [{name: _Ancient(value) for name, value in shares.items()}], old=True))
+    assert network is not None
+    assert all(torch.equal(network.tensors[name], value) for name, value in shares.items())
+
+
 def _rrdb(monkeypatch: pytest.MonkeyPatch) -> State:
     """Of one block instead of 23."""
     monkeypatch.setattr(networks, "_BLOCKS", 1)

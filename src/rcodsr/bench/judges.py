@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from rcodsr.bench.quality import Niqe, eight_bit, psnr_y, ssim_y
 from rcodsr.checkpoints.tensors import load_strictly
+from rcodsr.engine.runtime import exact_convolutions
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.dists import Dists
@@ -117,8 +117,7 @@ class Scorer:
         side = min(result.size)
         niqe = self.niqe(a) if self.niqe and side >= 2 * Niqe.block else None
         x, y = (2 * picture[None].to(self.device) - 1 for picture in (a, b))
-        exact = torch.backends.cudnn.flags(allow_tf32=False) if self.device.type == "cuda" else nullcontext()
-        with torch.no_grad(), exact:
+        with torch.no_grad(), exact_convolutions():
             learned = {score: d(x, y).item() for score, d in self.distances.items() if side >= d.SMALLEST}
         return Scores(psnr_y(a, b), ssim_y(a, b), niqe, **learned)
 

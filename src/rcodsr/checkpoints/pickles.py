@@ -188,7 +188,7 @@ class _Reader(pickle._Unpickler):  # in Python: the one in C allocates what a fi
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if (module, name) in {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")}:
+        if module == "torch._utils" and name in {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}:
             return _Name(name)
         if module == "torch" and name in _STORAGES:
             return _Name(name)
