@@ -27,7 +27,9 @@ _REAL = ("musiq", "niqe", "lpips", "lpips_vgg", "lpips_squeeze")
 
 
 def quality(
-    truth: Annotated[Path, typer.Option("--gt", help="Directory of ground truth.", show_default=False)],
+    truth: Annotated[
+        Path, typer.Option("--gt", help="Directory of ground truth, or a .txt file that lists some of it.", show_default=False)
+    ],
     lr: Annotated[
         list[Path] | None, typer.Option("--lr", help="Directory of low-resolution pictures to enlarge and score; repeatable.")
     ] = None,
