@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rcodsr.checkpoints import networks
-from rcodsr.checkpoints.networks import read_network, rrdb_shapes
+from rcodsr.checkpoints.networks import read_network
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.perceptual import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.real_esrgan import RealEsrgan
 
 State = dict[str, Tensor]
 ALEX, VGG = (0, 3, 6, 8, 10), (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -118,22 +120,22 @@ def test_tensors_of_the_first_torch(tmp_path: Path) -> None:
     assert all(torch.equal(network.tensors[name], value) for name, value in shares.items())
 
 
-def _rrdb(monkeypatch: pytest.MonkeyPatch) -> State:
-    """Of one block instead of 23."""
-    monkeypatch.setattr(networks, "_BLOCKS", 1)
-    torch.manual_seed(2)
-    return {name: torch.randn(shape).half().float() for name, shape in rrdb_shapes().items()}
+def _small_generator(monkeypatch: pytest.MonkeyPatch) -> State:
+    """Under the published names, of one block instead of 23; convolutions in the order in which they run."""
+    monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=1))
+    return {key.removeprefix("head."): value for key, value in _random(networks.RealEsrgan).items()}
 
 
 def test_the_generator_has_the_published_layers() -> None:
-    shapes = rrdb_shapes()
+    shapes = networks._generator().shapes()
     assert len(shapes) == 702
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 16_697_987
     assert shapes["body.22.rdb3.conv5.weight"] == (64, 192, 3, 3)
+    assert shapes["conv_hr.bias"] == (64,)
 
 
 def test_real_esrgan_is_taken_from_its_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = _rrdb(monkeypatch)
+    state = _small_generator(monkeypatch)
     last = {key: torch.zeros_like(value) for key, value in state.items()}
     network = read_network(_saved(tmp_path, [{"params": last, "params_ema": state}]))
     assert network is not None
@@ -155,14 +157,15 @@ def _ncnn(folder: Path, state: State) -> list[Path]:
 
 
 def test_real_esrgan_from_ncnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = _rrdb(monkeypatch)
+    state = _small_generator(monkeypatch)
     paths = _ncnn(tmp_path, state)
     network = read_network(paths[::-1])
     assert network is not None
     assert all(torch.equal(network.tensors[key].float(), value) for key, value in state.items())
+    assert [*state][-8::2] == ["conv_up1.weight", "conv_up2.weight", "conv_hr.weight", "conv_last.weight"]
     with pytest.raises(WeightsError, match="one half of a network"):
         read_network(paths[:1])
-    monkeypatch.setattr(networks, "_BLOCKS", 2)
+    monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=2))
     with pytest.raises(WeightsError, match="holds 21 convolutions, Real-ESRGAN x4plus has 36"):
         read_network(paths)
 

