@@ -1,6 +1,7 @@
 """Networks that judge or teach, in the files that others publish: real pickles, archives and ncnn files of random values."""
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -120,9 +121,9 @@ def test_tensors_of_the_first_torch(tmp_path: Path) -> None:
     assert all(torch.equal(network.tensors[name], value) for name, value in shares.items())
 
 
-def _small_generator(monkeypatch: pytest.MonkeyPatch) -> State:
-    """Under the published names, of one block instead of 23; convolutions in the order in which they run."""
-    monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=1))
+def _small_generator(monkeypatch: pytest.MonkeyPatch, blocks: int = 1) -> State:
+    """Under the published names, of few blocks instead of 23; convolutions in the order in which they run."""
+    monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=blocks))
     return {key.removeprefix("head."): value for key, value in _random(networks.RealEsrgan).items()}
 
 
@@ -186,6 +187,28 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         tree["AlexNet_0"]["Conv_0"]["kernel"] = tree["AlexNet_0"]["Conv_0"]["bias"]
         path.write_bytes(pickle.dumps(tree, protocol=3))
         read_network([path])
+
+
+def test_every_key_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    larger = _small_generator(monkeypatch, blocks=2)
+    _small_generator(monkeypatch)
+    with pytest.raises(WeightsError, match=r"0.pth: body.1.rdb1.conv1.weight is not part of realesrgan_x4plus; give "):
+        read_network(_saved(tmp_path, [larger]))
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_tables_in_tables_without_end(archive: bool, tmp_path: Path) -> None:
+    nested = b"\x80\x02" + b"}X\1\0\0\0a" * 5000 + b"}" + b"s" * 5000 + b"."
+    path = tmp_path / "net.pth"
+    path.write_bytes(nested)
+    if archive:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a/data.pkl", nested)
+            file.writestr("a/version", b"3\n")
+        assert read_network([path]) is None
+    else:
+        with pytest.raises(WeightsError, match="damaged"):
+            read_network([path])
 
 
 def test_what_is_no_such_network_is_left_to_others(tmp_path: Path) -> None:

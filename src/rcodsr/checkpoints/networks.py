@@ -6,7 +6,7 @@
     lpips_squeeze.safetensors       torchvision's squeezenet1_1 and LPIPS' squeeze.pth
     dists.safetensors               DISTS' weights.pt
 
-Convolutions are stored as float16, which changes no score in its fourth digit.
+Convolutions are stored as float16.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,7 @@ def read_network(paths: Sequence[Path]) -> Network | None:
         paths: the published file, or the two files of a network that is published in two.
 
     Raises:
-        WeightsError: when a file is damaged or dangerous, or a key is missing, misshapen or not finite.
+        WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
     """
     if any(path.suffix in {".param", ".bin"} for path in paths):
         return _of_ncnn(paths)
@@ -97,8 +97,10 @@ def read_network(paths: Sequence[Path]) -> Network | None:
 
 
 def _taken(paths: Sequence[Path], layout: _Layout, found: Mapping[str, tuple[Path, Any]]) -> Network:
-    """The tensors that a layout names; a classifier's are left behind."""
+    """The tensors that a layout names; a classifier's are left behind, and there must be no others."""
     tensors, shapes = {}, layout.shapes()
+    if extra := [key for key in found if key not in layout.names and not key.startswith("classifier.")]:
+        raise WeightsError(found[extra[0]][0], f"{extra[0][:80]} is not part of {layout.name}", f"give {layout.source}")
     for key, (path, value) in found.items():
         if key in layout.names:
             name = layout.names[key]
@@ -138,12 +140,12 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
     return _network(by_suffix[".bin"], layout, tensors, shapes)
 
 
-def _flat(contents: Mapping[Any, Any]) -> dict[str, Any]:
-    """Values by their dotted path."""
+def _flat(contents: Mapping[Any, Any], depth: int = 3) -> dict[str, Any]:
+    """Values by their dotted path, of tables so many levels deep."""
     flat: dict[str, Any] = {}
     for key, value in contents.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": item for inner, item in _flat(value).items()}
+        if isinstance(value, dict) and depth > 1:
+            flat |= {f"{key}.{inner}": item for inner, item in _flat(value, depth - 1).items()}
         else:
             flat[str(key)] = value
     return flat
