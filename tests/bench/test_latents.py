@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from rcodsr.bench.judges import Scorer
 from rcodsr.bench.latents import DegradedCrops, correlate, spearman
-from rcodsr.bench.quality import Scorer
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.models.one_step import OneStepSR
@@ -93,7 +93,7 @@ def test_every_crop_is_told(photos: Path, small_model: OneStepSR) -> None:
 
 
 def test_what_does_not_vary_has_no_correlation(photos: Path, small_model: OneStepSR, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rcodsr.bench.quality.ssim_y", lambda a, b: 1.0)
+    monkeypatch.setattr("rcodsr.bench.judges.ssim_y", lambda a, b: 1.0)
     table = correlate(DegradedCrops(photos, 3, 64, ["full"], 0, 16), small_model, Scorer())
     assert [values["ssim"] for values in table.values()] == [None] * 4
 

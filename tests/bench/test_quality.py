@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcodsr.bench.quality import Niqe, Scorer, Scores, luma, mean_scores, psnr_y, ssim_y
+from rcodsr.bench.judges import JudgeFiles, Scorer, Scores, mean_scores
+from rcodsr.bench.quality import Niqe, luma, psnr_y, ssim_y
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.perceptual import LpipsAlex, LpipsSqueeze
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -234,7 +235,7 @@ def broken_parameters(tmp_path: Path, kind: str) -> Path:
 
 def complaint(parameters: Path) -> str:
     try:
-        Scorer(niqe=parameters)
+        Scorer(JudgeFiles(niqe=parameters))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "none"
@@ -264,7 +265,7 @@ def test_a_scorer_without_files_leaves_niqe_and_lpips_out(cat: Tensor) -> None:
     other = noisy(cat, 10)
     scores = Scorer()(Picture(other), Picture(cat))
     assert scores.niqe is None
-    assert scores.lpips is None
+    assert scores.lpips_squeeze is None
     assert 25 < scores.psnr < 35
     assert 0 < scores.ssim < 1
 
@@ -280,12 +281,12 @@ def test_a_scorer_scores_what_a_file_would_hold(cat: Tensor) -> None:
 
 def test_a_scorer_with_files_gives_all_four(niqe_file: Path, lpips_file: Path) -> None:
     photo = to_tensor(skimage.data.astronaut()[:192, :192])
-    scores = Scorer(niqe_file, lpips_file)(Picture(noisy(photo, 10)), Picture(photo))
+    scores = Scorer(JudgeFiles(niqe=niqe_file, lpips_squeeze=lpips_file))(Picture(noisy(photo, 10)), Picture(photo))
     assert scores.niqe is not None
     assert scores.niqe > 0
-    assert scores.lpips is not None
-    assert scores.lpips > 0
-    assert Scorer(None, lpips_file)(Picture(photo), Picture(photo)).lpips == 0
+    assert scores.lpips_squeeze is not None
+    assert scores.lpips_squeeze > 0
+    assert Scorer(JudgeFiles(lpips_squeeze=lpips_file))(Picture(photo), Picture(photo)).lpips_squeeze == 0
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -294,34 +295,65 @@ def test_unreadable_lpips_weights_are_named(tmp_path: Path, exists: bool) -> Non
     if exists:
         path.write_bytes(b"not weights")
     with pytest.raises(WeightsError, match=r"lpips\.safetensors: "):
-        Scorer(lpips=path)
+        Scorer(JudgeFiles(lpips_squeeze=path))
 
 
 def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     path = tmp_path / "lpips.safetensors"
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(WeightsError, match=r"lpips\.safetensors: "):
-        Scorer(lpips=path)
+        Scorer(JudgeFiles(lpips_squeeze=path))
+
+
+def test_a_directory_without_judges_is_named(tmp_path: Path) -> None:
+    for directory, cause in (
+        (tmp_path, "holds none of lpips_alexnet.safetensors, "),
+        (tmp_path / "no", "is not a directory; "),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            JudgeFiles.of_directory(directory)
+        assert str(caught.value).startswith(f"{directory}: {cause}")
+        assert "`rcodsr weights convert`" in str(caught.value)
+
+
+def test_a_directory_may_hold_some_judges_and_other_files(tmp_path: Path, niqe_file: Path) -> None:
+    (tmp_path / "niqe_pris_params.npz").write_bytes(niqe_file.read_bytes())
+    (tmp_path / "realesrgan_x4plus.safetensors").touch()
+    files = JudgeFiles.of_directory(tmp_path)
+    assert files == JudgeFiles(niqe=tmp_path / "niqe_pris_params.npz")
+    assert files.missing[0] == "lpips_alexnet.safetensors"
+    assert Scorer(files).columns == {"psnr", "ssim", "niqe"}
+
+
+def test_a_picture_too_small_for_a_judge_has_no_score_of_it(cat: Tensor, tmp_path: Path, lpips_file: Path) -> None:
+    save_file(LpipsAlex().state_dict(), tmp_path / "alex.safetensors")
+    scorer = Scorer(JudgeFiles(lpips=tmp_path / "alex.safetensors", lpips_squeeze=lpips_file))
+    small = scorer(Picture(cat[:, :30]), Picture(cat[:, :30] * 0.5))
+    assert small.lpips is None
+    assert small.lpips_squeeze is not None
+    large = scorer(Picture(cat[:, :31]), Picture(cat[:, :31] * 0.5))
+    assert large.lpips is not None
+    assert mean_scores([small, large]).lpips == large.lpips
 
 
 def test_means_go_column_by_column() -> None:
-    rows = [Scores(20, 0.5, 4.0, 0.2), Scores(30, 0.7, 6.0, 0.4)]
+    rows = [Scores(20, 0.5, 4.0, lpips_squeeze=0.2), Scores(30, 0.7, 6.0, lpips_squeeze=0.4)]
     mean = mean_scores(rows)
-    assert (mean.psnr, mean.ssim, mean.niqe, mean.lpips) == pytest.approx((25, 0.6, 5, 0.3))
+    assert (mean.psnr, mean.ssim, mean.niqe, mean.lpips_squeeze) == pytest.approx((25, 0.6, 5, 0.3))
 
 
 def test_means_leave_missing_scores_out() -> None:
-    mean = mean_scores([Scores(20, 0.5, None, None), Scores(30, 0.7, 6.0, None)])
+    mean = mean_scores([Scores(20, 0.5), Scores(30, 0.7, 6.0)])
     assert mean.niqe == 6
     assert mean.lpips is None
 
 
 def test_niqe_of_a_flat_picture_is_no_accident(niqe_file: Path) -> None:
     flat = Picture(torch.full((3, 192, 192), 0.5))
-    score = Scorer(niqe=niqe_file)(flat, flat).niqe
+    score = Scorer(JudgeFiles(niqe=niqe_file))(flat, flat).niqe
     assert score is None or score > 0
 
 
 def test_niqe_is_left_out_where_a_picture_is_too_small_for_it(cat: Tensor, niqe_file: Path) -> None:
     small = Picture(cat[:, :64, :64])
-    assert Scorer(niqe=niqe_file)(small, small).niqe is None
+    assert Scorer(JudgeFiles(niqe=niqe_file))(small, small).niqe is None

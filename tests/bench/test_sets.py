@@ -36,6 +36,14 @@ def test_results_are_matched_to_their_truth_by_name(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_of_truths_chooses_a_part_of_the_set(tmp_path: Path) -> None:
+    ours = folder_of(tmp_path / "ours", "a.png", "b.png", "c.png")
+    folder_of(tmp_path / "truth", "a.png", "b.png", "c.png")
+    (tmp_path / "every2nd.txt").write_text("truth/a.png\ntruth/c.png\n")
+    found = sets.pairs(ours, tmp_path / "every2nd.txt")
+    assert [(left.name, right.name) for left, right in found] == [("a.png", "a.png"), ("c.png", "c.png")]
+
+
 def test_tails_count_at_the_end_only(tmp_path: Path) -> None:
     ours = folder_of(tmp_path / "ours", "a_HR_b.png", "c_x2.5.png")
     truth = folder_of(tmp_path / "truth", "a_HR_b_HR.png", "c.png")

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -70,6 +71,27 @@ def _hostile(kind: str, path: Path, canary: Path) -> Path:
         torch.save({"state_dict_unet": _Runs(canary)}, path)
     elif kind == "old torch file":
         torch.save({"x": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    elif kind == "old torch file with code":
+        torch.save({"x": torch.zeros(2), "y": _Runs(canary)}, path, _use_new_zipfile_serialization=False)
+    elif kind == "old torch file cut short":
+        torch.save({"x": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[:-700])
+    elif kind == "old torch file that claims a terabyte":
+        torch.save({"x": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+        honest = b"M" + (1000).to_bytes(2, "little") + b"N"  # the number of values, and that it is no view
+        whole = path.read_bytes()
+        assert whole.count(honest) == 1
+        path.write_bytes(whole.replace(honest, b"\x8a\x05" + (1 << 38).to_bytes(5, "little") + b"N"))
+    elif kind == "array with code":
+        path.write_bytes(pickle.dumps({"x": np.zeros(2, np.float32), "y": _Runs(canary)}, 3))
+    elif kind == "array of objects":
+        path.write_bytes(pickle.dumps({"x": np.array([_Runs(canary)])}, 3))
+    elif kind == "array larger than its bytes":
+        path.write_bytes(pickle.dumps({"x": np.zeros(200, np.float32)}, 3).replace(b"K\xc8\x85", b"K\xc9\x85"))
+    elif kind == "array of another machine":
+        path.write_bytes(pickle.dumps({"x": np.zeros(2, ">f4")}, 3))
+    elif kind == "terabyte by opcode":
+        path.write_bytes(b"\x80\x05}\x96" + (1 << 40).to_bytes(8, "little") + b".")
     elif kind == "zip bomb":
         _archive(path, {"a/data.pkl": pickle.dumps({}, 2), "a/data/0": b"\0" * 50_000_000}, zipfile.ZIP_DEFLATED)
     elif kind == "no table":
@@ -106,6 +128,8 @@ def _hostile(kind: str, path: Path, canary: Path) -> Path:
 KINDS = [
     *("pickle with code", "torch archive with code", "old torch file", "zip bomb", "no table", "a list", "another network"),
     *("storage larger than its bytes", "view larger than its storage", "view beyond its storage", "bytearray of a terabyte"),
+    *("old torch file with code", "old torch file cut short", "old torch file that claims a terabyte", "terabyte by opcode"),
+    *("array with code", "array of objects", "array larger than its bytes", "array of another machine"),
     *("memo of gigabytes", "cut short", "empty", "web page", "directory", "safetensors", "missing"),
 ]
 

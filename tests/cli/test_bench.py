@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-from PIL import Image
+import torch
+from PIL import Image, ImageFilter
+from safetensors.torch import save_file
 
+from rcodsr.checkpoints.tensors import load_strictly
+from rcodsr.images import io
+from rcodsr.models.dists import Dists
+from rcodsr.models.perceptual import LpipsAlex, LpipsVgg
 from tests.conftest import RunCli
 
 
@@ -50,6 +56,48 @@ def test_folders_are_scored_and_exported(run_cli: RunCli, photos: Path, tmp_path
     assert rows[0] == {"name": "photos", "pictures": 2, "psnr": 80.0, "ssim": 1.0}
     assert (tmp_path / "out.csv").read_text().splitlines()[:2] == ["name,pictures,psnr,ssim", "photos,2,80.0,1.0"]
     assert (tmp_path / "out.markdown").read_text().splitlines()[2] == "| photos | 80.0000 | 1.0000 |"
+
+
+@pytest.fixture
+def judges(tmp_path: Path) -> Path:
+    """Networks of random weights."""
+    folder = tmp_path / "judges"
+    folder.mkdir()
+    torch.manual_seed(0)
+    networks = {"lpips_alexnet": LpipsAlex(), "lpips_vgg16": LpipsVgg(), "dists": Dists().shares}
+    for name, network in networks.items():
+        save_file({key: value.half() for key, value in network.state_dict().items()}, folder / f"{name}.safetensors")
+    return folder
+
+
+def test_the_papers_judges_come_from_a_directory(run_cli: RunCli, photos: Path, judges: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for name in "ab":
+        with Image.open(photos / f"{name}.png") as image:
+            image.filter(ImageFilter.BoxBlur(1)).save(tmp_path / "other" / f"{name}.png")
+    asked = ("--gt", "photos", "--results", "other", "--results", "photos", "--judges", "judges", "--device", "cpu")
+    done = run_cli("bench", "quality", *asked, "--plot", "curve.png")
+    lacking = "judges has no niqe_pris_params.npz, lpips_squeeze.safetensors: those columns are left out\n"
+    assert (done.returncode, done.stderr) == (0, lacking)
+    head, other, same = (line.split("\t") for line in done.stdout.splitlines())
+    assert head == ["method", "PSNR↑", "SSIM↑", "LPIPS↓", "DISTS↓", "LPIPS-VGG↓"]
+    assert [float(value) for value in same[3:]] == [0, 0, 0]
+    alex = LpipsAlex()
+    load_strictly(alex, judges / "lpips_alexnet.safetensors")
+    distances = []
+    for name in "ab":
+        made, truth = (io.read(tmp_path / folder / f"{name}.png").rgb[None] * 2 - 1 for folder in ("other", "photos"))
+        distances.append(alex(made, truth).item())
+    assert float(other[3]) == pytest.approx(sum(distances) / 2, abs=1e-4)
+    assert all(float(value) != 0 for value in other[3:])
+    assert (tmp_path / "curve.png").exists()
+
+
+def test_a_missing_judge_is_named(run_cli: RunCli, photos: Path, judges: Path) -> None:
+    (judges / "lpips_vgg16.safetensors").unlink()
+    done = run_cli("bench", "quality", "--gt", "photos", "--results", "photos", "--judges", "judges")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1)
+    assert done.stderr.startswith("rcodsr: judges/lpips_vgg16.safetensors: missing, and dists.safetensors needs it; ")
 
 
 @pytest.mark.parametrize(

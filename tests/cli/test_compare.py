@@ -1,13 +1,17 @@
 """`rcodsr compare` as a person types it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
+from rcodsr.models.perceptual import LpipsAlex
 from rcodsr.parts import GroupingSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli
@@ -32,6 +36,28 @@ def test_a_page_and_a_sheet(desk: Path, run_cli: RunCli) -> None:
     assert "--region 4,2,16,12" in done.stderr
     with Image.open(desk / "sheet.png") as sheet:
         assert sheet.width == 12 + 4 * 300
+
+
+def test_judges_add_their_scores(desk: Path, run_cli: RunCli) -> None:
+    (desk / "judges").mkdir()
+    alex = LpipsAlex().state_dict()
+    heads = {key: torch.full_like(value, 10) for key, value in alex.items() if key.startswith("lin")}
+    save_file(alex | heads, desk / "judges/lpips_alexnet.safetensors")
+    asked = ("compare", "in.png", "--realism", "0", "--gt", "gt.png", "--judges", "judges", "--device", "cpu")
+    done = run_cli(*asked, "-o", "page.html", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (desk / "page.html").read_text(encoding="utf-8")
+    assert "<th scope=col>PSNR<th scope=col>SSIM<th scope=col>LPIPS</thead>" in page
+    (row,) = re.findall(r"<tr><th scope=row>realism 0<td>250<td>\S+ dB<td>0\.\d{3}<td>(\d+\.\d{3})\n", page)
+    assert float(row) > 0
+    plain, judged = desk / "plain.png", desk / "judged.png"
+    assert run_cli(*asked[:6], "-o", plain.name).returncode == 0
+    assert run_cli(*asked, "-o", judged.name).returncode == 0
+    with Image.open(plain) as short, Image.open(judged) as tall:
+        assert tall.height == short.height + 20  # one more line of scores
+    done = run_cli("compare", "in.png", "-o", "p.html", "--judges", "judges")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--judges: has nothing to compare the picture with; add --gt FILE" in done.stderr
 
 
 def test_refusals_are_one_line_and_write_nothing(desk: Path, run_cli: RunCli, small_spec: VariantSpec) -> None:

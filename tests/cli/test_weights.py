@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from tests.conftest import RunCli
 from tests.hub_client import CANARY, contents, repositories
 from tests.loopback_hub import LoopbackHub
 
@@ -143,3 +146,20 @@ def test_weights_are_listed_pulled_verified_and_removed(hub: LoopbackHub, small_
     assert weights("rm", "rcod-tiny").returncode == 2
     manual = weights("pull", "pisa-sr")
     assert manual.returncode == 3 and "weights convert pisa_sr.pkl" in manual.stderr
+
+
+def test_a_network_of_a_judge_is_converted_into_a_directory(run_cli: RunCli, tmp_path: Path) -> None:
+    shares = {name: torch.rand(1, 1475, 1, 1) for name in ("alpha", "beta")}
+    torch.save(shares, tmp_path / "weights.pt", _use_new_zipfile_serialization=False)  # as DISTS publishes it
+    done = run_cli("weights", "convert", "weights.pt", "-o", "judges")
+    assert (done.returncode, done.stdout) == (0, "judges/dists.safetensors\n")
+    assert done.stderr == "weights.pt: dists, 2 tensors, 2950 values\n"
+    stored = load_file(tmp_path / "judges/dists.safetensors")
+    assert all(torch.equal(stored[name], value.flatten()) for name, value in shares.items())
+    again = run_cli("weights", "convert", "weights.pt", "-o", "judges")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "judges/dists.safetensors: exists already; " in again.stderr
+    done = run_cli("weights", "convert", "weights.pt", "-o", "judges", "-y", "--json", "-q")
+    assert json.loads(done.stdout) == {"name": "dists", "file": "judges/dists.safetensors"}
+    done = run_cli("weights", "convert", "weights.pt", "--base-model", "x")
+    assert (done.returncode, done.stderr) == (2, "rcodsr: --base-model: dists stands on no base; leave it out\n")

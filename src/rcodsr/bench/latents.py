@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcodsr.bench.quality import Scorer
+from rcodsr.bench.judges import Scorer
 from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import check_sizes, find_photos
 from rcodsr.data.presets import PRESETS, DegradationSpec
@@ -108,8 +108,8 @@ def correlate(
             scores.append(scorer(Picture(enlarged), Picture(truth)))
             advance()
     columns = {"ssim": [score.ssim for score in scores]}
-    if scorer.lpips is not None:
-        columns["lpips"] = [score.lpips for score in scores if score.lpips is not None]
+    if "lpips_squeeze" in scorer.columns:
+        columns["lpips"] = [score.lpips_squeeze for score in scores if score.lpips_squeeze is not None]
     return {
         kind: {name: _absolute(spearman(values, column)) for name, column in columns.items()}
         for kind, values in zip(KINDS, zip(*metrics, strict=True), strict=True)

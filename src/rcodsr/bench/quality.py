@@ -1,11 +1,10 @@
-"""Picture quality as the papers report it: PSNR and SSIM on the Y channel, NIQE, LPIPS.
+"""Picture quality as the papers report it: PSNR and SSIM on the Y channel, NIQE.
 
-PSNR and SSIM follow pyiqa with `test_y_channel` (OSEDiff's published RealSR results give 25.1511 / 0.7341). NIQE and
-LPIPS-squeeze need parameter files, which are not part of the package.
+PSNR and SSIM follow pyiqa with `test_y_channel` (OSEDiff's published RealSR results give 25.1511 / 0.7341). NIQE needs a
+parameter file, which is not part of the package.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.errors import WeightsError
-from rcodsr.images.picture import Picture
-from rcodsr.models.perceptual import LpipsSqueeze
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -132,56 +128,6 @@ class Niqe:
 def _lgamma(x: np.ndarray) -> np.ndarray:
     result: np.ndarray = torch.lgamma(torch.from_numpy(x)).numpy()
     return result
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one picture, or means over a set."""
-
-    psnr: float
-    ssim: float
-    niqe: float | None = None
-    lpips: float | None = None
-
-
-class Scorer:
-    """Scores results against ground truth with whatever parameter files there are.
-
-    Args:
-        niqe: NIQE's parameters, or None to leave NIQE out.
-        lpips: LPIPS-squeeze weights (safetensors), or None.
-
-    Raises:
-        WeightsError: when a file cannot be read.
-    """
-
-    def __init__(self, niqe: Path | None = None, lpips: Path | None = None) -> None:
-        self.niqe = Niqe(niqe) if niqe else None
-        self.lpips = None
-        if lpips:
-            self.lpips = LpipsSqueeze()
-            load_strictly(self.lpips, lpips)
-
-    def __call__(self, result: Picture, truth: Picture) -> Scores:
-        """Scores of one result; both pictures must have the same size, sides of at least 17 pixels. No NIQE below 192."""
-        a, b = eight_bit(result.rgb), eight_bit(truth.rgb)
-        side = min(result.size)
-        with torch.no_grad():
-            distance = self.lpips(2 * a[None] - 1, 2 * b[None] - 1).item() if self.lpips else None
-        return Scores(psnr_y(a, b), ssim_y(a, b), self.niqe(a) if self.niqe and side >= 2 * Niqe.block else None, distance)
-
-
-def mean_scores(rows: list[Scores]) -> Scores:
-    """Means over a set, column by column."""
-
-    def mean(values: list[float | None]) -> float | None:
-        present = [value for value in values if value is not None]
-        return sum(present) / len(present) if present else None
-
-    psnr, ssim = mean([row.psnr for row in rows]), mean([row.ssim for row in rows])
-    assert psnr is not None
-    assert ssim is not None
-    return Scores(psnr, ssim, mean([row.niqe for row in rows]), mean([row.lpips for row in rows]))
 
 
 def eight_bit(rgb: Tensor) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from torch import Tensor
+
+from rcodsr.bench.judges import Scorer, mean_scores
 from rcodsr.bench.paper_metrics import METRICS, PaperMetrics
-from rcodsr.bench.quality import Scorer, eight_bit, mean_scores
+from rcodsr.bench.quality import eight_bit
 from rcodsr.bench.sets import pairs
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.upscaler import Upscaler
@@ -28,9 +31,16 @@ COLUMNS = {
     "maniqa": "MANIQA↑",
     "clipiqa": "CLIPIQA↑",
     "fid": "FID↓",
+    "lpips_vgg": "LPIPS-VGG↓",
     "lpips_squeeze": "LPIPS-squeeze↓",
 }
-"""Keys and headings in the order of the paper's Table S2; the last one is ours."""
+"""Keys and headings in the order of the paper's Table S2, whose LPIPS is that of AlexNet; the last two are not in it."""
+
+
+def named_scores(scorer: Scorer, result: Tensor, truth: Tensor) -> dict[str, float]:
+    """Scores of a picture (3, H, W) in [0, 1] by the headings of `COLUMNS`, without their arrows; those it is fit for."""
+    scores = asdict(scorer(Picture(result), Picture(truth)))
+    return {heading[:-1]: scores[key] for key, heading in COLUMNS.items() if scores.get(key) is not None}
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,12 @@ class Judge:
     Args:
         truth: directory of ground truth.
         scorer: PSNR, SSIM and what else it has parameters for.
-        paper: the paper's other columns, or None.
+        paper: the paper's other columns, or None; where both give a score, this one stands.
     """
 
     def __init__(self, truth: Path, scorer: Scorer, paper: PaperMetrics | None = None) -> None:
         self.truth, self.scorer, self.paper = truth, scorer, paper
-        present = {"psnr", "ssim"} | ({"niqe"} if scorer.niqe else set()) | ({"lpips_squeeze"} if scorer.lpips else set())
-        if paper is not None:
-            present |= set(METRICS)
+        present = scorer.columns | (set(METRICS) if paper is not None else set())
         self.columns = [key for key in COLUMNS if key in present]
 
     def folder(self, results: Path) -> Row:
@@ -99,9 +107,7 @@ class Judge:
                 if self.paper is not None:
                     others.append(self.paper(eight_bit(result.rgb), eight_bit(wanted.rgb)))
                     io.write_atomic(Path(kept, f"{i}.png"), io.encode(Picture(result.rgb), "PNG"))
-            mean = mean_scores(scores)
-            values: dict[str, float | None] = {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
-            values["lpips_squeeze"] = mean.lpips
+            values: dict[str, float | None] = asdict(mean_scores(scores))
             if self.paper is not None:
                 values |= {key: sum(other[key] for other in others) / len(others) for key in others[0]}
                 values["fid"] = self.paper.fid(Path(kept), self.truth)

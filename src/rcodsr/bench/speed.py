@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from rcodsr.checkpoints.resolve import Log
 from rcodsr.config import Dtype
 from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
-from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
+from rcodsr.engine.runtime import Runtime, choose_runtime, exact_convolutions, is_out_of_memory
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import KlSpec
@@ -149,7 +149,7 @@ class _Gate:
         exact = Contender(Runner(model, Runtime(runtime.device, torch.float32, "reference")), tiled=False)
         count = 4 if runtime.device.type == "cuda" else 1
         self.realism, self.pictures = realism, natural_batch(count, side // model.spec.scale, seed=99).to(runtime.device)
-        with _exact_convolutions():
+        with exact_convolutions():
             self.expected = [exact.network(lr[None], realism) for lr in self.pictures]
 
     def judge(self, ours: Contender) -> dict[str, Any]:
@@ -161,16 +161,6 @@ class _Gate:
             found.append(agreement(ours.network(lr[None], self.realism), expected))
         psnr, rel_l2, largest = min(found)
         return {"psnr": psnr, "rel_l2": rel_l2, "max_abs": largest, "passed": psnr >= LEAST_PSNR}
-
-
-@contextmanager
-def _exact_convolutions() -> Iterator[None]:
-    """No TF32 in the reference."""
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _case(

@@ -17,7 +17,7 @@ from torch import Tensor
 from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.config import CheckpointConfig
 from rcodsr.checkpoints.format import lora_parts, write
-from rcodsr.checkpoints.pickles import open_pickle, tensors_of
+from rcodsr.checkpoints.pickles import open_pickle, tensors_of, unwrapped
 from rcodsr.checkpoints.resolve import sha256
 from rcodsr.checkpoints.tensors import check_fit
 from rcodsr.errors import WeightsError
@@ -30,8 +30,6 @@ from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, VariantSpec
 _SIDES = ("encoder", "decoder", "others")
 _MLPS = tuple(f"state_dict_{network}_{kind}_mlp" for network in ("vae", "unet") for kind in ("de", "block", "fuse"))
 _REMEDY = "get it again from its authors"
-_WRAPPERS = ("params_ema", "params", "state_dict")
-"""Names under which training programs wrap a network's tensors."""
 _ESTIMATOR = "de_net.pth"
 
 Tables = dict[str, dict[str, Tensor]]
@@ -103,7 +101,7 @@ def _opened(paths: Sequence[Path]) -> tuple[Path, _Layout, dict[str, Any], tuple
     """What the files are."""
     checkpoints, estimators = [], []
     for path in paths:
-        state = _unwrapped(open_pickle(path))
+        state = unwrapped(open_pickle(path))
         if any(str(key).startswith("fc_degree.") for key in state):
             estimators.append((path, state))
         else:
@@ -121,15 +119,8 @@ def _opened(paths: Sequence[Path]) -> tuple[Path, _Layout, dict[str, Any], tuple
         if not beside.is_file():
             cause = "needs its degradation estimator as well"
             raise WeightsError(path, cause, f"give {_ESTIMATOR} after it (from the repository zhangap/S3Diff)")
-        estimators.append((beside, _unwrapped(open_pickle(beside))))
+        estimators.append((beside, unwrapped(open_pickle(beside))))
     return path, layout, state, estimators[0]
-
-
-def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
-    """A network's tensors without the table that only wraps them."""
-    if len(state) == 1 and (wrapper := next(iter(state))) in _WRAPPERS and isinstance(state[wrapper], dict):
-        return dict(state[wrapper])
-    return state
 
 
 def _recognised(path: Path, state: Mapping[str, Any]) -> _Layout:

@@ -1,8 +1,10 @@
 """The one door for pickles: others' checkpoints on their way into safetensors. Nothing in them is ever run.
 
-A checkpoint of the field is a zip archive of torch's: a pickle that names tensors, and their bytes beside it. Before torch
-opens one (`weights_only=True`), it is read here with a reader in pure Python that builds nothing but lists, dictionaries and
-stand-ins for tensors. So what it calls, and how large its tensors claim to be, is known before anything is allocated.
+A checkpoint of the field is a zip archive of torch's: a pickle that names tensors, and their bytes beside it. Before torch 1.6
+it was a few pickles in a row with the bytes after them. Before torch opens either (`weights_only=True`), it is read here with
+a reader in pure Python that builds nothing but lists, dictionaries and stand-ins for tensors. So what it calls, and how large
+its tensors claim to be, is known before anything is allocated. A plain pickle may hold numpy's arrays; it is read in the same
+way, and numpy is not asked.
 """
 
 import io
@@ -11,7 +13,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ from rcodsr.errors import WeightsError
 LARGEST = 2 << 30
 """Bytes of a file; the largest of the field has 138 million."""
 _LARGEST_PICKLE = 16 << 20
+_LARGEST_ARRAYS = 64 << 20
+"""Bytes of a plain pickle, whose arrays lie inside it."""
 _MOST_ENTRIES = 20_000
 _REMEDY = "get it again from its authors"
 _STORAGES = {
@@ -33,10 +37,15 @@ _STORAGES = {
     "IntStorage": 4,
 }
 """Bytes of a value, by the names under which torch stores tensors."""
+_ARCHIVE, _OLD = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch begin, since 1.6 and before."""
+_WRAPPERS = ("params_ema", "params", "state_dict")
+"""Names under which training programs wrap a network's tensors, the best first."""
+_NUMBERS = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64}
 
 
 def open_pickle(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint that torch has saved: plain values and tensors, on the CPU.
+    """The contents of a checkpoint that torch has saved, or of a pickle of arrays: plain values and tensors, on the CPU.
 
     Raises:
         WeightsError: when it is missing, damaged, too large, of another kind, or names anything that is not a tensor.
@@ -46,8 +55,7 @@ def open_pickle(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST:
         raise WeightsError(path, f"{path.stat().st_size / 1e9:.1f} GB are too large for a checkpoint", _REMEDY)
     try:
-        _inspect(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = _read(path)
     except WeightsError:
         raise
     except Exception as error:  # a hostile file may break a reader in any way
@@ -57,28 +65,61 @@ def open_pickle(path: Path) -> dict[str, Any]:
     return contents
 
 
+def _read(path: Path) -> Any:
+    """The contents of a file that names tensors or arrays and nothing else.
+
+    Raises:
+        WeightsError: when it is not of such a kind.
+        Exception: when it is damaged.
+    """
+    with path.open("rb") as handle:
+        start = handle.read(len(_OLD))
+    if start.startswith(_ARCHIVE) and zipfile.is_zipfile(path):  # torch goes by the start, zipfile by the end
+        _inspect(path)
+    elif start == _OLD:
+        _inspect_old(path)
+    elif start.startswith(b"\x80"):
+        return _arrays(path)
+    else:
+        raise WeightsError(path, "not a checkpoint of torch, nor a pickle of arrays", "give the published file")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _inspect(path: Path) -> None:
-    """Read a checkpoint without building it.
+    """Read an archive without building it.
 
     Raises:
         WeightsError: when torch should not open it.
     """
-    with path.open("rb") as handle:
-        start = handle.read(4)
-    if start != b"PK\x03\x04" or not zipfile.is_zipfile(path):  # torch goes by the start, zipfile by the end
-        cause = "not a checkpoint of torch 1.6 or newer (no zip archive); what else a pickle may hold is not opened"
-        raise WeightsError(path, cause, "give the published file")
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry.file_size for entry in _checked(path, archive)}
         (name,) = [name for name in entries if name.endswith("/data.pkl")] or [""]
         if not name or entries[name] > _LARGEST_PICKLE:
             raise WeightsError(path, "holds no table of tensors, or one of absurd size", _REMEDY)
-        reader = _Reader(archive.read(name))
+        reader = _Reader(io.BytesIO(archive.read(name)))
         reader.load()
     for storage in reader.storages:
         size = entries.get(f"{name.removesuffix('data.pkl')}data/{storage.key}")
         if size != storage.bytes:
             raise WeightsError(path, f"a tensor claims {storage.bytes} bytes and has {size or 'none'}", _REMEDY)
+
+
+def _inspect_old(path: Path) -> None:
+    """Read a file of torch before 1.6 without building it: five pickles, then the length and the values of each storage.
+
+    Raises:
+        WeightsError: when torch should not open it.
+    """
+    with path.open("rb") as handle:
+        start = io.BytesIO(handle.read(_LARGEST_PICKLE))
+    readers = [_Reader(start) for _ in ("sign", "protocol", "machine", "contents", "names of storages")]
+    *_, names = [reader.load() for reader in readers]
+    storages = {storage.key: storage for reader in readers for storage in reader.storages}
+    claimed = start.tell() + sum(8 + storage.bytes for storage in storages.values())
+    one_size = len(set(readers[3].storages)) == len(storages)
+    if sorted(names) != sorted(storages) or not one_size or claimed != path.stat().st_size:
+        cause = f"its tensors claim {claimed} bytes of {path.stat().st_size}, or some that are not there"
+        raise WeightsError(path, cause, _REMEDY)
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -137,25 +178,92 @@ def _product(shape: tuple[int, ...]) -> int:
 class _Reader(pickle._Unpickler):  # in Python: the one in C allocates what a file asks for
     """Reads a pickle for what it names."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+    # without the opcode that fills as much memory as it is told to
+    dispatch: ClassVar = {code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+
+    def __init__(self, data: io.BytesIO) -> None:
+        super().__init__(data)
         self.storages: list[_Storage] = []
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if (module, name) in {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")}:
+        if module == "torch._utils" and name in {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}:
             return _Name(name)
         if module == "torch" and name in _STORAGES:
             return _Name(name)
         raise pickle.UnpicklingError(f"names {module}.{name}, which is no tensor; nothing of it was run")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage, key, _, count = pid
-        if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or not 0 <= count <= LARGEST:
+        kind, storage, key, _, count, *view = pid  # old files have one more, for views, which nobody writes
+        if (
+            kind != "storage"
+            or any(view)
+            or not isinstance(key, str)
+            or not isinstance(count, int)
+            or not 0 <= count <= LARGEST
+        ):
             raise pickle.UnpicklingError("a tensor has no values")
         self.storages.append(_Storage(key, count, _STORAGES[storage.name]))
         return self.storages[-1]
+
+
+def _arrays(path: Path) -> Any:
+    """The contents of a pickle of numpy's arrays, as tensors.
+
+    Raises:
+        WeightsError: when it is too large to be one.
+        Exception: when it holds anything else, or is damaged.
+    """
+    if path.stat().st_size > _LARGEST_ARRAYS:
+        raise WeightsError(path, "too large for a pickle of arrays, and not a file of torch", "give the published file")
+    return _with_tensors(_ArrayReader(io.BytesIO(path.read_bytes())).load())
+
+
+class _ArrayReader(_Reader):
+    """Reads numpy's arrays into stand-ins."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        stand_ins = {"multiarray._reconstruct": _Array, "numpy.ndarray": _Array, "numpy.dtype": _Number}
+        known = f"{module}.{name}".removeprefix("numpy.core.").removeprefix("numpy._core.")
+        if known not in stand_ins:
+            raise pickle.UnpicklingError(f"names {module}.{name}, which is no array; nothing of it was run")
+        return stand_ins[known]
+
+
+class _Number:
+    """A type of numbers."""
+
+    def __init__(self, name: str, *flags: bool) -> None:
+        self.dtype = _NUMBERS[name]
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] != "<":
+            raise pickle.UnpicklingError("an array is not little-endian")
+
+
+class _Array:
+    """An array, empty until its state is set."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.tensor = torch.empty(0)
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Number, bool, bytes]) -> None:
+        _, shape, number, by_columns, data = state
+        if by_columns:
+            raise pickle.UnpicklingError("an array lies column by column")
+        self.tensor = torch.frombuffer(bytearray(data), dtype=number.dtype).reshape(shape)
+
+
+def _with_tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tensors(item) for key, item in value.items()}
+    return value.tensor if isinstance(value, _Array) else value
+
+
+def unwrapped(contents: dict[str, Any]) -> dict[str, Any]:
+    """A network's tensors without the table that only wraps them."""
+    return next((contents[name] for name in _WRAPPERS if isinstance(contents.get(name), dict)), contents)
 
 
 def tensors_of(path: Path, what: str, value: Any) -> dict[str, Tensor]:

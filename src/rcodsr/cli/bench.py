@@ -52,12 +52,12 @@ def metric(
     json: Annotated[bool, typer.Option("--json", help="One JSON object per metric.")] = False,
 ) -> int:
     """Correlate the latent metrics of Eq. (6) with what people see: |Spearman| against SSIM and LPIPS (Table S1(b))."""
+    from rcodsr.bench.judges import JudgeFiles, Scorer
     from rcodsr.bench.latents import DegradedCrops, correlate
-    from rcodsr.bench.quality import Scorer
     from rcodsr.engine.upscaler import Upscaler
 
     number: Dtype = dtype  # type: ignore[assignment]
-    scorer = Scorer(None, lpips)
+    scorer = Scorer(JudgeFiles(lpips_squeeze=lpips))
     model = Upscaler.load(weights, device, number).model
     crops = DegradedCrops(photos, count, crop, preset or ["full"], seed, model.spec.multiple)
     progress = Progress(count, quiet=not sys.stderr.isatty())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line, silent
 from rcodsr.config import MAX_OUTPUT_PIXELS, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
@@ -27,6 +28,9 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="PAGE.html or SHEET.png.", show_default=False)],
     realism: Annotated[str, typer.Option("-r", "--realism", help="Levels, separated by commas.")] = "0,0.5,1",
     gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth, four times as large as the input.")] = None,
+    judges: Annotated[
+        Path | None, typer.Option("--judges", help="Directory of judges' files, as of bench quality: more scores against --gt.")
+    ] = None,
     region: Annotated[
         str | None, typer.Option("--region", help="LEFT,TOP,WIDTH,HEIGHT in input pixels; default: all, or the middle.")
     ] = None,
@@ -41,6 +45,8 @@ def compare(
 ) -> None:
     """Show one picture at several realism levels: a page with sliders that opens in any browser, or a sheet."""
     levels = _levels(realism)
+    if judges is not None and gt is None:
+        raise UsageError("--judges", "has nothing to compare the picture with", "add --gt FILE, or leave it out")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)
     from rcodsr.images.io import make_directory, read_header, write_atomic
     from rcodsr.variants import RCOD_TINY
@@ -52,7 +58,8 @@ def compare(
     if gt is not None and (found := read_header(gt).size) != (wanted := (size[0] * scale, size[1] * scale)):
         cause = f"is {found[0]}×{found[1]}, and the enlarged picture will be {wanted[0]}×{wanted[1]}"
         raise UsageError(gt, cause, "give the ground truth of this picture")
-    from rcodsr.bench.quality import psnr_y, ssim_y
+    from rcodsr.bench.judges import Scorer
+    from rcodsr.bench.scoring import named_scores
     from rcodsr.engine.upscaler import Upscaler
     from rcodsr.report.comparison import compare as compared
     from rcodsr.report.comparison import region_of
@@ -69,7 +76,8 @@ def compare(
         return region_of(_read(path), *(side * factor for side in part))
 
     truth = None if gt is None else shown(gt, scale)
-    made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: (psnr_y(a, b), ssim_y(a, b)))
+    scorer = Scorer(judge_files(judges, log=log), upscaler.runtime.device)
+    made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: named_scores(scorer, a, b))
     if part[2:] != size:
         left, top, width, height = part
         made = made.with_remark(f"a part of {size[0]}×{size[1]} pixels: --region {left},{top},{width},{height}")

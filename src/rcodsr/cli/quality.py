@@ -4,7 +4,8 @@ import csv
 import io
 import json as json_text
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +16,20 @@ from rcodsr.config import Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from rcodsr.bench.judges import JudgeFiles
     from rcodsr.bench.scoring import Judge, Row
     from rcodsr.engine.upscaler import Upscaler
 
 _LEVELS = "0,0.5,1"
 _ADAPTIVE = "adaptive"
-_LOW_IS_REAL = {"niqe", "lpips_squeeze"}
-_REAL = ("musiq", "niqe", "lpips_squeeze")
+_REAL = ("musiq", "niqe", "lpips", "lpips_vgg", "lpips_squeeze")
 """What the curve's upward axis may show, the best at hand first."""
 
 
 def quality(
-    truth: Annotated[Path, typer.Option("--gt", help="Directory of ground truth.", show_default=False)],
+    truth: Annotated[
+        Path, typer.Option("--gt", help="Directory of ground truth, or a .txt file that lists some of it.", show_default=False)
+    ],
     lr: Annotated[
         list[Path] | None, typer.Option("--lr", help="Directory of low-resolution pictures to enlarge and score; repeatable.")
     ] = None,
@@ -42,6 +45,10 @@ def quality(
         bool,
         typer.Option("--paper", help="Also the other columns of the paper's Table S2, through pyiqa (the extra metrics)."),
     ] = False,
+    judges: Annotated[
+        Path | None,
+        typer.Option("--judges", help="Directory of judges' files: adds LPIPS (AlexNet, VGG16), DISTS, NIQE."),
+    ] = None,
     niqe: Annotated[Path | None, typer.Option("--niqe", help="NIQE parameters (npz).")] = None,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
     weights: Annotated[str, typer.Option("--weights")] = "rcod-tiny",
@@ -59,21 +66,23 @@ def quality(
     """
     if not lr and not results:
         raise UsageError("bench quality", "nothing to score", "give --lr DIRECTORY or --results DIRECTORY")
-    if plot is not None and not (paper or niqe or lpips):
-        remedy = "add --niqe FILE, --lpips FILE or --paper"
+    if plot is not None and not (paper or judges or niqe or lpips):
+        remedy = "add --judges DIRECTORY, --niqe FILE, --lpips FILE or --paper"
         raise UsageError("--plot", "PSNR and SSIM alone do not show realism", remedy)
     levels = _levels(realism)
     for path in (plot, export_json, export_csv, export_markdown):
         _check_place(path)
+    from rcodsr.bench.judges import Scorer
     from rcodsr.bench.paper_metrics import PaperMetrics
-    from rcodsr.bench.quality import Scorer
     from rcodsr.bench.scoring import Judge
+    from rcodsr.engine.runtime import choose_runtime
     from rcodsr.engine.upscaler import Upscaler
 
-    scorer = Scorer(niqe, lpips)
     number: Dtype = dtype  # type: ignore[assignment]
+    place = choose_runtime(device, number).device
+    scorer = Scorer(judge_files(judges, niqe, lpips), place)
     upscaler = Upscaler.load(weights, device, number) if lr else None
-    judge = Judge(truth, scorer, PaperMetrics(str(upscaler.runtime.device) if upscaler else "cpu") if paper else None)
+    judge = Judge(truth, scorer, PaperMetrics(str(place)) if paper else None)
     show = _Table(judge, json)
     rows: list[Row] = []
     for row in _rows(judge, results or [], lr or [], upscaler, levels):
@@ -85,6 +94,25 @@ def quality(
     if plot is not None:
         _plot(plot, rows, judge)
     return 0
+
+
+def judge_files(
+    judges: Path | None, niqe: Path | None = None, lpips_squeeze: Path | None = None, log: Callable[[str], object] = note
+) -> "JudgeFiles":
+    """What a directory of judges holds, and files given one by one; says what the directory lacks.
+
+    Raises:
+        WeightsError: when the directory holds no judge.
+    """
+    from rcodsr.bench.judges import JudgeFiles
+
+    if judges is None:
+        return JudgeFiles(niqe=niqe, lpips_squeeze=lpips_squeeze)
+    found = JudgeFiles.of_directory(judges)
+    found = replace(found, niqe=niqe or found.niqe, lpips_squeeze=lpips_squeeze or found.lpips_squeeze)
+    if found.missing:
+        log(f"{judges} has no {', '.join(found.missing)}: those columns are left out")
+    return found
 
 
 def _levels(text: str | None) -> list[UpscaleOptions] | None:
@@ -183,7 +211,7 @@ def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
     ]
     if not points:
         raise UsageError("--plot", f"no picture was fit for {COLUMNS[real]}", "use pictures of at least 192 pixels a side")
-    tradeoff_chart(path, points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], real in _LOW_IS_REAL)
+    tradeoff_chart(path, points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], COLUMNS[real].endswith("↓"))
 
 
 def _check_place(path: Path | None) -> None:

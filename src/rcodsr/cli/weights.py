@@ -130,23 +130,37 @@ def _each(names: list[str], action: Callable[[str], int], done: str, json: bool)
 
 @app.command("convert")
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="osediff.pkl, pisa_sr.pkl, or s3diff.pkl and de_net.pth.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="A checkpoint (osediff.pkl, …), or a network that judges or teaches.", show_default=False),
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Directory; without it, where the name finds it.")
+        Path | None,
+        typer.Option("-o", "--output", help="Directory; without it, where a checkpoint's name finds it; here for a network."),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option("--base-model", help="Directory or org/repo of the base; its hashes are then recorded.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a checkpoint that lies there.")] = False,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace what lies there.")] = False,
     json: _Json = False,
     quiet: _Quiet = False,
 ) -> int:
-    """Turn a published checkpoint of OSEDiff, S3Diff or PiSA-SR into safetensors. No code in it is ever run."""
+    """Turn what others publish into safetensors: OSEDiff, S3Diff, PiSA-SR, Real-ESRGAN, LPIPS, DISTS. No code in it is run."""
     from rcodsr.checkpoints.export import check_target, convert
+    from rcodsr.checkpoints.networks import read_network
 
+    log = silent if quiet else note
+    network = read_network(files)
+    if network is not None:
+        if base_model is not None:
+            raise UsageError("--base-model", f"{network.name} stands on no base", "leave it out")
+        log(network.summary)
+        path = network.write(output or Path(), overwrite)
+        json_line({"name": network.name, "file": str(path)}) if json else result_line(str(path))
+        return 0
     if output is not None:
         check_target(str(files[0]), output, overwrite)
-    found = convert(files, output, base_model, silent if quiet else note)
+    found = convert(files, output, base_model, log)
     values = {"name": found.name, "directory": str(found.directory), "id": found.id}
     json_line(values) if json else result_line(str(found.directory))
     return 0

@@ -1,5 +1,7 @@
 """Where and how the model runs: device, dtype, tile size, and what happens when memory runs out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +79,16 @@ def tiles_at_once(runtime: Runtime, pixels: int) -> int:
     On a GPU two megapixels: enough to fill it, and little memory beside the weights.
     """
     return 1 if runtime.device.type != "cuda" else max(1, min(8, _PIXELS_AT_ONCE // pixels))
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Float32 convolutions in float32 on a GPU too, not in TF32."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def is_out_of_memory(error: Exception) -> bool:

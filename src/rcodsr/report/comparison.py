@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ from rcodsr.images.resize import upsample
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height in pixels of the enlarged picture."""
-Score = Callable[[Tensor, Tensor], tuple[float, float]]
-"""Picture, ground truth → PSNR in dB and SSIM."""
+Score = Callable[[Tensor, Tensor], Mapping[str, float]]
+"""Picture, ground truth → heading → value; PSNR in dB."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,8 @@ class Panel:
     image: Image.Image
     realism: float | None = None
     timestep: int | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-
-    @property
-    def scores(self) -> str:
-        """For people; empty without ground truth."""
-        return "" if self.psnr is None else f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Against the ground truth, by heading; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,11 @@ class Comparison:
     def panels(self) -> tuple[Panel, ...]:
         """All pictures, from plain to true."""
         return (self.before, *self.levels, *(() if self.truth is None else (self.truth,)))
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Of the scores that a picture has."""
+        return tuple(dict.fromkeys(heading for panel in self.panels for heading in panel.scores))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,8 +117,7 @@ def compare(
         shown = Panel(label, to_pil(Picture(rgb, gray=picture.gray)), realism, timestep)
         if true is None or score is None or rgb is true or min(width, height) < 11:
             return shown
-        psnr, ssim = score(rgb, true)
-        return replace(shown, psnr=psnr, ssim=ssim)
+        return replace(shown, scores=score(rgb, true))
 
     made = [upscaler.run(picture, UpscaleOptions(realism=level, scale=scale)) for level in sorted(set(levels))]
     pixels = [one.picture.rgb for one in made]
@@ -132,6 +131,11 @@ def compare(
         estimated=_estimated(upscaler, enlarged),
         spots=differing_spots(against, side=max(1, min(96, width, height)), count=3),
     )
+
+
+def written(heading: str, value: float) -> str:
+    """A score for people, without its heading."""
+    return f"{value:.2f} dB" if heading == "PSNR" else f"{value:.3f}"
 
 
 def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[Box, ...]:

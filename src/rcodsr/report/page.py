@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from rcodsr.report.comparison import Comparison, Panel
+from rcodsr.report.comparison import Comparison, Panel, written
 
 _ROOM = 4_700_000
 """Bytes of all pictures together, in base64, that a page may have as long as quality allows."""
@@ -33,7 +33,7 @@ def html_page(comparison: Comparison) -> bytes:
         "summary": _summary(comparison),
         "figures": "\n".join(figures),
         "rows": "\n".join(_row(panel, comparison) for panel in comparison.panels),
-        "heads": "" if comparison.truth is None else "<th scope=col>PSNR<th scope=col>SSIM",
+        "heads": "".join(f"<th scope=col>{html.escape(heading)}" for heading in comparison.headings),
         "data": json.dumps(_data(comparison)).replace("<", "\\u003c"),
         "width": str(comparison.size[0]),
         "height": str(comparison.size[1]),
@@ -83,8 +83,8 @@ def _figure(panel: Panel, image: str, comparison: Comparison) -> str:
 def _row(panel: Panel, comparison: Comparison) -> str:
     timestep = "" if panel.timestep is None else str(panel.timestep)
     cells = [f"<th scope=row>{html.escape(panel.label)}", f"<td>{timestep}"]
-    if comparison.truth is not None:
-        cells += ["<td>", "<td>"] if panel.psnr is None else [f"<td>{panel.psnr:.2f} dB", f"<td>{panel.ssim:.3f}"]
+    for heading in comparison.headings:
+        cells.append("<td>" + (written(heading, panel.scores[heading]) if heading in panel.scores else ""))
     return "<tr>" + "".join(cells)
 
 

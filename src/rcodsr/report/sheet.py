@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rcodsr.report.comparison import Box, Comparison, Panel
+from rcodsr.report.comparison import Box, Comparison, Panel, written
 
 _CELL, _GAP, _LINE = 288, 12, 20
 _PAPER, _INK, _FAINT = "#ffffff", "#1c1e21", "#5c636b"
@@ -22,7 +22,8 @@ def contact_sheet(comparison: Comparison) -> bytes:
     title += [str(comparison.estimated)] if comparison.estimated is not None else []
     title += [comparison.remark] if comparison.remark else []
     top = _GAP + _LINE * len(title) + _GAP
-    rows = top + 2 * _LINE + shown[1] + _GAP
+    overview_top = top + _LINE * (1 + max(len(_details(panel)) for panel in panels))
+    rows = overview_top + shown[1] + _GAP
     sheet = Image.new("RGB", (_GAP + (_CELL + _GAP) * len(panels), rows + (_CELL + _GAP) * len(comparison.spots)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for i, line in enumerate(title):
@@ -30,11 +31,12 @@ def contact_sheet(comparison: Comparison) -> bytes:
     for i, panel in enumerate(panels):
         left = _GAP + i * (_CELL + _GAP)
         draw.text((left, top), panel.label, _INK, font)
-        draw.text((left, top + _LINE), _detail(panel), _FAINT, font)
+        for n, line in enumerate(_details(panel)):
+            draw.text((left, top + (1 + n) * _LINE), line, _FAINT, font)
         overview = panel.image.convert("RGB").resize(shown, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
-        sheet.paste(overview, (left, top + 2 * _LINE))
+        sheet.paste(overview, (left, overview_top))
         for n, spot in enumerate(comparison.spots):
-            _outline(draw, left, top + 2 * _LINE, spot, scale, _MARKS[n])
+            _outline(draw, left, overview_top, spot, scale, _MARKS[n])
             at = left, rows + n * (_CELL + _GAP)
             sheet.paste(_zoomed(panel, spot), at)
             draw.rectangle((at[0], at[1], at[0] + _CELL - 1, at[1] + _CELL - 1), outline=_MARKS[n], width=2)
@@ -43,9 +45,14 @@ def contact_sheet(comparison: Comparison) -> bytes:
     return buffer.getvalue()
 
 
-def _detail(panel: Panel) -> str:
-    timestep = "" if panel.timestep is None else f"t {panel.timestep}"
-    return ", ".join(part for part in (timestep, panel.scores) if part)
+def _details(panel: Panel) -> list[str]:
+    """Lines below the label: the timestep and the scores, two of them in a line; at least one line."""
+    worded = [
+        written("PSNR", value) if heading == "PSNR" else f"{heading} {written(heading, value)}"
+        for heading, value in panel.scores.items()
+    ]
+    first = ([] if panel.timestep is None else [f"t {panel.timestep}"]) + worded[:2]
+    return [", ".join(first), *(", ".join(worded[i : i + 2]) for i in range(2, len(worded), 2))]
 
 
 def _zoomed(panel: Panel, spot: Box) -> Image.Image:
