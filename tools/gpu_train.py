@@ -102,7 +102,7 @@ def main(out: Path, seconds: float, pack: Path, earlier: Path | None = None) -> 
         trained = time.monotonic() - began - ready
         leave(run, out, trained)
         samples = run.step * run.recipe.phases[-1].batch
-        print(f"{run.step} steps, {samples / trained:.0f} samples/s; {run.waited / trained:.0%} of the time waiting for data", flush=True)
+        print(f"{run.step} steps, {samples / trained:.0f} samples/s; waited {run.waited / trained:.0%} for data", flush=True)
         show(run, out)
     print(f"done after {time.monotonic() - began:.0f} s", flush=True)
 

@@ -85,7 +85,8 @@ def test_sampling_is_around_each_samples_own_timestep(window: int | None, ranges
     teachers, many = _Teachers(), 4000
     none, t = torch.zeros(many, 1, 1, 1), torch.tensor([250, 750]).repeat(many // 2)
     made = Generated(
-        none, none, none, none, none, t, torch.ones(many, 1, 1), torch.ones(many), torch.ones(many), Draws(0, tuple(range(many)))
+        *(none, none, none, none, none, t, torch.ones(many, 1, 1), torch.ones(many), torch.ones(many)),
+        draws=Draws(0, tuple(range(many))),
     )
     VsdObjective(teachers, NoiseSchedule(), window, 7.5).estimates(made)
     t_r = teachers.asked[0][2]
