@@ -23,7 +23,7 @@ from rcodsr.images.formats import (
     has_room_for_alpha,
     has_room_for_record,
 )
-from rcodsr.images.metadata import carried, orientation, save_options, written_exif
+from rcodsr.images.metadata import Metadata, carried, orientation, save_options, written_exif
 from rcodsr.images.opening import (
     Header,
     Piped,
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 _WHITE = (255, 255, 255)
-_XMP, _IPTC, _ICC, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 700, 33723, 34675, 282, 283, 296
+_XMP, _IPTC, _RESOURCES, _ICC, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 700, 33723, 34377, 34675, 282, 283, 296
 
 
 def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) -> Picture:
@@ -119,10 +119,10 @@ def to_image(picture: Picture) -> Image.Image:
     from rcodsr.images.picture import to_pil
     from rcodsr.images.profiles import from_working
 
-    image = to_pil(from_working(picture))
+    image = to_pil(from_working(picture, hdr=False))
     exif = written_exif(picture.metadata, picture.size, "PNG", None)
     info = {"icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi, "exif": exif.tobytes() if len(exif) else None}
-    info["xmp"] = picture.metadata.xmp
+    info["xmp"] = picture.metadata.resized(picture.size).xmp
     image.info |= {key: value for key, value in info.items() if value is not None}
     return image
 
@@ -156,14 +156,17 @@ def encode(
             f"{picture.size[0]}×{picture.size[1]}", f"{format} holds at most {MAX_SIDE[format]} pixels a side", "use -f png"
         )
     exif = written_exif(picture.metadata, picture.size, format, record)
-    options = save_options(picture.metadata, exif, format)
+    metadata = picture.metadata.resized(picture.size)
+    options = save_options(metadata, exif, format)
     # Pillow reads no 16-bit TIFF of grey with alpha, so we write none
     deep = picture.depth == 16 and format in DEEP and not (format == "TIFF" and picture.gray and picture.alpha is not None)
-    samples = to_samples(from_working(picture), 16 if deep else 8)
+    samples = to_samples(from_working(picture, hdr=format == "PNG"), 16 if deep else 8)
     if format == "TIFF":
-        return tiff(samples, exif, _tiff_tags(picture))
+        return tiff(samples, exif, _tiff_tags(metadata))
     if format == "PNG":
-        return encode_png(samples, **options)
+        return encode_png(samples, metadata.color_chunks, **options)
+    if format == "WEBP":
+        options["lossless"] = metadata.lossless
     return _encode_8_bit(samples, format, quality, background, options)
 
 
@@ -184,9 +187,8 @@ def _encode_8_bit(
     return buffer.getvalue()
 
 
-def _tiff_tags(picture: Picture) -> dict[int, Any]:
-    metadata = picture.metadata
-    tags: dict[int, Any] = {_XMP: metadata.xmp, _IPTC: metadata.iptc, _ICC: metadata.icc}
+def _tiff_tags(metadata: Metadata) -> dict[int, Any]:
+    tags: dict[int, Any] = {_XMP: metadata.xmp, _IPTC: metadata.iptc, _ICC: metadata.icc, _RESOURCES: metadata.paths}
     if metadata.dpi is not None:
         tags |= {_X_RESOLUTION: metadata.dpi[0], _Y_RESOLUTION: metadata.dpi[1], _UNIT: 2}
     return {tag: value for tag, value in tags.items() if value is not None}
@@ -233,13 +235,13 @@ def _picture(image: Image.Image, name: object, samples: Samples | None) -> Pictu
     from rcodsr.images.picture import from_pil, from_samples, turned
     from rcodsr.images.profiles import cmyk_to_srgb, lab_to_srgb, to_working
 
-    metadata = carried(image)
+    metadata, notes = carried(image)
     if image.mode in {"CMYK", "LAB"}:
         converted = cmyk_to_srgb(image, metadata.icc) if image.mode == "CMYK" else lab_to_srgb(image)
         picture = turned(from_pil(converted, name), orientation(image)).with_metadata(metadata)
-        return to_working(picture, None).with_note(f"{image.mode} becomes RGB")
+        return to_working(picture, None).with_note(*notes, f"{image.mode} becomes RGB")
     picture = from_pil(image, name) if samples is None else from_samples(samples, image.info.get("transparency"))
-    return to_working(turned(picture, orientation(image)).with_metadata(metadata), metadata.icc)
+    return to_working(turned(picture, orientation(image)).with_metadata(metadata).with_note(*notes), metadata.icc)
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,19 +10,24 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from rcodsr.images import signals, xmp
+from rcodsr.images.photoshop import JPEG_MARK, iptc_block, paths_of
+
 HISTORY = 0x9213  # EXIF ImageHistory: how the picture was made
 ORIENTATION = 0x0112
-EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+EXIF_IFD, GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
+_PIXEL_X, _PIXEL_Y, _SUBJECT_AREA, _SUBJECT_LOCATION, _COLOR_SPACE = 0xA002, 0xA003, 0x9214, 0xA214, 0xA001
+_INTEROP_INDEX, _RELATED_WIDTH, _RELATED_LENGTH = 1, 0x1001, 0x1002
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_IPTC_TAG, _PHOTOSHOP_IPTC = 33723, 0x0404
+_IPTC_TAG, _RESOURCES_TAG, _PHOTOSHOP_IPTC = 33723, 34377, 0x0404
 _JPEG_SEGMENT = 65_000
-_LONGEST_TEXT = 100_000
+_LONGEST_TEXT = 1_000_000
+_PACKED_FROM = 10_000
+"""Characters of a text of PNG from which on it is packed."""
 _PNG_IPTC = "Raw profile type iptc"
 # tags that describe the old file's layout, not the picture
 _STRUCTURAL = {*range(254, 260), 262, 266, 273, ORIENTATION, *range(277, 282), 284, 285, 297, 317, 318, 319, *range(320, 326)}
-_STRUCTURAL |= {330, 332, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675, 37724}
-_ORIENTATION_IN_XMP = re.compile(rb"""\s*tiff:Orientation\s*=\s*(["'])[^"']*\1|<tiff:Orientation>[^<]*</tiff:Orientation>""")
+_STRUCTURAL |= {330, 332, 400, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675, 37724}
 
 
 @dataclass(frozen=True)
@@ -43,28 +47,55 @@ class Metadata:
     """Of JPEG; kept in JPEG only."""
     text: dict[str, str] = field(default_factory=dict)
     """Of PNG; kept in PNG only."""
+    paths: bytes | None = None
+    """Photoshop's blocks of clipping and other paths; kept in JPEG and TIFF."""
+    color_chunks: signals.Chunks = ()
+    """Of PNG, or as PNG would have them: what says the colours without a profile. `icc` is the same where one can say it."""
+    size: tuple[int, int] | None = None
+    """Width and height, upright, that the numbers in EXIF and XMP are about."""
+    lossless: bool = False
+    """Whether the file was a WebP without loss."""
 
     def stripped(self) -> Metadata:
-        """Only what the pixels mean: the colour profile."""
-        return Metadata(icc=self.icc)
+        """Only what the pixels mean: the colours and their exactness."""
+        return Metadata(icc=self.icc, color_chunks=self.color_chunks, lossless=self.lossless)
 
     def with_icc(self, icc: bytes | None) -> Metadata:
         """The same with another profile."""
-        return replace(self, icc=icc)
+        return replace(self, icc=icc, color_chunks=self.color_chunks if icc == self.icc else ())
+
+    def resized(self, size: tuple[int, int]) -> Metadata:
+        """The same, its XMP about a picture of another size."""
+        if self.size is None or self.xmp is None or size == self.size:
+            return self
+        return replace(self, xmp=xmp.resized(self.xmp, self.size, size))
 
 
-def carried(image: Image.Image) -> Metadata:
-    """The metadata of an opened image that is worth carrying; what is broken is left out."""
-    icc = image.info.get("icc_profile")
-    return Metadata(
-        icc=icc if isinstance(icc, bytes) and icc else None,
+def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
+    """The metadata of an opened image that is worth carrying, and what is to be said of the rest."""
+    upright = orientation(image)
+    packet, announced = xmp.without_container(_upright_xmp(image) or b"")
+    icc, chunks, doubts = _colors(image)
+    paths = _carried_paths(image)
+    left_out = image.info.get("left_out")
+    notes = (*(left_out if isinstance(left_out, tuple) else ()), *announced, *doubts)
+    if paths and upright != 1:
+        paths, notes = None, (*notes, "its paths are left out, the picture has been turned")
+    width, height = image.size
+    metadata = Metadata(
+        icc=icc,
         exif=_carried_exif(image),
         dpi=_sane_dpi(image.info.get("dpi")),
-        xmp=_carried_xmp(image),
+        xmp=packet or None,
         iptc=_carried_iptc(image),
         comment=_bytes(image.info.get("comment")) if image.format in {"JPEG", "MPO"} else None,
         text=_carried_text(image),
+        paths=paths,
+        color_chunks=chunks,
+        size=(height, width) if upright in {5, 6, 7, 8} else (width, height),
+        lossless=image.format == "WEBP" and image.info.get("lossless") is True,
     )
+    return metadata, tuple(dict.fromkeys(notes))
 
 
 def exif_of(image: Image.Image) -> Image.Exif:
@@ -87,10 +118,7 @@ def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record:
     if metadata.exif is not None:
         exif.load(metadata.exif.tobytes())
     if EXIF_IFD in exif:
-        details = exif.get_ifd(EXIF_IFD)
-        for tag, side in zip((_PIXEL_X, _PIXEL_Y), size, strict=True):
-            if tag in details:
-                details[tag] = side
+        _resize_details(exif, metadata.size, size)
     if metadata.dpi is not None and format in {"WEBP", "AVIF"}:  # these have no other place for it
         exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = metadata.dpi
         exif[_RESOLUTION_UNIT] = 2
@@ -99,6 +127,24 @@ def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record:
     if record is not None:
         exif[HISTORY] = json.dumps(record, sort_keys=True)
     return exif
+
+
+def _resize_details(exif: Image.Exif, old: tuple[int, int] | None, new: tuple[int, int]) -> None:
+    """Numbers about pixels in EXIF's own directory and the one below it, which is written whole or not at all."""
+    details = exif.get_ifd(EXIF_IFD)
+    inner = {}
+    with suppress(Exception):  # broken EXIF must not cost the picture
+        inner = dict(exif.get_ifd(_INTEROP_IFD))
+    for found, tags in ((details, (_PIXEL_X, _PIXEL_Y)), (inner, (_RELATED_WIDTH, _RELATED_LENGTH))):
+        found |= {tag: side for tag, side in zip(tags, new, strict=True) if tag in found}
+    for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
+        if old is not None and isinstance(values := details.get(tag), tuple):
+            # x, y, and a diameter or the sides
+            details[tag] = tuple(round(value * new[i % 2] / old[i % 2]) for i, value in enumerate(values))
+    if inner:
+        details[_INTEROP_IFD] = inner
+    else:
+        details.pop(_INTEROP_IFD, None)
 
 
 def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str, Any]:
@@ -111,30 +157,32 @@ def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str,
     elif format == "JPEG":
         fits = metadata.xmp is not None and len(metadata.xmp) < _JPEG_SEGMENT
         options |= {"xmp": metadata.xmp if fits else None, "comment": metadata.comment}
-        if metadata.iptc is not None and len(metadata.iptc) < _JPEG_SEGMENT:
-            segment = b"Photoshop 3.0\0" + _photoshop(metadata.iptc)
+        blocks = (metadata.paths or b"", iptc_block(metadata.iptc) if metadata.iptc else b"")
+        # each alone may be too long
+        resources = b""
+        for block in blocks:
+            resources += block if len(resources) + len(block) < _JPEG_SEGMENT else b""
+        if resources:
+            segment = JPEG_MARK + resources
             options["extra"] = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
     elif format == "PNG":
         options["pnginfo"] = _png_texts(metadata)
+        if metadata.color_chunks:  # they say the same
+            options["icc_profile"] = None
     return {key: value for key, value in options.items() if value is not None}
 
 
 def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
     texts = PngImagePlugin.PngInfo()
     for key, value in metadata.text.items():
-        texts.add_itxt(key, value)
+        texts.add_itxt(key, value, zip=len(value) > _PACKED_FROM)
     if metadata.xmp is not None:
         with suppress(UnicodeDecodeError):
             texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
     if metadata.iptc is not None:  # the place where ImageMagick writes it and exiftool finds it
-        block = _photoshop(metadata.iptc)
+        block = iptc_block(metadata.iptc)
         texts.add_text(_PNG_IPTC, f"\niptc\n{len(block):8}\n{block.hex()}\n", zip=True)
     return texts
-
-
-def _photoshop(iptc: bytes) -> bytes:
-    """IPTC records as a Photoshop resource."""
-    return b"8BIM" + struct.pack(">HHI", _PHOTOSHOP_IPTC, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
 
 
 def _carried_exif(image: Image.Image) -> Image.Exif | None:
@@ -158,9 +206,47 @@ def _sane_dpi(dpi: Any) -> tuple[float, float] | None:
     return None
 
 
-def _carried_xmp(image: Image.Image) -> bytes | None:
-    xmp = _bytes(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"))
-    return _ORIENTATION_IN_XMP.sub(b"", xmp) if xmp else None
+def _upright_xmp(image: Image.Image) -> bytes | None:
+    packet = _bytes(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"))
+    return xmp.without_orientation(packet) if packet else None
+
+
+def _colors(image: Image.Image) -> tuple[bytes | None, signals.Chunks, tuple[str, ...]]:
+    """The profile of an image, or one that says what it says otherwise; chunks for PNG; what is not understood."""
+    icc = image.info.get("icc_profile")
+    icc = icc if isinstance(icc, bytes) and icc else None
+    chunks = signals.color_chunks(image.info)
+    # of PNG, cICP outdoes a profile; elsewhere the profile does
+    if icc is not None and not (image.format == "PNG" and chunks[:1] and chunks[0][0] == b"cICP"):
+        return icc, (), ()
+    if not chunks:
+        return (signals.icc_of(signals.adobe_rgb(), False) if _is_adobe_rgb(image) else None), (), ()
+    if signals.hdr_transfer(chunks) is not None:
+        return None, chunks, ()
+    signal = signals.signal_of(chunks)
+    if signal is None:
+        return icc, (), ("what it says of its colours is not understood and left out",)
+    return (None if signal.is_srgb else signals.icc_of(signal, signals.is_gray(image))), chunks, ()
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether EXIF names Adobe RGB, as DCF does or as some cameras do."""
+    with suppress(Exception):
+        if EXIF_IFD not in (exif := exif_of(image)):  # asked for, it would come into being
+            return False
+        space = exif.get_ifd(EXIF_IFD).get(_COLOR_SPACE)
+        index = str(exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX, "")).strip("\0 ")
+        return image.mode == "RGB" and (space == 2 or (index == "R03" and space != 1))
+    return False
+
+
+def _carried_paths(image: Any) -> bytes | None:
+    with suppress(Exception):
+        if image.format == "TIFF":
+            return paths_of(_bytes(image.tag_v2.get(_RESOURCES_TAG)) or b"") or None
+        segments = (data for kind, data in getattr(image, "applist", ()) if kind == "APP13" and data.startswith(JPEG_MARK))
+        return paths_of(b"".join(data.removeprefix(JPEG_MARK) for data in segments)) or None
+    return None
 
 
 def _carried_iptc(image: Image.Image) -> bytes | None:

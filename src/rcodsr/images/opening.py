@@ -10,17 +10,19 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from rcodsr.config import output_size
 from rcodsr.errors import InputError
+from rcodsr.images import boxes, chunks, directories, riff
 from rcodsr.images.formats import READABLE
 from rcodsr.images.metadata import HISTORY, exif_of, orientation
+from rcodsr.images.survey import Survey, View
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,13 @@ def digest(source: Source) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture file without decoding it.
+    """Open a picture file without decoding it; what Pillow does not find itself joins its `info` (see `survey.Survey`).
 
     Raises:
         InputError: when that fails, for whatever reason.
     """
-    with _NO_WARNINGS, _open(source) as image:  # Pillow warns of sizes (we check them ourselves) and odd metadata
+    # Pillow warns of sizes (we check them ourselves) and odd metadata
+    with _NO_WARNINGS, ExitStack() as files, _open(source, files) as image:
         yield image
 
 
@@ -172,17 +175,28 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines and lines[0] else type(error).__name__)[:160]
 
 
-def _open(source: Source) -> ImageFile.ImageFile:
+def _open(source: Source, files: ExitStack) -> ImageFile.ImageFile:
+    """Open a file, or the view of it that Pillow understands, which `files` closes in the end."""
     if isinstance(source, Path):
         _require_regular(source)
     head = _head(source)
+    found = _surveyed(source, head)
     if _is_heic(head):
-        return _open_heif(source)
+        image = _open_heif(source)
+    else:
+        handle = _handle(source)
+        if found.parts:
+            handle = files.enter_context(io.BufferedReader(View(_stream(source), found.parts)))
+        image = _open_plain(source, head, handle)
+    image.info |= found.info
+    return image
+
+
+def _open_plain(source: Source, head: bytes, handle: Path | BinaryIO) -> ImageFile.ImageFile:
     try:
-        return Image.open(_handle(source), formats=READABLE)
+        return Image.open(handle, formats=READABLE)
     except UnidentifiedImageError as error:
-        remedy = "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF"
-        raise InputError(source, f"not a picture{_looks_like(head)}", remedy) from error
+        raise _unidentified(source, head) from error
     except Image.DecompressionBombError as error:
         found = re.search(r"(\d+) pixels", str(error))
         megapixels = f"{int(found[1]) / 1e6:.0f} megapixels" if found else "too many pixels"
@@ -193,6 +207,48 @@ def _open(source: Source) -> ImageFile.ImageFile:
         raise _unopenable(source, error) from error
     except Exception as error:
         raise _unopenable(source, error) from error
+
+
+def _surveyed(source: Source, head: bytes) -> Survey:
+    """What the structure of a file tells; nothing where it makes no sense, which Pillow will say better.
+
+    Raises:
+        InputError: for a camera raw file.
+    """
+    survey = {
+        head.startswith(chunks.SIGNATURE): chunks.survey,
+        head.startswith(directories.MARKS): directories.survey,
+        head[4:8] == b"ftyp": boxes.survey,
+        head[:4] == b"RIFF" and head[8:12] == b"WEBP": riff.survey,
+    }.get(True)
+    if survey is None:
+        return Survey()
+    try:
+        with _stream(source) as file:
+            if survey is directories.survey and directories.is_raw(file):
+                raise InputError(source, "a camera raw file, which is not read", _DEVELOP)
+            return survey(file)
+    except OSError as error:
+        raise unreadable(source if isinstance(source, Path) else Path(str(source)), error) from error
+
+
+def _stream(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data)
+
+
+def _unidentified(source: Source, head: bytes) -> InputError:
+    """Our sentence for what none of Pillow's decoders takes."""
+    if head.startswith(directories.MARKS):
+        with _stream(source) as file:
+            kind = directories.sample_kind(file)
+        if kind:
+            return InputError(source, f"a TIFF of {kind} in a layout that is not read", "save it as a 16-bit or 8-bit TIFF")
+    for mark, name in _OURS.items():
+        if mark in head[: len(mark) + 8]:
+            return InputError(source, f"a {name} that is damaged, or of a kind that is not read", _WHOLE_OR_PLAIN)
+    if (kind := _raw_kind(head)) is not None:
+        return InputError(source, f"a camera raw file ({kind}), which is not read", _DEVELOP)
+    return InputError(source, f"not a picture{_looks_like(head)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF")
 
 
 def _require_regular(path: Path) -> None:
@@ -213,6 +269,10 @@ def _handle(source: Source) -> Path | io.BytesIO:
 
 def _unopenable(source: Source, error: Exception) -> InputError:
     return InputError(source, f"not a readable picture ({first_line(error)})", "get a whole copy of the file")
+
+
+def _raw_kind(head: bytes) -> str | None:
+    return next((name for mark, name in _RAWS.items() if head.startswith(mark) or head[4:12] == mark), None)
 
 
 def _is_heic(head: bytes) -> bool:
@@ -260,6 +320,29 @@ def _looks_like(head: bytes) -> str:
     return ""
 
 
+_DEVELOP = "develop it into TIFF or PNG first, as with darktable or RawTherapee"
+_WHOLE_OR_PLAIN = "get a whole copy of the file, or save it as plain PNG"
+_OURS = {
+    b"\x89PNG\r\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"WEBP": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"GIF8": "GIF",
+    b"ftypavi": "AVIF",
+}
+"""What begins like a format that is read."""
+_RAWS = {
+    b"FUJIFILMCCD-RAW": "Fujifilm RAF",
+    b"IIU\0": "Panasonic RW2",
+    b"IIRO": "Olympus ORF",
+    b"IIRS": "Olympus ORF",
+    b"MMOR": "Olympus ORF",
+    b"ftypcrx ": "Canon CR3",
+    b"II\x1a\0\0\0HEAPCCDR": "Canon CRW",
+    b"FOVb": "Sigma X3F",
+    b"\0MRM": "Minolta MRW",
+}
 _OTHERS = {
     b"%!PS": "PostScript",
     b"%PDF": "PDF",

@@ -44,9 +44,9 @@ class Picture:
         """The same picture with other metadata."""
         return replace(self, metadata=metadata)
 
-    def with_note(self, note: str) -> "Picture":
+    def with_note(self, *notes: str) -> "Picture":
         """The same picture with something more to say about it."""
-        return replace(self, notes=(*self.notes, note))
+        return replace(self, notes=(*self.notes, *notes))
 
 
 def from_pil(image: Image.Image, name: object = "image") -> Picture:

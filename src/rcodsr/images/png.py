@@ -15,6 +15,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from rcodsr.images.deep import Samples
+    from rcodsr.images.signals import Chunks
 
 isal_zlib: ModuleType | None
 try:  # the extra `fast`
@@ -27,17 +28,19 @@ _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's own numbers for grey, grey with alpha, colour, colour with alpha, by the number of channels."""
 
 
-def encode_png(samples: Samples, **options: Any) -> bytes:
+def encode_png(samples: Samples, colors: Chunks = (), **options: Any) -> bytes:
     """A PNG file of 8 or 16 bits a channel.
 
     Args:
         samples: shape (h, w, 1 to 4), uint8 or uint16: grey, grey and alpha, colour, colour and alpha.
+        colors: chunks that say what the numbers mean.
         options: of Pillow's `save`, which bring the metadata.
     """
     height, width, channels = samples.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, _COLOR_TYPES[channels], 0, 0, 0)
     pixels = (_chunk(b"IDAT", part) for part in _compressed(samples))
-    start = (b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), _metadata_chunks(options))
+    meaning = (_chunk(kind, data) for kind, data in colors)
+    start = (b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), *meaning, _metadata_chunks(options))
     return b"".join((*start, *pixels, _chunk(b"IEND", b"")))
 
 

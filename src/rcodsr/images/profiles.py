@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from rcodsr.images.picture import Picture
+from rcodsr.images.signals import HLG, PQ, Chunks, hdr_light, hdr_primaries, hdr_transfer, to_d50
 
 Curve = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -26,6 +27,8 @@ _SRGB = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.06
 _INVISIBLE = 1 / 1024
 """A difference no 8-bit file can hold."""
 _ROWS = 256
+_HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
+_HDR_NOTE = "HDR ({}) is kept in PNG only; elsewhere what is brighter than white is cut off"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Profile:
 def to_working(picture: Picture, icc: bytes | None) -> Picture:
     """A picture as it was decoded → in sRGB, its metadata with the profile that the output keeps."""
     metadata = picture.metadata
+    if icc is None and (transfer := hdr_transfer(metadata.color_chunks)) is not None:
+        return _matched(picture, _hdr_profile(metadata.color_chunks)).with_note(_HDR_NOTE.format(_HDR_NAMES[transfer]))
     if icc is None:
         return picture.with_metadata(metadata.with_icc(None))
     if not _is_sound(icc):
@@ -83,22 +88,42 @@ def to_working(picture: Picture, icc: bytes | None) -> Picture:
             return kept  # usual for grey pictures; their numbers mean what an RGB picture's equal channels mean
         return picture.with_metadata(metadata.with_icc(None)).with_note("its colour profile is of other pixels and left out")
     profile = parse(icc)
-    if profile is None or profile.is_srgb():
-        return kept
-    rgb = profile.into(picture.rgb)
-    beyond = picture.rgb - profile.out_of(rgb)
-    return kept.with_pixels(rgb, picture.alpha, beyond if beyond.abs().max() > _INVISIBLE else None)
+    return kept if profile is None or profile.is_srgb() else _matched(kept, profile)
 
 
-def from_working(picture: Picture) -> Picture:
-    """A picture in sRGB → in its own profile, ready for the file."""
+def from_working(picture: Picture, hdr: bool = True) -> Picture:
+    """A picture in sRGB → in its own colours, ready for the file.
+
+    Args:
+        picture: as from `to_working`, enlarged.
+        hdr: whether the file can say that its colours are HDR; else they stay sRGB.
+    """
     profile = parse(picture.metadata.icc) if picture.metadata.icc else None
-    if profile is None or profile.is_srgb() or (picture.gray and len(profile.curves) == 3):
+    if hdr_transfer(picture.metadata.color_chunks) is not None:
+        profile = _hdr_profile(picture.metadata.color_chunks) if hdr else None
+    elif profile is not None and (profile.is_srgb() or (picture.gray and len(profile.curves) == 3)):
+        profile = None
+    if profile is None:
         return picture
     values = profile.out_of(picture.rgb)
     if picture.beyond is not None:
         values += picture.beyond
     return picture.with_pixels(values.clamp_(0, 1), picture.alpha)
+
+
+def _matched(picture: Picture, profile: Profile) -> Picture:
+    """A picture in a profile's values → in sRGB, with what that cannot hold beside it."""
+    rgb = profile.into(picture.rgb)
+    beyond = picture.rgb - profile.out_of(rgb)
+    return picture.with_pixels(rgb, picture.alpha, beyond if beyond.abs().max() > _INVISIBLE else None)
+
+
+def _hdr_profile(chunks: Chunks) -> Profile:
+    """Diffuse white and what is below it; light above is cut off, and so is kept as what lies beyond."""
+    transfer = hdr_transfer(chunks)
+    assert transfer is not None
+    curve = hdr_light(transfer, _GRID).clip(0, 1) + 1e-12 * _GRID
+    return Profile((curve,) * 3, np.linalg.inv(_SRGB) @ to_d50(hdr_primaries(chunks)))
 
 
 def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:

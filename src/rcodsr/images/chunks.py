@@ -1,0 +1,169 @@
+"""The chunks of a PNG: ancillary ones that are damaged or too large are left out, those behind the pixels are found in time.
+
+Pillow refuses the whole file for such a chunk, and does not see what stands behind the pixels until it has decoded them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from rcodsr.images.survey import Part, Survey
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_LONGEST = {b"iCCP": 16 << 20, b"eXIf": 16 << 20}
+_LONGEST_OTHER = 1_000_000
+"""Bytes of a chunk, unpacked; a little below what Pillow unpacks."""
+_MOST = 64 << 20
+"""Bytes of all ancillary chunks of a picture, unpacked."""
+_FRAMES = {b"acTL", b"fcTL", b"fdAT"}
+"""Ancillary chunks that hold pictures."""
+_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
+"""What may stand behind the pixels."""
+_HDR = {b"mDCV", b"cLLI"}
+_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"cICP": 4}
+_NAMES = {
+    b"iCCP": "colour profile",
+    b"eXIf": "EXIF",
+    b"tRNS": "transparency",
+    b"tEXt": "text",
+    b"zTXt": "text",
+    b"iTXt": "text",
+}
+_XMP = b"XML:com.adobe.xmp"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    kind: bytes
+    start: int
+    """Offset of its length field."""
+    length: int
+    """Of its data."""
+
+    @property
+    def span(self) -> range:
+        return range(self.start, self.start + 12 + self.length)
+
+    @property
+    def is_ancillary(self) -> bool:
+        return bool(self.kind[0] & 0x20) and self.kind not in _FRAMES
+
+
+class _FaultError(Exception):
+    """Why a chunk is left out."""
+
+
+def survey(file: BinaryIO) -> Survey:
+    """What is to be left out of a PNG or moved before its pixels.
+
+    Args:
+        file: at its start.
+    """
+    chunks = list(_chunks(file))
+    places = [i for i, chunk in enumerate(chunks) if chunk.kind == b"IDAT"]
+    if not places:
+        return Survey()
+    info: dict[str, Any] = {}
+    faults: list[str] = []
+    before, behind = chunks[: places[0]], chunks[places[-1] + 1 :]
+    # of what stands behind the pixels Pillow sees nothing in time, and may choke on it in the end
+    late = [chunk for chunk in behind if chunk.kind in _METADATA]
+    judged = [chunk for chunk in before if chunk.is_ancillary] + late
+    sound = set(_sound(file, judged, info, faults))
+    if faults:
+        info["left_out"] = tuple(dict.fromkeys(faults))
+    if len(sound) == len(judged) and not late:
+        return Survey(info=info)
+    kept = [chunk for chunk in before if not chunk.is_ancillary or chunk in sound] + [chunk for chunk in late if chunk in sound]
+    pixels = range(chunks[places[0]].start, chunks[places[-1]].span.stop)
+    rest = [chunk.span for chunk in behind if not chunk.is_ancillary]
+    # of a file that is cut short, Pillow sees where
+    rest.append(range(chunks[-1].span.stop, file.seek(0, os.SEEK_END)))
+    parts: list[Part] = [SIGNATURE, *(chunk.span for chunk in kept), pixels, *rest]
+    return Survey(parts, info)
+
+
+def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
+    """Chunks up to the end of the picture, or of the file."""
+    size, at = file.seek(0, os.SEEK_END), len(SIGNATURE)
+    while at + 12 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if at + 12 + length > size or not kind.isalpha():
+            return
+        yield _Chunk(kind, at, length)
+        if kind == b"IEND":
+            return
+        at += 12 + length
+
+
+def _sound(file: BinaryIO, chunks: list[_Chunk], info: dict[str, Any], faults: list[str]) -> Iterator[_Chunk]:
+    """Chunks that Pillow can be given; the others are named in `faults`, or understood here and put into `info`."""
+    room = _MOST
+    for chunk in chunks:
+        longest = min(room, _LONGEST.get(chunk.kind, _LONGEST_OTHER))
+        file.seek(chunk.start + 8)
+        keyword = b""
+        try:
+            if chunk.length > longest:
+                keyword = file.read(80).partition(b"\0")[0]
+                raise _FaultError("too long")
+            data = file.read(chunk.length)
+            keyword = data[:80].partition(b"\0")[0]
+            if zlib.crc32(data, zlib.crc32(chunk.kind)) != int.from_bytes(file.read(4)):
+                raise _FaultError("damaged (wrong checksum)")
+            unpacked = _unpacked(chunk.kind, data, longest)
+        except _FaultError as fault:
+            faults.append(f"its {_name(chunk.kind, keyword)} is {fault} and left out")
+            continue
+        room -= len(unpacked)
+        if chunk.kind == b"cICP":
+            info["cicp"] = tuple(data[:4])
+        elif chunk.kind in _HDR:
+            info["hdr_chunks"] = (*info.get("hdr_chunks", ()), (chunk.kind, data))
+        if chunk.kind == b"iCCP" and len(unpacked) > _LONGEST_OTHER:
+            info["icc_profile"] = unpacked
+        else:
+            yield chunk
+
+
+def _unpacked(kind: bytes, data: bytes, longest: int) -> bytes:
+    """A chunk's data, unpacked where they are packed.
+
+    Raises:
+        _FaultError: when they are too long or make no sense.
+    """
+    if len(data) < _SHORTEST.get(kind, 0):
+        raise _FaultError("damaged (too short)")
+    packed = None
+    if kind in {b"iCCP", b"zTXt"}:
+        _, _, rest = data.partition(b"\0")
+        if rest[:1] != b"\0":
+            raise _FaultError("damaged (unknown compression)")
+        packed = rest[1:]
+    elif kind == b"iTXt":
+        _, _, rest = data.partition(b"\0")
+        if rest[:1] == b"\1":
+            packed = rest[2:].split(b"\0", 2)[-1]
+    if packed is None:
+        return data
+    try:
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(packed, longest)
+        if unpacker.unconsumed_tail and unpacker.decompress(unpacker.unconsumed_tail, 1):
+            raise _FaultError("too long")
+    except zlib.error as error:
+        raise _FaultError("damaged") from error
+    return unpacked
+
+
+def _name(kind: bytes, keyword: bytes) -> str:
+    if kind in _METADATA and keyword == _XMP:
+        return "XMP"
+    return _NAMES.get(kind) or f"{kind.decode('latin-1')} chunk"
