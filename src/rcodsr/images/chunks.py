@@ -164,6 +164,5 @@ def _unpacked(kind: bytes, data: bytes, longest: int) -> bytes:
 
 
 def _name(kind: bytes, keyword: bytes) -> str:
-    if kind in _METADATA and keyword == _XMP:
-        return "XMP"
-    return _NAMES.get(kind) or f"{kind.decode('latin-1')} chunk"
+    name = "XMP" if kind in _METADATA and keyword == _XMP else _NAMES.get(kind, "chunk")
+    return f"{name} ({kind.decode('ascii')})"

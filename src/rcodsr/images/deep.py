@@ -61,6 +61,26 @@ def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Sam
     return np.asarray(first).astype(np.uint16) << 8 | np.asarray(second)
 
 
+def ppm_samples(image: ImageFile.ImageFile) -> Samples | None:
+    """The 16-bit samples of an opened, undecoded PPM of binary colour; None for any other file.
+
+    Raises:
+        ValueError: when the file is cut short.
+    """
+    if image.format != "PPM" or image.mode != "RGB" or not image.tile or image.tile[0].codec_name != "ppm":
+        return None
+    _, maximum = image.tile[0].args
+    if maximum < 256:
+        return None
+    width, height = image.size
+    assert image.fp is not None
+    image.fp.seek(image.tile[0].offset)
+    values = np.frombuffer(image.fp.read(6 * width * height), ">u2").reshape(height, width, 3)
+    if maximum == 65535:
+        return values.astype(np.uint16)
+    return np.rint(values.clip(max=maximum) * (65535 / maximum)).astype(np.uint16)
+
+
 def tiff(samples: Samples, exif: Image.Exif, tags: dict[int, Any]) -> bytes:
     """A TIFF file of 8 or 16 bits a channel, deflated; Pillow's own writer drops EXIF directories or compression.
 

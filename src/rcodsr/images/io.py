@@ -85,7 +85,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
     Raises:
         InputError: when the file is missing, not a picture, damaged, animated, or too large.
     """
-    from rcodsr.images.deep import deep_layout, mend_planes
+    from rcodsr.images.deep import deep_layout, mend_planes, ppm_samples
 
     with opened(source) as image:
         check_size(source, image.size, max_pixels, scale)
@@ -94,7 +94,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
                 raise InputError(source, "an animation or several pages", "extract the picture you want first")
             mend_planes(image)
             _mend_transparency(image)
-            samples = _deep_samples(image, source) if deep_layout(image) else None
+            samples = _deep_samples(image, source) if deep_layout(image) else ppm_samples(image)
             image.load()
             return _picture(image, source, samples)
         except InputError:

@@ -19,6 +19,7 @@ EXIF_IFD, GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _PIXEL_X, _PIXEL_Y, _SUBJECT_AREA, _SUBJECT_LOCATION, _COLOR_SPACE = 0xA002, 0xA003, 0x9214, 0xA214, 0xA001
 _INTEROP_INDEX, _RELATED_WIDTH, _RELATED_LENGTH = 1, 0x1001, 0x1002
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_ON_ITS_SIDE = {5, 6, 7, 8}
 _IPTC_TAG, _RESOURCES_TAG, _PHOTOSHOP_IPTC = 33723, 34377, 0x0404
 _JPEG_SEGMENT = 65_000
 _LONGEST_TEXT = 1_000_000
@@ -73,15 +74,13 @@ class Metadata:
 
 def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """The metadata of an opened image that is worth carrying, and what is to be said of the rest."""
-    upright = orientation(image)
     packet, announced = xmp.without_container(_upright_xmp(image) or b"")
     icc, chunks, doubts = _colors(image)
     paths = _carried_paths(image)
     left_out = image.info.get("left_out")
     notes = (*(left_out if isinstance(left_out, tuple) else ()), *announced, *doubts)
-    if paths and upright != 1:
+    if paths and orientation(image) != 1:
         paths, notes = None, (*notes, "its paths are left out, the picture has been turned")
-    width, height = image.size
     metadata = Metadata(
         icc=icc,
         exif=_carried_exif(image),
@@ -92,7 +91,7 @@ def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         text=_carried_text(image),
         paths=paths,
         color_chunks=chunks,
-        size=(height, width) if upright in {5, 6, 7, 8} else (width, height),
+        size=upright_size(image),
         lossless=image.format == "WEBP" and image.info.get("lossless") is True,
     )
     return metadata, tuple(dict.fromkeys(notes))
@@ -110,6 +109,14 @@ def orientation(image: Image.Image) -> int:
         return int(exif_of(image).get(ORIENTATION, 1))
     except Exception:  # broken EXIF must not cost the picture
         return 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image once it is turned as it says."""
+    width, height = image.size
+    # of a TIFF, Pillow turns the size by the tag when it opens it, and the pixels when it decodes them
+    is_turned = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION) in _ON_ITS_SIDE
+    return (height, width) if orientation(image) in _ON_ITS_SIDE and not is_turned else (width, height)
 
 
 def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record: dict[str, Any] | None) -> Image.Exif:

@@ -21,7 +21,7 @@ from rcodsr.config import output_size
 from rcodsr.errors import InputError
 from rcodsr.images import boxes, chunks, directories, riff
 from rcodsr.images.formats import READABLE
-from rcodsr.images.metadata import HISTORY, exif_of, orientation
+from rcodsr.images.metadata import HISTORY, exif_of, upright_size
 from rcodsr.images.survey import Survey, View
 
 
@@ -62,10 +62,7 @@ def read_header(source: Source) -> Header:
         InputError: when the file is missing or not a picture.
     """
     with opened(source) as image:
-        width, height = image.size
-        turned = orientation(image) in (5, 6, 7, 8)
-        format = "JPEG" if image.format == "MPO" else image.format or ""
-        return Header(format, *((height, width) if turned else (width, height)))
+        return Header("JPEG" if image.format == "MPO" else image.format or "", *upright_size(image))
 
 
 def check_size(source: Source, size: tuple[int, int], max_pixels: int, scale: float) -> None:
