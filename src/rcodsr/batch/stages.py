@@ -212,4 +212,6 @@ def _notes(picture: Picture, format: str, output: Output) -> list[str]:
         notes.append(f"transparency laid on {shade}, {format} has none")
     if picture.depth == 16 and format not in io.DEEP:
         notes.append(f"16-bit channels become 8, {format} has no more")
+    if not output.strip and (lost := io.losses(picture.metadata, format)):
+        notes.append(lost)
     return notes

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
 from rcodsr.images.survey import Part, Survey
@@ -21,6 +22,7 @@ _LONGEST_OTHER = 1_000_000
 """Bytes of a chunk, unpacked; a little below what Pillow unpacks."""
 _MOST = 64 << 20
 """Bytes of all ancillary chunks of a picture, unpacked."""
+_MOST_CHUNKS = 200_000
 _FRAMES = {b"acTL", b"fcTL", b"fdAT"}
 """Ancillary chunks that hold pictures."""
 _METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
@@ -65,9 +67,9 @@ def survey(file: BinaryIO) -> Survey:
     Args:
         file: at its start.
     """
-    chunks = list(_chunks(file))
+    chunks = list(islice(_chunks(file), _MOST_CHUNKS))
     places = [i for i, chunk in enumerate(chunks) if chunk.kind == b"IDAT"]
-    if not places:
+    if not places or len(chunks) == _MOST_CHUNKS:
         return Survey()
     info: dict[str, Any] = {}
     faults: list[str] = []

@@ -69,7 +69,7 @@ def ppm_samples(image: ImageFile.ImageFile) -> Samples | None:
     """
     if image.format != "PPM" or image.mode != "RGB" or not image.tile or image.tile[0].codec_name != "ppm":
         return None
-    _, maximum = image.tile[0].args
+    maximum = int(image.tile[0].args[1])  # type: ignore[index]
     if maximum < 256:
         return None
     width, height = image.size

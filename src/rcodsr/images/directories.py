@@ -87,11 +87,13 @@ def survey(file: BinaryIO) -> Survey:
 
 
 def sample_kind(file: BinaryIO) -> str:
-    """What the samples of a TIFF's first picture are, as 32-bit floating-point colour; empty where that is not known."""
+    """What the samples of a TIFF's first picture are, as 32-bit floating-point colour; empty where they are usual or unknown."""
     directory = next(_chain(file), None)
     if directory is None or _BITS not in directory.tags:
         return ""
     format = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}.get(directory.first(_SAMPLE_FORMAT, 1), "")
+    if directory.first(_BITS) <= 16 and not format:
+        return ""
     channels = directory.first(_CHANNELS, 1)
     return f"{directory.first(_BITS)}-bit {format}{'colour' if channels > 2 else 'grey'}"
 
@@ -139,7 +141,7 @@ def _directory(file: BinaryIO, offset: int) -> Directory:
         raise struct.error("too many tags")
     data = file.read(count * entry)
     (following,) = struct.unpack(order + word, file.read(struct.calcsize(word)))
-    tags = {}
+    tags: dict[int, tuple[int, ...]] = {}
     for i in range(count):
         tag, kind, length = struct.unpack_from(f"{order}HH{word}", data, i * entry)
         if tag == _DNG:

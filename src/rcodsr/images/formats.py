@@ -20,6 +20,8 @@ SUFFIXES = {*FORMATS, ".apng", ".avifs", ".dib", ".gif", ".heic", ".heif", ".hif
 LOSSY = {"JPEG", "WEBP", "AVIF"}
 DEEP = {"PNG", "TIFF"}
 """Formats written with 16 bits a channel where the input had them."""
+PROFILED = {"PNG", "JPEG", "WEBP", "TIFF", "AVIF"}
+"""Formats that store a colour profile; the others get sRGB."""
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
 
 

@@ -18,24 +18,25 @@ from rcodsr.images.formats import (
     FORMATS,
     LOSSY,
     MAX_SIDE,
+    PROFILED,
     READABLE,
     SUFFIXES,
     has_room_for_alpha,
     has_room_for_record,
 )
-from rcodsr.images.metadata import Metadata, carried, orientation, save_options, written_exif
+from rcodsr.images.metadata import Metadata, carried, losses, orientation, save_options, written_exif
 from rcodsr.images.opening import (
     Header,
     Piped,
     Source,
     check_size,
-    damaged,
     digest,
     is_whole,
     opened,
     read_header,
     read_record,
 )
+from rcodsr.images.refusals import damaged
 
 if TYPE_CHECKING:  # planning needs headers and records, not torch
     from rcodsr.images.deep import Samples
@@ -58,6 +59,7 @@ __all__ = [
     "has_room_for_alpha",
     "has_room_for_record",
     "is_whole",
+    "losses",
     "make_directory",
     "output_error",
     "output_size",
@@ -160,7 +162,9 @@ def encode(
     options = save_options(metadata, exif, format)
     # Pillow reads no 16-bit TIFF of grey with alpha, so we write none
     deep = picture.depth == 16 and format in DEEP and not (format == "TIFF" and picture.gray and picture.alpha is not None)
-    samples = to_samples(from_working(picture, hdr=format == "PNG"), 16 if deep else 8)
+    if format in PROFILED:
+        picture = from_working(picture, hdr=format == "PNG")
+    samples = to_samples(picture, 16 if deep else 8)
     if format == "TIFF":
         return tiff(samples, exif, _tiff_tags(metadata))
     if format == "PNG":

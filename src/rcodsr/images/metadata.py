@@ -22,9 +22,14 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _ON_ITS_SIDE = {5, 6, 7, 8}
 _IPTC_TAG, _RESOURCES_TAG, _PHOTOSHOP_IPTC = 33723, 34377, 0x0404
 _JPEG_SEGMENT = 65_000
+_JPEG_EXIF = _JPEG_SEGMENT - 1000
+_ALL_BUT_BMP = {"PNG", "JPEG", "WEBP", "TIFF", "AVIF"}
+_PLACES = {"text": {"PNG"}, "comment": {"JPEG"}, "IPTC": {"PNG", "JPEG", "TIFF"}, "paths": {"JPEG", "TIFF"}}
+"""Formats that hold a kind of metadata."""
 _LONGEST_TEXT = 1_000_000
 _PACKED_FROM = 10_000
 """Characters of a text of PNG from which on it is packed."""
+_ISO_GAIN_MAP, _GAIN_MAP_NOTE = b"urn:iso:std:iso:ts:21496:-1", "its gain map (HDR) is left out"
 _PNG_IPTC = "Raw profile type iptc"
 # tags that describe the old file's layout, not the picture
 _STRUCTURAL = {*range(254, 260), 262, 266, 273, ORIENTATION, *range(277, 282), 284, 285, 297, 317, 318, 319, *range(320, 326)}
@@ -76,6 +81,8 @@ def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """The metadata of an opened image that is worth carrying, and what is to be said of the rest."""
     packet, announced = xmp.without_container(_upright_xmp(image) or b"")
     icc, chunks, doubts = _colors(image)
+    if any(segment[1].startswith(_ISO_GAIN_MAP) for segment in getattr(image, "applist", ())):
+        announced = (_GAIN_MAP_NOTE, *announced)
     paths = _carried_paths(image)
     left_out = image.info.get("left_out")
     notes = (*(left_out if isinstance(left_out, tuple) else ()), *announced, *doubts)
@@ -129,7 +136,7 @@ def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record:
     if metadata.dpi is not None and format in {"WEBP", "AVIF"}:  # these have no other place for it
         exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = metadata.dpi
         exif[_RESOLUTION_UNIT] = 2
-    if format == "JPEG" and len(exif.tobytes()) > _JPEG_SEGMENT - 1000:
+    if format == "JPEG" and len(exif.tobytes()) > _JPEG_EXIF:
         exif = Image.Exif()
     if record is not None:
         exif[HISTORY] = json.dumps(record, sort_keys=True)
@@ -152,6 +159,17 @@ def _resize_details(exif: Image.Exif, old: tuple[int, int] | None, new: tuple[in
         details[_INTEROP_IFD] = inner
     else:
         details.pop(_INTEROP_IFD, None)
+
+
+def losses(metadata: Metadata, format: str) -> str:
+    """What of a picture's metadata a format has no place for, as a sentence; empty where nothing."""
+    held: dict[str, Any] = {"text": metadata.text, "comment": metadata.comment, "IPTC": metadata.iptc, "paths": metadata.paths}
+    held |= {"EXIF": metadata.exif, "XMP": metadata.xmp, "colour profile": metadata.icc}
+    lost = [name for name, value in held.items() if value and format not in _PLACES.get(name, _ALL_BUT_BMP)]
+    if format == "JPEG":
+        lost += ["EXIF"] if metadata.exif and len(metadata.exif.tobytes()) > _JPEG_EXIF else []
+        lost += ["XMP"] if metadata.xmp and len(metadata.xmp) >= _JPEG_SEGMENT else []
+    return f"{format} has no place for its {', '.join(lost)}" if lost else ""
 
 
 def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str, Any]:
@@ -199,6 +217,9 @@ def _carried_exif(image: Image.Image) -> Image.Exif | None:
         kept.load(exif_of(image).tobytes())
         for tag in [tag for tag in kept if tag in _STRUCTURAL or tag == HISTORY]:
             del kept[tag]
+        if orientation(image) != 1 and EXIF_IFD in kept:  # places in the picture as it was not turned
+            for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
+                kept.get_ifd(EXIF_IFD).pop(tag, None)
         return kept if len(kept) else None
     except Exception:  # broken EXIF is dropped, the picture stays
         return None

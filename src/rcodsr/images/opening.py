@@ -22,6 +22,7 @@ from rcodsr.errors import InputError
 from rcodsr.images import boxes, chunks, directories, riff
 from rcodsr.images.formats import READABLE
 from rcodsr.images.metadata import HISTORY, exif_of, upright_size
+from rcodsr.images.refusals import raw, unidentified, unopenable, unreadable
 from rcodsr.images.survey import Survey, View
 
 
@@ -150,28 +151,6 @@ class _NoWarnings:
 _NO_WARNINGS = _NoWarnings()
 
 
-def damaged(source: object, error: Exception) -> InputError:
-    """Our sentence for a file that breaks while its pixels are decoded."""
-    if isinstance(error, OSError) and error.errno is not None and isinstance(source, Path):
-        return unreadable(source, error)
-    return InputError(source, f"cut short or damaged ({first_line(error)})", "get a whole copy of the file")
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    """Our sentence for a file that the system does not hand out."""
-    if isinstance(error, FileNotFoundError):
-        return InputError(path, "no such file", "check the path")
-    if isinstance(error, PermissionError):
-        return InputError(path, "cannot be read (permission denied)", "check its permissions")
-    return InputError(path, f"cannot be read ({error.strerror or first_line(error)})", "check the path")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for one line."""
-    lines = str(error).splitlines()
-    return (lines[0] if lines and lines[0] else type(error).__name__)[:160]
-
-
 def _open(source: Source, files: ExitStack) -> ImageFile.ImageFile:
     """Open a file, or the view of it that Pillow understands, which `files` closes in the end."""
     if isinstance(source, Path):
@@ -181,11 +160,11 @@ def _open(source: Source, files: ExitStack) -> ImageFile.ImageFile:
     if _is_heic(head):
         image = _open_heif(source)
     else:
-        handle = _handle(source)
+        handle: Path | BinaryIO = _handle(source)
         if found.parts:
             handle = files.enter_context(io.BufferedReader(View(_stream(source), found.parts)))
         image = _open_plain(source, head, handle)
-    image.info |= found.info
+    image.info.update(found.info.items())
     return image
 
 
@@ -193,7 +172,7 @@ def _open_plain(source: Source, head: bytes, handle: Path | BinaryIO) -> ImageFi
     try:
         return Image.open(handle, formats=READABLE)
     except UnidentifiedImageError as error:
-        raise _unidentified(source, head) from error
+        raise unidentified(source, head, _samples(source, head)) from error
     except Image.DecompressionBombError as error:
         found = re.search(r"(\d+) pixels", str(error))
         megapixels = f"{int(found[1]) / 1e6:.0f} megapixels" if found else "too many pixels"
@@ -201,9 +180,9 @@ def _open_plain(source: Source, head: bytes, handle: Path | BinaryIO) -> ImageFi
     except OSError as error:
         if error.errno is not None and isinstance(source, Path):
             raise unreadable(source, error) from error
-        raise _unopenable(source, error) from error
+        raise unopenable(source, error) from error
     except Exception as error:
-        raise _unopenable(source, error) from error
+        raise unopenable(source, error) from error
 
 
 def _surveyed(source: Source, head: bytes) -> Survey:
@@ -223,29 +202,22 @@ def _surveyed(source: Source, head: bytes) -> Survey:
     try:
         with _stream(source) as file:
             if survey is directories.survey and directories.is_raw(file):
-                raise InputError(source, "a camera raw file, which is not read", _DEVELOP)
+                raise raw(source)
             return survey(file)
     except OSError as error:
         raise unreadable(source if isinstance(source, Path) else Path(str(source)), error) from error
 
 
+def _samples(source: Source, head: bytes) -> str:
+    """What the samples of a TIFF are; empty for other files."""
+    if not head.startswith(directories.MARKS):
+        return ""
+    with _stream(source) as file:
+        return directories.sample_kind(file)
+
+
 def _stream(source: Source) -> BinaryIO:
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data)
-
-
-def _unidentified(source: Source, head: bytes) -> InputError:
-    """Our sentence for what none of Pillow's decoders takes."""
-    if head.startswith(directories.MARKS):
-        with _stream(source) as file:
-            kind = directories.sample_kind(file)
-        if kind:
-            return InputError(source, f"a TIFF of {kind} in a layout that is not read", "save it as a 16-bit or 8-bit TIFF")
-    for mark, name in _OURS.items():
-        if mark in head[: len(mark) + 8]:
-            return InputError(source, f"a {name} that is damaged, or of a kind that is not read", _WHOLE_OR_PLAIN)
-    if (kind := _raw_kind(head)) is not None:
-        return InputError(source, f"a camera raw file ({kind}), which is not read", _DEVELOP)
-    return InputError(source, f"not a picture{_looks_like(head)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF")
 
 
 def _require_regular(path: Path) -> None:
@@ -264,14 +236,6 @@ def _handle(source: Source) -> Path | io.BytesIO:
     return source if isinstance(source, Path) else io.BytesIO(source.data)
 
 
-def _unopenable(source: Source, error: Exception) -> InputError:
-    return InputError(source, f"not a readable picture ({first_line(error)})", "get a whole copy of the file")
-
-
-def _raw_kind(head: bytes) -> str | None:
-    return next((name for mark, name in _RAWS.items() if head.startswith(mark) or head[4:12] == mark), None)
-
-
 def _is_heic(head: bytes) -> bool:
     brand = head[8:12]
     general = brand in {b"mif1", b"msf1"} and b"avi" not in head[12:]
@@ -288,7 +252,7 @@ def _open_heif(source: Source) -> ImageFile.ImageFile:
     try:
         return Image.open(_handle(source), formats=("HEIF", "AVIF"))
     except Exception as error:
-        raise _unopenable(source, error) from error
+        raise unopenable(source, error) from error
 
 
 def _head(source: Source) -> bytes:
@@ -300,56 +264,3 @@ def _head(source: Source) -> bytes:
             return handle.read(64)
     except OSError as error:
         raise unreadable(source, error) from error
-
-
-def _looks_like(head: bytes) -> str:
-    if not head:
-        return " (the file is empty)"
-    if head.startswith(b"version https://git-lfs"):
-        return " (a git-lfs pointer: run git lfs pull)"
-    if b"<html" in head.lower() or b"<!doctype" in head.lower():
-        return " (looks like a web page)"
-    for mark, name in _OTHERS.items():
-        if head.startswith(mark):
-            return f" rcodsr reads ({name})"
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-        return " (looks like text)"
-    return ""
-
-
-_DEVELOP = "develop it into TIFF or PNG first, as with darktable or RawTherapee"
-_WHOLE_OR_PLAIN = "get a whole copy of the file, or save it as plain PNG"
-_OURS = {
-    b"\x89PNG\r\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"WEBP": "WebP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"GIF8": "GIF",
-    b"ftypavi": "AVIF",
-}
-"""What begins like a format that is read."""
-_RAWS = {
-    b"FUJIFILMCCD-RAW": "Fujifilm RAF",
-    b"IIU\0": "Panasonic RW2",
-    b"IIRO": "Olympus ORF",
-    b"IIRS": "Olympus ORF",
-    b"MMOR": "Olympus ORF",
-    b"ftypcrx ": "Canon CR3",
-    b"II\x1a\0\0\0HEAPCCDR": "Canon CRW",
-    b"FOVb": "Sigma X3F",
-    b"\0MRM": "Minolta MRW",
-}
-_OTHERS = {
-    b"%!PS": "PostScript",
-    b"%PDF": "PDF",
-    b"8BPS": "Photoshop",
-    b"PK\x03\x04": "a zip archive",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\0\0\1\0": "an icon",
-    b"<svg": "SVG",
-    b"<?xml": "XML",
-}

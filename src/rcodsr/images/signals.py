@@ -79,13 +79,14 @@ def signal_of(chunks: Chunks) -> Signal | None:
     """What chunks of `color_chunks` mean; None where that is HDR, not known, or nonsense."""
     found = dict(chunks)
     if b"cICP" in found:
-        primaries, transfer, matrix, full = found[b"cICP"][:4]
-        if primaries not in _PRIMARIES or transfer not in _GAMMAS or matrix or not full:
+        number, transfer, matrix, full = found[b"cICP"][:4]
+        if number not in _PRIMARIES or transfer not in _GAMMAS or matrix or not full:
             return None
-        return Signal(_PRIMARIES[primaries], _GAMMAS[transfer])
+        return Signal(_PRIMARIES[number], _GAMMAS[transfer])
     if b"sRGB" in found:
         return Signal()
-    primaries, gamma = _BT709, None
+    primaries: Primaries = _BT709
+    gamma = None
     if b"gAMA" in found:
         stored = int.from_bytes(found[b"gAMA"]) / 1e5
         if not 0.1 < stored < 5:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ADOBE, _GOOGLE = b"http://ns.adobe.com/", b"http://ns.google.com/photos/1.0/"
@@ -71,12 +71,11 @@ def resized(xmp: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
         new: those of the picture now.
     """
     scales = tuple(after / before for after, before in zip(new, old, strict=True))
-    for i, (tiff, exif, pano) in enumerate(
-        ((b"ImageWidth", b"PixelXDimension", _ACROSS), (b"ImageLength", b"PixelYDimension", _DOWN))
-    ):
-        xmp = _changed(xmp, b"tiff", tiff, lambda _, side=new[i]: side)
-        xmp = _changed(xmp, b"exif", exif, lambda _, side=new[i]: side)
-        xmp = _changed(xmp, b"GPano", pano, lambda number, scale=scales[i]: number * scale)
+    names = ((b"ImageWidth", b"PixelXDimension", _ACROSS), (b"ImageLength", b"PixelYDimension", _DOWN))
+    for side, scale, (tiff, exif, pano) in zip(new, scales, names, strict=True):
+        xmp = _changed(xmp, b"tiff", tiff, value=side)
+        xmp = _changed(xmp, b"exif", exif, value=side)
+        xmp = _changed(xmp, b"GPano", pano, scale)
     return _in_regions(xmp, scales)
 
 
@@ -85,7 +84,7 @@ def _in_regions(xmp: bytes, scales: tuple[float, ...]) -> bytes:
     for region in reversed(list(_properties(xmp, b"mwg-rs", rb"AppliedToDimensions"))):
         inside = xmp[region.start : region.end]
         for name, scale in zip((b"w", b"h"), scales, strict=True):
-            inside = _changed(inside, b"stDim", name, lambda number, scale=scale: number * scale, xmp)
+            inside = _changed(inside, b"stDim", name, scale, declarations=xmp)
         xmp = xmp[: region.start] + inside + xmp[region.end :]
     return xmp
 
@@ -121,13 +120,13 @@ def _properties(xmp: bytes, prefix: bytes, name: bytes, declarations: bytes | No
 
 
 def _changed(
-    xmp: bytes, prefix: bytes, name: bytes, change: Callable[[float], float], declarations: bytes | None = None
+    xmp: bytes, prefix: bytes, name: bytes, scale: float = 1.0, value: int | None = None, declarations: bytes | None = None
 ) -> bytes:
-    """With other values where these are one number."""
+    """With another value, or a scaled one, where the old one is a number."""
     parts, at = [], 0
     for found in _properties(xmp, prefix, name, declarations):
-        if re.fullmatch(rb"\s*[-+]?\d{1,9}(?:\.\d{0,9})?\s*", value := xmp[found.value]):
-            parts += [xmp[at : found.value.start], b"%d" % round(change(float(value)))]
+        if re.fullmatch(rb"\s*[-+]?\d{1,9}(?:\.\d{0,9})?\s*", number := xmp[found.value]):
+            parts += [xmp[at : found.value.start], b"%d" % (round(float(number) * scale) if value is None else value)]
             at = found.value.stop
     return b"".join((*parts, xmp[at:]))
 
