@@ -19,3 +19,13 @@ def grey_header(width: int, height: int, bits: int = 8) -> tuple[bytes, bytes]:
 def hollow_png(width: int, height: int) -> bytes:
     """A PNG that promises a lot of pixels and holds a few hundred bytes."""
     return png(grey_header(width, height), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+
+
+def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunks (kind, data) of a file."""
+    found, at = [], 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4])
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found

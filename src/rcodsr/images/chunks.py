@@ -80,7 +80,7 @@ def survey(file: BinaryIO) -> Survey:
     sound = set(_sound(file, judged, info, faults))
     if faults:
         info["left_out"] = tuple(dict.fromkeys(faults))
-    if len(sound) == len(judged) and not late:
+    if len(sound) == len(judged) and not any(chunk.is_ancillary for chunk in behind):
         return Survey(info=info)
     kept = [chunk for chunk in before if not chunk.is_ancillary or chunk in sound] + [chunk for chunk in late if chunk in sound]
     pixels = range(chunks[places[0]].start, chunks[places[-1]].span.stop)

@@ -87,7 +87,7 @@ def survey(file: BinaryIO) -> Survey:
 
 
 def sample_kind(file: BinaryIO) -> str:
-    """What the samples of a TIFF's first picture are, as 32-bit floating-point colour; empty where they are usual or unknown."""
+    """What the samples of a TIFF's first picture are, as 32-bit floating-point colour; empty where usual or unknown."""
     directory = next(_chain(file), None)
     if directory is None or _BITS not in directory.tags:
         return ""

@@ -84,6 +84,8 @@ _OURS = {
     b"WEBP": "WebP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "BigTIFF",
+    b"MM\0+": "BigTIFF",
     b"GIF8": "GIF",
     b"ftypavi": "AVIF",
 }
