@@ -271,7 +271,8 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
 def _carried_paths(image: Any) -> bytes | None:
     with suppress(Exception):
         if image.format == "TIFF":
-            return paths_of(_bytes(image.tag_v2.get(_RESOURCES_TAG)) or b"") or None
+            value = image.tag_v2[_RESOURCES_TAG]
+            return paths_of(value[0] if isinstance(value, tuple) else value) or None
         segments = (data for kind, data in getattr(image, "applist", ()) if kind == "APP13" and data.startswith(JPEG_MARK))
         return paths_of(b"".join(data.removeprefix(JPEG_MARK) for data in segments)) or None
     return None
