@@ -11,9 +11,11 @@ import io
 import os
 import random
 import signal
+import struct
 import sys
 import time
 import traceback
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,45 @@ def seeds() -> list[bytes]:
     grey = torch.rand(1, 24, 32).expand(3, -1, -1)
     for picture in (Picture(torch.rand(3, 24, 32), torch.rand(1, 24, 32), depth=16), Picture(grey, gray=True, depth=16)):
         found += [encode(picture, format, record={"seed": 1}) for format in ("PNG", "TIFF")]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + structured(base, exif.tobytes())))
+
+
+def structured(image: Image.Image, exif: bytes) -> list[bytes]:
+    """Files with much beside their pixels: chunks before and behind them, directories, boxes, announcements in XMP."""
+    packed = zlib.compress(b"<x/>" * 400_000)
+    pieces = [(b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", bytes([0, 1, 134, 160])), (b"iCCP", b"p\0\0" + packed[:300])]
+    late = [(b"eXIf", exif[6:]), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed), (b"zTXt", b"k\0\0x")]
+    files = [with_chunks(image, pieces[:n], late[:n]) for n in (1, 2, 3)]
+    xmp = (
+        b'<x xmlns:G="http://ns.google.com/photos/1.0/panorama/" hdrgm:Version="1" G:TopPixels="4"><Container:Directory>1'
+        b'</Container:Directory><mwg-rs:AppliedToDimensions stDim:w="4"/></x>'
+    )
+    resources = b"8BIM\x07\xd0\0\0\0\0\0\x04path" * 3
+    for format, options in (
+        ("JPEG", {"extra": b"\xff\xed" + struct.pack(">H", len(resources) + 16) + b"Photoshop 3.0\0" + resources, "xmp": xmp}),
+        ("TIFF", {"save_all": True, "append_images": [image.resize((9, 9))], "tiffinfo": {254: 1, 330: 8, 34377: resources}}),
+        ("WEBP", {"lossless": True, "xmp": xmp}),
+        ("AVIF", {"xmp": xmp, "exif": exif}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, format, **options)
+        files.append(buffer.getvalue())
+    deep = b"P6 4 3 65535\n" + bytes(range(72))
+    return [*files, deep]
+
+
+def with_chunks(image: Image.Image, before: list[tuple[bytes, bytes]], behind: list[tuple[bytes, bytes]]) -> bytes:
+    """A PNG with further chunks on both sides of its pixels."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    data = buffer.getvalue()
+
+    def joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
+        checked = ((kind + body, zlib.crc32(kind + body)) for kind, body in chunks)
+        return b"".join(struct.pack(">I", len(whole) - 4) + whole + struct.pack(">I", checksum) for whole, checksum in checked)
+
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    return data[:start] + joined(before) + data[start:end] + joined(behind) + data[end:]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
