@@ -4,14 +4,11 @@ import io as memory
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from rcodsr.images import io
-from rcodsr.images.metadata import Metadata
-from rcodsr.images.picture import Picture
 from rcodsr.images.xmp import resized, without_container
 from tests.images.files import EXIF_IFD, MAKE, SUFFIX
 
@@ -204,75 +201,3 @@ def test_places_in_a_picture_that_was_turned_are_left_out(tmp_path: Path) -> Non
     picture = io.read(tmp_path / "in.jpg")
     assert picture.metadata.exif is not None
     assert 0x9214 not in picture.metadata.exif.get_ifd(EXIF_IFD)
-
-
-# ---- what formats reduce
-
-
-def _path_block(number: int, name: bytes, data: bytes) -> bytes:
-    named = bytes([len(name)]) + name + b"\0" * (len(name) % 2 == 0)
-    return b"8BIM" + struct.pack(">H", number) + named + struct.pack(">I", len(data)) + data + b"\0" * (len(data) % 2)
-
-
-PATHS = _path_block(2000, b"Path 1", bytes(range(52))) + _path_block(2999, b"", b"\x06Path 1")
-
-
-@pytest.mark.parametrize("source", ["JPEG", "TIFF"])
-@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_clipping_paths_are_kept_with_their_names(tmp_path: Path, source: str, format: str) -> None:
-    resources = _path_block(0x0425, b"", b"digest") + PATHS
-    path = tmp_path / f"in{SUFFIX[source]}"
-    segment = b"Photoshop 3.0\0" + resources
-    extra = {"extra": b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment}
-    Image.new("RGB", (16, 8)).save(path, **(extra if source == "JPEG" else {"tiffinfo": {34377: resources}}))
-    picture = io.read(path)
-    assert picture.metadata.paths == PATHS
-    written = io.encode(picture.with_metadata(picture.metadata), format)
-    assert PATHS in written
-    assert io.read(io.Piped(written)).metadata.paths == PATHS
-    assert io.losses(picture.metadata, format) == ""
-    assert io.losses(picture.metadata, "PNG") == "PNG has no place for its paths"
-
-
-def test_iptc_and_paths_share_a_segment() -> None:
-    picture = Picture(torch.rand(3, 8, 8), metadata=Metadata(iptc=b"\x1c\x02\x78\x00\x05a cat", paths=PATHS))
-    found = io.read(io.Piped(io.encode(picture, "JPEG"))).metadata
-    assert found.paths == PATHS
-    assert found.iptc is not None
-    assert found.iptc.startswith(b"\x1c\x02\x78\x00\x05a cat")
-
-
-@pytest.mark.parametrize("extended", [False, True])
-def test_lossless_webp_stays_lossless(tmp_path: Path, extended: bool) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    options = {"xmp": b"<x/>"} if extended else {}
-    Image.fromarray(pixels).save(tmp_path / "in.webp", lossless=True, **options)
-    written = io.encode(io.read(tmp_path / "in.webp"), "WEBP", record={"n": 1})
-    with Image.open(memory.BytesIO(written)) as image:
-        assert np.array_equal(np.asarray(image), pixels)
-    assert b"VP8L" in written
-
-
-def test_lossy_webp_stays_lossy(tmp_path: Path) -> None:
-    Image.new("RGB", (20, 30), (9, 99, 199)).save(tmp_path / "in.webp", quality=90)
-    assert b"VP8L" not in io.encode(io.read(tmp_path / "in.webp"), "WEBP")
-
-
-@pytest.mark.parametrize("maximum", [65535, 1023])
-def test_16_bit_ppm_is_read_whole(maximum: int) -> None:
-    values = np.random.default_rng(0).integers(0, maximum + 1, (5, 7, 3), dtype=np.uint16)
-    header = b"P6\n# by hand\n7 5\n%d\n" % maximum
-    picture = io.read(io.Piped(header + values.astype(">u2").tobytes()))
-    assert picture.depth == 16
-    assert np.abs(picture.rgb.permute(1, 2, 0).numpy() - values / maximum).max() < 1 / 65535
-    assert io.read(io.Piped(io.encode(picture, "PNG"))).depth == 16
-
-
-def test_colours_of_a_format_without_profiles_become_srgb() -> None:
-    from tests.corpus import wide_profile
-
-    buffer = memory.BytesIO()
-    Image.new("RGB", (8, 8), (200, 40, 40)).save(buffer, "PNG", icc_profile=wide_profile())
-    picture = io.read(io.Piped(buffer.getvalue()))
-    with Image.open(memory.BytesIO(io.encode(picture, "BMP"))) as written:
-        assert np.asarray(written)[0, 0].tolist() == (picture.rgb[:, 0, 0] * 255).round().int().tolist()

@@ -34,6 +34,15 @@ def deep_layout(image: ImageFile.ImageFile) -> str | None:
     return None
 
 
+def loses_depth(image: ImageFile.ImageFile) -> bool:
+    """Whether an opened, undecoded file has 16-bit colour that can only be read as 8."""
+    if image.mode not in {"RGB", "RGBA", "RGBX", "CMYK"} or not image.tile or deep_layout(image):
+        return False
+    if image.format == "TIFF":
+        return 16 in getattr(image, "tag_v2", {}).get(258, ())
+    return image.tile[0].codec_name == "ppm_plain" and int(image.tile[0].args[1]) > 255  # type: ignore[index]
+
+
 def mend_planes(image: Any) -> None:
     """Name the layout of uncompressed 16-bit planes in full; Pillow takes them for 8-bit ones."""
     bits = getattr(image, "tag_v2", {}).get(258, ())

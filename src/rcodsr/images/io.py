@@ -87,7 +87,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
     Raises:
         InputError: when the file is missing, not a picture, damaged, animated, or too large.
     """
-    from rcodsr.images.deep import deep_layout, mend_planes, ppm_samples
+    from rcodsr.images.deep import deep_layout, loses_depth, mend_planes, ppm_samples
 
     with opened(source) as image:
         check_size(source, image.size, max_pixels, scale)
@@ -97,8 +97,9 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
             mend_planes(image)
             _mend_transparency(image)
             samples = _deep_samples(image, source) if deep_layout(image) else ppm_samples(image)
+            notes = ("16-bit channels become 8",) if loses_depth(image) else ()
             image.load()
-            return _picture(image, source, samples)
+            return _picture(image, source, samples).with_note(*notes)
         except InputError:
             raise
         except MemoryError:

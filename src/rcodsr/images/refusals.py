@@ -51,7 +51,7 @@ def unidentified(source: object, head: bytes, kind: str) -> InputError:
         return InputError(source, f"a TIFF of {kind}, which is not read", "save it as a 16-bit or 8-bit TIFF")
     for mark, name in _OURS.items():
         if any(head[at:].startswith(mark) for at in (0, 4, 8)):
-            return InputError(source, f"a {name} that is damaged, or of a kind that is not read", _WHOLE_OR_PLAIN)
+            return InputError(source, f"damaged, or a kind of {name} that is not read", _WHOLE_OR_PLAIN)
     if (maker := _raw_kind(head)) is not None:
         return raw(source, maker)
     return InputError(source, f"not a picture{_looks_like(head)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF")
