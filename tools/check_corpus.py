@@ -46,8 +46,12 @@ def truths(path: Path) -> Iterator[Pixels]:
             opened.info["transparency"] *= 85 if stored == "L;2" else 17
         image = ImageOps.exif_transpose(opened)
         profile = opened.info.get("icc_profile")
+        white_is_zero = opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(262) == 0
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         values = np.asarray(image).astype(np.float64)
+        # Pillow minds that zero is white for 8 bits only
+        if image.mode.startswith("I;16") and white_is_zero:
+            values = 65535 - values
         low, high = min(0.0, float(values.min())), float(values.max())
         clear = image.info.get("transparency")
         alpha = [] if clear is None else [(values != clear)[..., None]]
