@@ -217,7 +217,7 @@ def _samples(source: Source, head: bytes) -> str:
 
 
 def _stream(source: Source) -> BinaryIO:
-    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data)
+    return source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source.data)
 
 
 def _require_regular(path: Path) -> None:
