@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,9 +113,9 @@ def from_working(picture: Picture, hdr: bool = True) -> Picture:
 
 def _matched(picture: Picture, profile: Profile) -> Picture:
     """A picture in a profile's values → in sRGB, with what that cannot hold beside it."""
-    rgb = profile.into(picture.rgb)
-    beyond = picture.rgb - profile.out_of(rgb)
-    return picture.with_pixels(rgb, picture.alpha, beyond if beyond.abs().max() > _INVISIBLE else None)
+    within = picture.with_pixels(profile.into(picture.rgb), picture.alpha)
+    beyond = picture.rgb - profile.out_of(within.rgb)
+    return replace(within, beyond=beyond) if beyond.abs().max() > _INVISIBLE else within
 
 
 def _hdr_profile(chunks: Chunks) -> Profile:
