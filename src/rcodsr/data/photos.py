@@ -85,7 +85,7 @@ class PhotoCache:
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     def read(self, path: Path) -> np.ndarray:
-        """Pixels of a photo, shape (H, W, 3), uint8; not to be written to.
+        """Pixels of a photo, shape (H, W, 3), uint8, transparency laid on white; not to be written to.
 
         Raises:
             InputError: when the file is not a whole picture.
@@ -93,7 +93,7 @@ class PhotoCache:
         if path in self._decoded:
             self._decoded.move_to_end(path)
             return self._decoded[path]
-        pixels = np.asarray(to_pil(io.read(path)).convert("RGB"))
+        pixels = np.asarray(to_pil(io.read(path).laid_on()).convert("RGB"))
         if pixels.nbytes <= self.max_bytes:
             self._decoded[path] = pixels
             self.bytes += pixels.nbytes

@@ -37,7 +37,7 @@ class Validation:
         presets = [PRESETS[name] for name in sorted(mix)]
         self.pairs: list[tuple[Tensor, Tensor]] = []
         for i, path in enumerate(find_photos(photos)[:_PHOTOS]):
-            rgb = io.read(path).rgb
+            rgb = io.read(path).laid_on().rgb
             height, width = (min(_SIDE, side) // 16 * 16 for side in rgb.shape[1:])
             top, left = (rgb.shape[1] - height) // 2, (rgb.shape[2] - width) // 2
             hr = rgb[:, top : top + height, left : left + width]
