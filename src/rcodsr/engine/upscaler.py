@@ -238,10 +238,7 @@ class Upscaler:
         )
 
     def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions) -> Tensor:
-        """(1, h, w) → (1, H, W): through the model as a grey picture, so that edges are as sharp as those of the colours.
-
-        It is restored at the colours' mean timestep, and nothing is invented: alpha stays within the range of the input nearby.
-        """
+        """(1, h, w) → (1, H, W): restored like the colours, so that edges are as sharp, within the range of the input nearby."""
         width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
         if alpha.min() < alpha.max():
             level = steering.grouping.timestep_realism(steering.timestep)

@@ -72,7 +72,7 @@ def _local_maximum(plane: Tensor, reach: int) -> Tensor:
 
 
 def bleed(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Weigh colours by alpha: the less visible a pixel is beside its neighbours, the more it takes of their colour.
+    """Weigh colours by alpha: a pixel less than half as visible as its neighbours takes of their colour, the fainter the more.
 
     What stands under transparent pixels is arbitrary (often black), and a faint rest of the old background clings to the rim of a
     cut-out. Without this, enlarging mixes both into visible edges: fringes around every logo.
@@ -82,19 +82,20 @@ def bleed(rgb: Tensor, alpha: Tensor) -> Tensor:
         alpha: shape (1, h, w) in [0, 1].
 
     Returns:
-        Shape (3, h, w): unchanged where alpha is the largest within two pixels, an average of visible pixels nearby where it is 0.
+        Shape (3, h, w): unchanged where alpha is at least half the largest within six pixels, an average of visible pixels nearby
+        where it is 0.
     """
-    return _pull_push(rgb[None], (alpha / _local_maximum(alpha[0], 2).clamp(min=1e-6))[None])[0]
+    return _pull_push(rgb[None], alpha[None], 6)[0]
 
 
-def _pull_push(rgb: Tensor, weight: Tensor) -> Tensor:
-    """Where a pixel's weight falls short of 1, take the rest of it from half the resolution, and so on (Gortler et al. 1996)."""
-    if (weight >= 1).all() or max(weight.shape[-2:]) == 1:
+def _pull_push(rgb: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
+    """Where a pixel is faint beside the most visible one within reach, take half the resolution, and so on (Gortler et al. 1996)."""
+    own = (2 * alpha / F.max_pool2d(alpha, 2 * reach + 1, 1, reach).clamp(min=1e-6)).clamp(max=1)
+    if (own >= 1).all() or max(alpha.shape[-2:]) == 1:
         return rgb
-    mean = F.avg_pool2d(weight, 2, ceil_mode=True)
-    averaged = F.avg_pool2d(rgb * weight, 2, ceil_mode=True) / mean.clamp(min=1e-9)
-    coarse = _pull_push(averaged, (4 * mean).clamp(max=1))  # one visible pixel of four is enough
-    return F.interpolate(coarse, weight.shape[-2:], mode="bilinear").lerp(rgb, weight)
+    mean = F.avg_pool2d(rgb * alpha, 2, ceil_mode=True) / F.avg_pool2d(alpha, 2, ceil_mode=True).clamp(min=1e-6)
+    coarse = _pull_push(mean, F.max_pool2d(alpha, 2, ceil_mode=True))
+    return F.interpolate(coarse, alpha.shape[-2:], mode="bilinear").lerp(rgb, own)
 
 
 def low_pass(plane: Tensor, dilations: tuple[int, ...] = _DILATIONS) -> Tensor:

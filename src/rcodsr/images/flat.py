@@ -10,14 +10,17 @@ from torch.nn import functional as F
 
 from rcodsr.images.color import low_pass
 
+_DILATIONS = (1, 2, 4)
+_AROUND = sum(_DILATIONS)
+"""How far the average around a pixel looks, and the passes of its filter."""
 _STEP = 1 / 255
 """Of 8-bit rounding: what a smooth gradient may leave its own average by."""
-_SMOOTH, _ROUGH = 0.85 * _STEP, 0.98 * _STEP
+_SMOOTH, _ROUGH = 0.93 * _STEP, 0.98 * _STEP
 """Distance from the average nearby: rounding alone stays below the first, a single stray pixel reaches the second."""
 _CLIPPED = 1 / 512
 """Distance from 0 or 1 that counts as clipped."""
-_EVEN_REACH, _CLIPPED_REACH = (8, 5), (1, 1)
-"""Input pixels that an area keeps from what ends it, and over which it fades in to both sides of that."""
+_EVEN, _CONSTANT, _ENDS = (5, 4), (3, 3), (1, 1)
+"""Input pixels that each kind keeps from what ends it, and over which it fades to both sides of that."""
 
 
 def hold_flat(picture: Tensor, reference: Tensor, lr: Tensor) -> Tensor:
@@ -37,20 +40,33 @@ def hold_flat(picture: Tensor, reference: Tensor, lr: Tensor) -> Tensor:
 def flatness(lr: Tensor) -> Tensor:
     """How far each pixel of a picture belongs to flat ground.
 
-    1 for pixels that are clipped in all channels, alike, for 3 pixels in every direction, and for those whose surroundings are even
-    for 14: no pixel there leaves the average around it by more than rounding does. 0 beside anything else.
+    Even are surroundings no pixel of which leaves the average around it by more than rounding does. An area of one value is trusted
+    from nearer to its border, one of a value that is clipped in all channels from nearer still.
 
     Args:
         lr: shape (3, h, w) in [0, 1].
 
     Returns:
-        Shape (h, w) in [0, 1].
+        Shape (h, w) in [0, 1]: 1 for pixels that are even for 16 pixels in every direction, constant for 8, or clipped for 3; 0 beside
+        anything else.
     """
-    off = torch.stack([(plane - low_pass(plane, (1, 2, 4))).abs() for plane in lr]).amax(0)
+    off = torch.stack([(plane - _average(plane)).abs() for plane in lr]).amax(0)
     even = ((_ROUGH - off) / (_ROUGH - _SMOOTH)).clamp(0, 1)
-    clipped = ((lr <= _CLIPPED) | (lr >= 1 - _CLIPPED)).all(0)
-    alike = (_most(lr, 1) == -_most(-lr, 1)).all(0)
-    return torch.maximum(_inside(even, *_EVEN_REACH), _inside((clipped & alike).to(lr), *_CLIPPED_REACH))
+    constant = (_most(lr, 1) == -_most(-lr, 1)).all(0)
+    clipped = constant & ((lr <= _CLIPPED) | (lr >= 1 - _CLIPPED)).all(0)
+    kinds = ((even, _EVEN), (constant.float(), _CONSTANT), (clipped.float(), _ENDS))
+    return torch.stack([_inside(share, *reaches) for share, reaches in kinds]).amax(0)
+
+
+def _average(plane: Tensor) -> Tensor:
+    """The average around each pixel, (h, w) → the same shape; beyond the edges a gradient goes on as it began."""
+    for axis in (0, 1):
+        last = plane.shape[axis] - 1
+        steps = torch.arange(1, _AROUND + 1, device=plane.device).clamp(max=last)
+        before = 2 * plane.narrow(axis, 0, 1) - plane.index_select(axis, steps.flip(0))
+        after = 2 * plane.narrow(axis, last, 1) - plane.index_select(axis, last - steps)
+        plane = torch.cat((before, plane, after), axis)
+    return low_pass(plane, _DILATIONS)[_AROUND:-_AROUND, _AROUND:-_AROUND]
 
 
 def _inside(share: Tensor, reach: int, fade: int) -> Tensor:

@@ -63,6 +63,10 @@ class Picture:
             return self
         return replace(self, alpha=None).with_note("its alpha channel is 0 everywhere and counts as none")
 
+    def is_one_colour(self) -> bool:
+        """Whether 8 bits a channel cannot tell its pixels apart."""
+        return bool((self.rgb.amax((1, 2)) - self.rgb.amin((1, 2))).max() < 0.5 / 255)
+
     def laid_on(self, background: tuple[int, int, int] = (255, 255, 255)) -> "Picture":
         """The same picture without transparency: what is seen of it on a background, whose channels count to 255."""
         if self.alpha is None:

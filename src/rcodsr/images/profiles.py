@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,9 @@ def to_working(picture: Picture, icc: bytes | None) -> Picture:
     profile = parse(icc)
     if profile is None or profile.is_srgb():
         return kept
-    rgb = profile.into(picture.rgb)
-    beyond = picture.rgb - profile.out_of(rgb)
-    return kept.with_pixels(rgb, picture.alpha, beyond if beyond.abs().max() > _INVISIBLE else None)
+    within = kept.with_pixels(profile.into(picture.rgb), picture.alpha)
+    beyond = picture.rgb - profile.out_of(within.rgb)
+    return replace(within, beyond=beyond) if beyond.abs().max() > _INVISIBLE else within
 
 
 def from_working(picture: Picture) -> Picture:
