@@ -1,4 +1,4 @@
-"""What the input leaves no doubt about comes out as it was, with the embedded weights: flat and clipped ground, greys, outlines."""
+"""What the input leaves no doubt about comes out as it was, with the embedded weights: flat ground, greys, outlines."""
 
 import numpy as np
 import pytest
@@ -36,9 +36,7 @@ def test_a_sheet_of_one_colour_keeps_it(default_upscaler: Upscaler, color: tuple
 
 
 @pytest.mark.parametrize("ground", [255, 0])
-def test_a_product_on_clipped_ground_has_a_clean_border(
-    default_upscaler: Upscaler, photo_tensor: Tensor, ground: int
-) -> None:
+def test_a_product_on_clipped_ground_has_a_clean_border(default_upscaler: Upscaler, photo_tensor: Tensor, ground: int) -> None:
     pixels = np.full((88, 96, 3), ground)
     thing = resize(photo_tensor[None], 48, 48)[0].mul(255).round().permute(1, 2, 0).numpy()
     pixels[20:68, 24:72] = thing

@@ -1,7 +1,6 @@
 """Pictures without colour in files that could hold some: recognised by their pixels, and left as they came."""
 
 import io as memory
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rcodsr.images import io
 from rcodsr.images.deep import tiff
 from rcodsr.images.picture import Picture
 from rcodsr.images.png import encode_png
-from tests.images.files import eight_bit, save
+from tests.images.files import bitmap_with_alpha, eight_bit, save
 
 
 @pytest.fixture
@@ -117,18 +116,10 @@ def test_neutral_pictures_leave_in_their_own_mode(grey: Image.Image, tmp_path: P
         assert np.ptp(pixels.astype(int), axis=2).max() == 0
 
 
-def _bitmap(image: Image.Image) -> bytes:
-    """A bitmap that says where its alpha is (BITMAPV4HEADER); Pillow writes none."""
-    pixels = np.asarray(image)[::-1, :, [2, 1, 0, 3]].tobytes()
-    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    header = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(pixels), 2835, 2835, 0, 0) + masks + b"BGRs" + bytes(48)
-    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
-
-
-def test_alpha_of_0_everywhere_is_none_in_a_bitmap(cat: Image.Image, tmp_path: Path) -> None:
+def test_alpha_of_0_everywhere_is_none_in_abitmap_with_alpha(cat: Image.Image, tmp_path: Path) -> None:
     cat = cat.convert("RGBA")
     cat.putalpha(0)
-    (tmp_path / "v4.bmp").write_bytes(_bitmap(cat))
+    (tmp_path / "v4.bmp").write_bytes(bitmap_with_alpha(cat))
     with Image.open(tmp_path / "v4.bmp") as stored:
         assert stored.mode == "RGBA"
     picture = io.read(tmp_path / "v4.bmp")
@@ -138,7 +129,7 @@ def test_alpha_of_0_everywhere_is_none_in_a_bitmap(cat: Image.Image, tmp_path: P
     png = io.read(save(cat, tmp_path / "clear.png"))  # here it is meant
     assert png.alpha is not None
     cat.putpixel((3, 4), (1, 2, 3, 1))
-    (tmp_path / "one.bmp").write_bytes(_bitmap(cat))
+    (tmp_path / "one.bmp").write_bytes(bitmap_with_alpha(cat))
     assert io.read(tmp_path / "one.bmp").alpha is not None
 
 

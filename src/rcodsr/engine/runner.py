@@ -128,7 +128,7 @@ class CudaRunner(Runner):
         if not restored.is_cuda or restored.numel() > _SMALL:
             return super().finish(restored, enlarged, lr, kind)
         finish = super().finish
-        return self._run(f"finish {kind}", lambda *pictures: finish(*pictures, kind), restored, enlarged, lr)
+        return self._run(f"finish {kind}", lambda a, b, c: finish(a, b, c, kind), restored, enlarged, lr)
 
     def poison(self) -> None:
         """Fill what recordings write with NaN: for tests and benchmarks."""

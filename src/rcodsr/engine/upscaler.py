@@ -238,7 +238,7 @@ class Upscaler:
         )
 
     def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions) -> Tensor:
-        """(1, h, w) → (1, H, W): restored like the colours, so that edges are as sharp, within the range of the input nearby."""
+        """(1, h, w) → (1, H, W): restored as the colours are, so that its edges are as sharp; no overshoot."""
         width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
         if alpha.min() < alpha.max():
             level = steering.grouping.timestep_realism(steering.timestep)

@@ -1,6 +1,5 @@
 """Colour correction of the assembled picture against the enlarged input."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -74,22 +73,22 @@ def _local_maximum(plane: Tensor, reach: int) -> Tensor:
 def bleed(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Weigh colours by alpha: a pixel less than half as visible as its neighbours takes of their colour, the fainter the more.
 
-    What stands under transparent pixels is arbitrary (often black), and a faint rest of the old background clings to the rim of a
-    cut-out. Without this, enlarging mixes both into visible edges: fringes around every logo.
+    What stands under transparent pixels is arbitrary (often black), and a faint rest of the old background clings to the rim
+    of a cut-out. Without this, enlarging mixes both into visible edges: fringes around every logo.
 
     Args:
         rgb: shape (3, h, w) in [0, 1].
         alpha: shape (1, h, w) in [0, 1].
 
     Returns:
-        Shape (3, h, w): unchanged where alpha is at least half the largest within six pixels, an average of visible pixels nearby
-        where it is 0.
+        Shape (3, h, w): unchanged where alpha is at least half the largest within six pixels, an average of visible pixels
+        nearby where it is 0.
     """
     return _pull_push(rgb[None], alpha[None], 6)[0]
 
 
 def _pull_push(rgb: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
-    """Where a pixel is faint beside the most visible one within reach, take half the resolution, and so on (Gortler et al. 1996)."""
+    """Where a pixel is faint beside others within reach, take half the resolution, and so on (Gortler et al. 1996)."""
     own = (2 * alpha / F.max_pool2d(alpha, 2 * reach + 1, 1, reach).clamp(min=1e-6)).clamp(max=1)
     if (own >= 1).all() or max(alpha.shape[-2:]) == 1:
         return rgb

@@ -1,7 +1,7 @@
-"""Where the input leaves nothing to restore: clipped values, constant areas, gradients that are smooth to within their rounding.
+"""Where the input leaves nothing to restore: clipped values, constant areas, gradients that are smooth but for their rounding.
 
-A network leaves a few levels of mottling on such ground. The enlarged input is exact there, so it is taken instead. All is decided
-on the whole input, before tiles, and fades out well inside the ground, so that neither tiles nor the border of an area show.
+A network leaves a few levels of mottling on such ground. The enlarged input is exact there, so it is taken instead. What is
+flat is decided on the whole input, so that tiles agree, and fades in within the ground, so that its border does not show.
 """
 
 import torch
@@ -40,15 +40,15 @@ def hold_flat(picture: Tensor, reference: Tensor, lr: Tensor) -> Tensor:
 def flatness(lr: Tensor) -> Tensor:
     """How far each pixel of a picture belongs to flat ground.
 
-    Even are surroundings no pixel of which leaves the average around it by more than rounding does. An area of one value is trusted
-    from nearer to its border, one of a value that is clipped in all channels from nearer still.
+    Even is where no pixel leaves the average around it by more than rounding does. An area of one value is trusted from nearer
+    to its border, one of a value that is clipped in all channels from nearer still.
 
     Args:
         lr: shape (3, h, w) in [0, 1].
 
     Returns:
-        Shape (h, w) in [0, 1]: 1 for pixels that are even for 16 pixels in every direction, constant for 8, or clipped for 3; 0 beside
-        anything else.
+        Shape (h, w) in [0, 1]: 1 for pixels whose surroundings are even for 16 pixels in every direction, constant for 8 or
+        clipped for 3; 0 beside anything else.
     """
     off = torch.stack([(plane - _average(plane)).abs() for plane in lr]).amax(0)
     even = ((_ROUGH - off) / (_ROUGH - _SMOOTH)).clamp(0, 1)
