@@ -210,3 +210,16 @@ def test_the_cache_keeps_no_broken_photo(tmp_path: Path) -> None:
         cache.read(path)
     path.write_bytes(whole)
     assert cache.read(path).shape == (64, 64, 3)
+
+
+def test_hidden_pixels_are_not_learned(tmp_path: Path) -> None:
+    """What stands under transparency is noise here; training sees the photo as it looks on white."""
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 40, 4)).astype(np.uint8)
+    pixels[..., 3] = 255
+    pixels[:16, :, 3] = 0
+    pixels[16, :, 3] = 51  # a fifth
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    learned = PhotoCache(10**6).read(tmp_path / "cut.png")
+    assert (learned[:16] == 255).all()
+    assert np.abs(learned[16] - (0.2 * pixels[16, :, :3] + 204)).max() <= 0.5
+    assert np.array_equal(learned[17:], pixels[17:, :, :3])

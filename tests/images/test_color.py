@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rcodsr.config import ColorFix
-from rcodsr.images.color import bleed, limit_overshoot, low_pass, match
+from rcodsr.images.color import bleed, limit_chroma, limit_overshoot, low_pass, match
 
 KINDS: list[ColorFix] = ["wavelet", "adain", "none"]
 
@@ -134,6 +134,38 @@ def test_bleed_leaves_visible_pixels_and_opaque_or_empty_pictures_alone() -> Non
     torch.testing.assert_close(filled * some, rgb * some)
     torch.testing.assert_close(bleed(rgb, torch.ones(1, 8, 8)), rgb)
     assert torch.isfinite(bleed(rgb, torch.zeros(1, 8, 8))).all()
+
+
+def test_bleed_weighs_colours_by_alpha() -> None:
+    """A faint rest (2 of 255) of a green ground around a red cut-out, and noise that cannot be seen at all."""
+    rgb, alpha = torch.tensor([0.1, 0.9, 0.1]).view(3, 1, 1).repeat(1, 24, 24), torch.full((1, 24, 24), 2 / 255)
+    rgb[:, 8:16, 8:16], alpha[:, 8:16, 8:16] = torch.tensor([0.8, 0.1, 0.1]).view(3, 1, 1), 1.0
+    rgb[:, 20:], alpha[:, 20:] = torch.rand(3, 4, 24), 0.0
+    filled = bleed(rgb, alpha)
+    assert torch.equal(filled[:, 8:16, 8:16], rgb[:, 8:16, 8:16])
+    rim = filled[:, 5:8, 8:16]  # further than a cubic kernel looks
+    assert rim[0].min() > 0.73
+    assert rim[1].max() < 0.18
+
+
+def test_bleed_keeps_the_detail_of_what_fades_slowly() -> None:
+    rgb, alpha = torch.rand(3, 16, 64), torch.linspace(1, 0.3, 64).expand(1, 16, 64)
+    torch.testing.assert_close(bleed(rgb, alpha), rgb)
+    torch.testing.assert_close(bleed(rgb, torch.full((1, 16, 64), 0.02)), rgb)
+
+
+def test_colour_is_taken_off_where_the_input_has_none() -> None:
+    lr = torch.rand(1, 24, 24).repeat(3, 1, 1)
+    lr[:, 8:12, 8:12] = torch.tensor([0.8, 0.1, 0.2]).view(3, 1, 1)  # the red stamp of a grey page
+    tinted = torch.rand(3, 96, 96)
+    limited = limit_chroma(tinted.clone(), lr)
+    spread = (limited.amax(0) - limited.amin(0)).view(24, 4, 24, 4).amax((1, 3))
+    near = torch.zeros(24, 24, dtype=torch.bool)
+    near[6:14, 6:14] = True
+    assert spread[~near].max() < 1e-6
+    torch.testing.assert_close(limited[:, 32:48, 32:48], tinted[:, 32:48, 32:48])  # twice the stamp's own 0.7 is allowed
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    torch.testing.assert_close((limited * luma).sum(0), (tinted * luma).sum(0))
 
 
 def test_overshoot_is_cut_to_the_range_nearby_and_edges_stay_steep() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import __version__
-from rcodsr.config import TargetSize, UpscaleOptions
+from rcodsr.config import PIXELS, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rcodsr.engine.upscaler import Upscaler
+
+_MADE_BY = "made_by"
+"""Recorded, not compared: a new version finishes what an older one has begun, as long as `PIXELS` is the same."""
 
 
 def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
     given = options.adaptive is None and options.realism_map is None
     timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if given else {}
     return {
-        "made_by": f"rcodsr {__version__}",
+        _MADE_BY: f"rcodsr {__version__}",
+        "pixels": PIXELS,
         "weights": upscaler.weights_id,
         **timestep,
         "adaptive": options.adaptive,
@@ -56,7 +60,7 @@ def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool
         InputError: for any other, which is not ours to replace.
     """
     found = io.read_record(target)
-    if found is not None and all(found.get(key) == value for key, value in record.items()):
+    if found is not None and all(found.get(key) == value for key, value in record.items() if key != _MADE_BY):
         return io.is_whole(target)
     size = None if record.get("size") is None else TargetSize.parse(record["size"])
     if found is None and _is_newer(source, target, UpscaleOptions(scale=record["scale"], size=size), strip):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, record_of, size_of
 from rcodsr.batch.results import Output, Result, about, blank, failed, unforeseen
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.engine.memory import has_memory, require_memory
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
@@ -148,7 +148,7 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
         require_memory(job.source, check(job, header, options, output))
         result.width, result.height = options.output_size(header.size)
         exists = job.target is not None and job.target.exists() and not output.overwrite
-        known = {**size_of(options), "input_sha256": io.digest(job.source)}
+        known = {"pixels": PIXELS, **size_of(options), "input_sha256": io.digest(job.source)}
         if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
             result.status = "skipped"
     except RcodsrError as error:
@@ -210,6 +210,8 @@ def _notes(picture: Picture, format: str, output: Output) -> list[str]:
     if picture.alpha is not None and not io.has_room_for_alpha(format):
         shade = "white" if output.background == (255, 255, 255) else "#{:02x}{:02x}{:02x}".format(*output.background)
         notes.append(f"transparency laid on {shade}, {format} has none")
+        if picture.laid_on(output.background).is_one_colour():
+            notes.append("nothing but one flat colour is left of it: choose another --background or -f png")
     if picture.depth == 16 and format not in io.DEEP:
         notes.append(f"16-bit channels become 8, {format} has no more")
     if not output.strip and (lost := io.losses(picture.metadata, format)):

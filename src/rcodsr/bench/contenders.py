@@ -57,7 +57,7 @@ class Contender:
         enlarged = upsample(pictures, spec.scale)
         restored = self._network(enlarged, pictures, realism).add_(1).mul_(0.5)[..., : enlarged.shape[2], : enlarged.shape[3]]
         finish = self.runner.finish
-        return torch.stack([finish(a, b, spec.color_fix) for a, b in zip(restored, enlarged, strict=True)])
+        return torch.stack([finish(*each, spec.color_fix) for each in zip(restored, enlarged, pictures, strict=True)])
 
     def _network(self, enlarged: Tensor, pictures: Tensor, realism: float) -> Tensor:
         spec = self.model.spec

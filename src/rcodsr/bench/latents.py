@@ -74,7 +74,7 @@ class DegradedCrops:
         draws = [np.random.default_rng((self.seed, index)) for index in range(self.count)]
         chosen = sorted((int(rng.integers(len(self.photos))), index) for index, rng in enumerate(draws))
         for photo, group in groupby(chosen, key=itemgetter(0)):
-            rgb = io.read(self.photos[photo]).rgb
+            rgb = io.read(self.photos[photo]).laid_on().rgb
             for _, index in group:
                 yield self._pair(rgb, draws[index], index)
 

@@ -105,7 +105,7 @@ def _check_output(output: Path, files: set[Path], photos: set[Path], overwrite: 
 
 def _cut(one: _Crop, crop: int, scale: int) -> Tensor:
     """Shape (3, crop, crop), or all of the photo that is a multiple of `scale`; in [0, 1]."""
-    rgb = io.read(one.photo).rgb
+    rgb = io.read(one.photo).laid_on().rgb
     height, width = rgb.shape[-2:]
     if not crop:
         return rgb[:, : height // scale * scale, : width // scale * scale]

@@ -93,7 +93,7 @@ class PhotoCache:
                     self._keep(path, pixels)
 
     def read(self, path: Path) -> np.ndarray:
-        """Pixels of a photo, shape (H, W, 3), uint8; not to be written to.
+        """Pixels of a photo, shape (H, W, 3), uint8, transparency laid on white; not to be written to.
 
         Raises:
             InputError: when the file is not a whole picture.
@@ -114,7 +114,7 @@ class PhotoCache:
 
 
 def _decoded(path: Path) -> np.ndarray:
-    return np.asarray(to_pil(io.read(path)).convert("RGB"))
+    return np.asarray(to_pil(io.read(path).laid_on()).convert("RGB"))
 
 
 def _decoded_or_none(path: Path) -> np.ndarray | None:

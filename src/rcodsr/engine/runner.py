@@ -14,6 +14,7 @@ from rcodsr.engine.fast import compile_blocks, rewrite
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runtime import Runtime, tiles_at_once
 from rcodsr.images import color
+from rcodsr.images.flat import hold_flat
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.prompts import VisualPrompt
@@ -56,9 +57,18 @@ class Runner:
         restored: Tensor = self.model(tiles, condition)
         return restored
 
-    def finish(self, restored: Tensor, enlarged: Tensor, kind: ColorFix) -> Tensor:
-        """Colour fix, and no overshoot where the weights want none, in place: (3, H, W) in [0, 1]."""
+    def finish(self, restored: Tensor, enlarged: Tensor, lr: Tensor, kind: ColorFix) -> Tensor:
+        """Colour fix, no colour and no texture where the input has none, no overshoot where the weights want none, in place.
+
+        Args:
+            restored: shape (3, H, W), nominally in [0, 1]; overwritten.
+            enlarged: the enlarged input, same shape.
+            lr: the input, shape (3, h, w) in [0, 1].
+            kind: of colour fix.
+        """
         color.match(restored, enlarged, kind)
+        color.limit_chroma(restored, lr)
+        hold_flat(restored, enlarged, lr)
         return color.limit_overshoot(restored, enlarged) if self.model.spec.limit_overshoot else restored
 
 
@@ -113,11 +123,12 @@ class CudaRunner(Runner):
             condition = self.settled(condition)
             return self._run("restore", self._restore, z, condition.timestep, condition.tokens, condition.begins, *matrices)
 
-    def finish(self, restored: Tensor, enlarged: Tensor, kind: ColorFix) -> Tensor:
+    def finish(self, restored: Tensor, enlarged: Tensor, lr: Tensor, kind: ColorFix) -> Tensor:
         """As of `Runner`; recorded for small pictures, whose many small operations would wait for the host."""
         if not restored.is_cuda or restored.numel() > _SMALL:
-            return super().finish(restored, enlarged, kind)
-        return self._run(f"finish {kind}", lambda a, b: super(CudaRunner, self).finish(a, b, kind), restored, enlarged)
+            return super().finish(restored, enlarged, lr, kind)
+        finish = super().finish
+        return self._run(f"finish {kind}", lambda a, b, c: finish(a, b, c, kind), restored, enlarged, lr)
 
     def poison(self) -> None:
         """Fill what recordings write with NaN: for tests and benchmarks."""

@@ -217,7 +217,7 @@ class Upscaler:
                 source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
                 rgb, steering, passes = self.restore(source, options)
                 rgb = resize(rgb[None], height, width)[0].cpu()
-                alpha = None if picture.alpha is None else resize(picture.alpha[None], height, width)[0]
+                alpha = None if picture.alpha is None else self._enlarged_alpha(picture.alpha, steering, options)
                 # differences have a sign, and `resize` clamps to [0, 1]
                 beyond = None if picture.beyond is None else resize(picture.beyond[None] / 2 + 0.5, height, width)[0] * 2 - 1
         except (RuntimeError, MemoryError) as error:
@@ -236,6 +236,17 @@ class Upscaler:
             dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
+
+    def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions) -> Tensor:
+        """(1, h, w) → (1, H, W): restored as the colours are, so that its edges are as sharp; no overshoot."""
+        width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
+        if alpha.min() < alpha.max():
+            level = steering.grouping.timestep_realism(steering.timestep)
+            plainly = replace(options, realism=level, adaptive=None, realism_map=None, protect=None)
+            enlarged = upsample(alpha[None], self.model.spec.scale)[0]
+            restored = self.restore(alpha.expand(3, -1, -1), plainly)[0].cpu()
+            alpha = color.limit_overshoot(restored.mean(0, keepdim=True), enlarged)
+        return resize(alpha[None], height, width)[0]
 
     def _level(self, steering: Steering, options: UpscaleOptions) -> tuple[float | None, str | None]:
         """Realism and its name, where there is a knob; a weighed pair has no name."""
@@ -264,7 +275,7 @@ class Upscaler:
         condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
         restored, grid = self._with_smaller_tiles(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
-        restored = self.runner.finish(restored, enlarged[0], options.color_fix or spec.color_fix)
+        restored = self.runner.finish(restored, enlarged[0], rgb, options.color_fix or spec.color_fix)
         return restored, steering.settled(grid), steering.passes(grid)
 
     def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:

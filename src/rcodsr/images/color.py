@@ -1,12 +1,13 @@
 """Colour correction of the assembled picture against the enlarged input."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rcodsr.config import ColorFix
 
 _DILATIONS = (1, 2, 4, 8, 16)
+_ROWS = 256
+"""Of a picture, worked on at a time."""
 
 
 def match(picture: Tensor, reference: Tensor, kind: ColorFix) -> Tensor:
@@ -44,6 +45,25 @@ def limit_overshoot(picture: Tensor, reference: Tensor, reach: int = 4) -> Tenso
     return picture
 
 
+def limit_chroma(picture: Tensor, lr: Tensor, reach: int = 1, slack: float = 2.0) -> Tensor:
+    """Keep the distance between a pixel's channels within what the input has nearby, in place: where it has none, grey.
+
+    Args:
+        picture: restored picture, shape (3, H, W) in [0, 1]; overwritten.
+        lr: the input, shape (3, h, w) in [0, 1].
+        reach: how far the neighbourhood extends to each side, in input pixels.
+        slack: how many times the input's distance is allowed, since restored colours are stronger than blurred ones.
+    """
+    spread = _local_maximum(lr.amax(0) - lr.amin(0), reach).mul_(slack)
+    allowed = F.interpolate(spread[None, None], picture.shape[1:], mode="bilinear")[0, 0]
+    for rows, most in zip(picture.split(_ROWS, 1), allowed.split(_ROWS), strict=True):
+        red, green, blue = rows
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue  # luma of BT.601, which stays as it is
+        share = most.div_((rows.amax(0) - rows.amin(0)).clamp_(min=1e-6)).clamp_(max=1)
+        rows.sub_(grey).mul_(share).add_(grey).clamp_(0, 1)
+    return picture
+
+
 def _local_maximum(plane: Tensor, reach: int) -> Tensor:
     side = 2 * reach + 1
     rows = F.max_pool2d(plane[None, None], (side, 1), 1, (reach, 0))
@@ -51,40 +71,42 @@ def _local_maximum(plane: Tensor, reach: int) -> Tensor:
 
 
 def bleed(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Spread the visible colours under the transparent pixels, whose own colour is arbitrary (often black).
+    """Weigh colours by alpha: a pixel less than half as visible as its neighbours takes of their colour, the fainter the more.
 
-    Without this, enlarging mixes the arbitrary colour into visible edges: dark fringes around every logo.
+    What stands under transparent pixels is arbitrary (often black), and a faint rest of the old background clings to the rim
+    of a cut-out. Without this, enlarging mixes both into visible edges: fringes around every logo.
 
     Args:
         rgb: shape (3, h, w) in [0, 1].
         alpha: shape (1, h, w) in [0, 1].
 
     Returns:
-        Shape (3, h, w): unchanged where alpha > 0, elsewhere an average of the nearest visible pixels.
+        Shape (3, h, w): unchanged where alpha is at least half the largest within six pixels, an average of visible pixels
+        nearby where it is 0.
     """
-    known = (alpha > 0).float()
-    return _pull_push((rgb * known)[None], known[None])[0]
+    return _pull_push(rgb[None], alpha[None], 6)[0]
 
 
-def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Where nothing is known, take the average of what is known at half the resolution, and so on (Gortler et al. 1996)."""
-    known = weight > 0
-    here = weighted / weight.clamp(min=1e-6)
-    if known.all() or max(weight.shape[-2:]) == 1:
-        return here
-    coarse = _pull_push(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weight)))
-    return torch.where(known, here, F.interpolate(coarse, weight.shape[-2:], mode="bilinear"))
+def _pull_push(rgb: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
+    """Where a pixel is faint beside others within reach, take half the resolution, and so on (Gortler et al. 1996)."""
+    own = (2 * alpha / F.max_pool2d(alpha, 2 * reach + 1, 1, reach).clamp(min=1e-6)).clamp(max=1)
+    if (own >= 1).all() or max(alpha.shape[-2:]) == 1:
+        return rgb
+    mean = F.avg_pool2d(rgb * alpha, 2, ceil_mode=True) / F.avg_pool2d(alpha, 2, ceil_mode=True).clamp(min=1e-6)
+    coarse = _pull_push(mean, F.max_pool2d(alpha, 2, ceil_mode=True))
+    return F.interpolate(coarse, alpha.shape[-2:], mode="bilinear").lerp(rgb, own)
 
 
-def low_pass(plane: Tensor) -> Tensor:
-    """Five à-trous passes of the binomial kernel (1, 2, 1)/4 along both axes, edges repeated.
+def low_pass(plane: Tensor, dilations: tuple[int, ...] = _DILATIONS) -> Tensor:
+    """À-trous passes of the binomial kernel (1, 2, 1)/4 along both axes, edges repeated.
 
-    The same band that StableSR's wavelet colour fix calls low frequency, computed separably.
+    Five passes give the band that StableSR's wavelet colour fix calls low frequency, computed separably.
 
     Args:
         plane: shape (H, W).
+        dilations: of the passes, in pixels.
     """
-    for dilation in _DILATIONS:
+    for dilation in dilations:
         for axis in (0, 1):
             plane = _binomial(plane, dilation, axis)
     return plane

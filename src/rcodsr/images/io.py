@@ -73,6 +73,10 @@ __all__ = [
 ]
 
 _WHITE = (255, 255, 255)
+_EXACT = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "ICO", "TGA"}
+"""Formats whose equal channels stay equal; others, and images that have forgotten theirs, may have been rounded."""
+_ALPHA_OFTEN_UNSET = {"BMP", "DIB", "ICO", "CUR", "TGA"}
+"""Formats whose fourth byte many programs leave at 0 without meaning it."""
 _XMP, _IPTC, _RESOURCES, _ICC, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 700, 33723, 34377, 34675, 282, 283, 296
 
 
@@ -244,9 +248,17 @@ def _picture(image: Image.Image, name: object, samples: Samples | None) -> Pictu
     if image.mode in {"CMYK", "LAB"}:
         converted = cmyk_to_srgb(image, metadata.icc) if image.mode == "CMYK" else lab_to_srgb(image)
         picture = turned(from_pil(converted, name), orientation(image)).with_metadata(metadata)
-        return to_working(picture, None).with_note(*notes, f"{image.mode} becomes RGB")
+        return to_working(picture.as_neutral(_rounding(image)), None).with_note(*notes, f"{image.mode} becomes RGB")
     picture = from_pil(image, name) if samples is None else from_samples(samples, image.info.get("transparency"))
-    return to_working(turned(picture, orientation(image)).with_metadata(metadata).with_note(*notes), metadata.icc)
+    if image.format in _ALPHA_OFTEN_UNSET:
+        picture = picture.without_unset_alpha()
+    picture = turned(picture, orientation(image)).with_metadata(metadata).with_note(*notes)
+    return to_working(picture.as_neutral(_rounding(image)), metadata.icc)
+
+
+def _rounding(image: Image.Image) -> float:
+    """By how much the three channels of a grey may differ in a decoded image: nothing, or the rounding of lossy formats."""
+    return 0.0 if image.format in _EXACT else 1.5 / 255
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -23,6 +23,8 @@ class Picture:
     """Shape (1, h, w), float32 in [0, 1]; None where the picture is opaque."""
     gray: bool = False
     """Came as grey, leaves as grey."""
+    neutral: bool = False
+    """Came as colour whose visible pixels have three equal channels, and leaves so; see `as_neutral`."""
     metadata: Metadata = field(default_factory=Metadata)
     depth: int = 8
     """Bits a channel of the file: 8 or 16."""
@@ -37,8 +39,42 @@ class Picture:
         return self.rgb.shape[2], self.rgb.shape[1]
 
     def with_pixels(self, rgb: Tensor, alpha: Tensor | None, beyond: Tensor | None = None) -> "Picture":
-        """The same picture with other pixels."""
+        """The same picture with other pixels; one without colour stays without, whatever a network has made of it."""
+        if self.gray or self.neutral:
+            rgb = rgb.mean(0, keepdim=True).expand(3, -1, -1)
         return replace(self, rgb=rgb, alpha=alpha, beyond=beyond)
+
+    def as_neutral(self, step: float = 0.0) -> "Picture":
+        """The same picture, without colour from here on where no visible pixel has any.
+
+        Args:
+            step: by how much the channels of a pixel may differ and count as equal; what a lossy file's rounding has left.
+        """
+        red, green, blue = self.rgb
+        spread = torch.maximum(torch.maximum(red, green), blue) - torch.minimum(torch.minimum(red, green), blue)
+        visible = spread if self.alpha is None else spread * (self.alpha[0] > 0)
+        if self.gray or visible.max() > step:
+            return self
+        return replace(self, neutral=True).with_pixels(self.rgb, self.alpha)
+
+    def without_unset_alpha(self) -> "Picture":
+        """The same picture, opaque where its alpha hides every pixel: nobody means that."""
+        if self.alpha is None or self.alpha.any():
+            return self
+        return replace(self, alpha=None).with_note("its alpha channel is 0 everywhere and counts as none")
+
+    def is_one_colour(self) -> bool:
+        """Whether 8 bits a channel cannot tell its pixels apart."""
+        return bool((self.rgb.amax((1, 2)) - self.rgb.amin((1, 2))).max() < 0.5 / 255)
+
+    def laid_on(self, background: tuple[int, int, int] = (255, 255, 255)) -> "Picture":
+        """The same picture without transparency: what is seen of it on a background, whose channels count to 255."""
+        if self.alpha is None:
+            return self
+        below = torch.tensor(background).view(3, 1, 1) / 255
+        grey = len(set(background)) == 1
+        seen = below.lerp(self.rgb, self.alpha)
+        return replace(self, rgb=seen, alpha=None, gray=self.gray and grey, neutral=self.neutral and grey)
 
     def with_metadata(self, metadata: Metadata) -> "Picture":
         """The same picture with other metadata."""

@@ -107,11 +107,11 @@ def compare(
     Raises:
         RcodsrError: as `Upscaler.run`.
     """
-    picture = _opaque(picture)
+    picture = picture.laid_on()
     scale = upscaler.model.spec.scale
     enlarged = upsample(picture.rgb[None], scale)
     height, width = enlarged.shape[2:]
-    true = None if truth is None else _opaque(truth).rgb
+    true = None if truth is None else truth.laid_on().rgb
 
     def panel(label: str, rgb: Tensor, realism: float | None = None, timestep: int | None = None) -> Panel:
         shown = Panel(label, to_pil(Picture(rgb, gray=picture.gray)), realism, timestep)
@@ -157,12 +157,6 @@ def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[
     return tuple(found)
 
 
-def _opaque(picture: Picture) -> Picture:
-    if picture.alpha is None:
-        return picture
-    return Picture(picture.rgb * picture.alpha + (1 - picture.alpha), gray=picture.gray)
-
-
 def _estimated(upscaler: Upscaler, enlarged: Tensor) -> Estimated | None:
     """None where the weights have no estimator."""
     if upscaler.model.metric_estimator is None:
@@ -177,4 +171,4 @@ def region_of(picture: Picture, left: int, top: int, width: int, height: int) ->
     """A part of a picture, without its metadata."""
     rows, columns = slice(top, top + height), slice(left, left + width)
     alpha = None if picture.alpha is None else picture.alpha[:, rows, columns]
-    return Picture(picture.rgb[:, rows, columns], alpha, picture.gray)
+    return Picture(picture.rgb[:, rows, columns], alpha, picture.gray, picture.neutral)

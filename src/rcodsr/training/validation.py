@@ -38,7 +38,7 @@ class Validation:
         self.pairs: list[tuple[Tensor, Tensor]] = []
         found = find_photos(photos)
         for i, path in enumerate(found[:: max(1, len(found) // _PHOTOS)][:_PHOTOS]):
-            rgb = io.read(path).rgb
+            rgb = io.read(path).laid_on().rgb
             height, width = (min(_SIDE, side) // 16 * 16 for side in rgb.shape[1:])
             top, left = (rgb.shape[1] - height) // 2, (rgb.shape[2] - width) // 2
             hr = rgb[:, top : top + height, left : left + width]
