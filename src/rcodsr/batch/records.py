@@ -43,6 +43,25 @@ def size_of(options: UpscaleOptions) -> dict[str, Any]:
     return {"scale": options.scale, "size": None if options.size is None else str(options.size)}
 
 
+def is_result(picture: io.Source) -> bool:
+    """Whether rcodsr has made a picture, as far as its record tells; its header is read, not its pixels."""
+    record = io.read_record(picture)
+    return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
+
+
+def is_result_of(source: io.Source, picture: Path, scale: float, size: TargetSize | None, strip: bool) -> bool:
+    """Whether a picture that bears the name of a source's output is one.
+
+    Args:
+        source: the input.
+        picture: what may be its output, or an earlier one.
+        scale: of the output, where `size` does not decide.
+        size: of the output.
+        strip: outputs carry no record, by the user's wish.
+    """
+    return is_result(picture) or _is_newer(source, picture, UpscaleOptions(scale=scale, size=size), strip)
+
+
 def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False) -> bool:
     """True for an existing output that is whole and was made exactly like this, False for a damaged one of ours.
 

@@ -168,10 +168,11 @@ def upscale(
     level = "auto" if options.adaptive else "map" if options.realism_map else f"{options.realism:g}"
     naming = Naming(format, options.scale, name, level, options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
-    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen)
-    require_fit(plan.jobs, options)
+    strip = metadata == "strip"
+    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
+    require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = Output(quality, overwrite, max_pixels, encoded, metadata == "strip", _color(background))
+    settings = Output(quality, overwrite, max_pixels, encoded, strip, _color(background), plan.alone)
     shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
@@ -184,7 +185,7 @@ def upscale(
     open_report(report, plan)
     if not plan.jobs:
         return show((), plan, shown)  # all in other shards
-    prepare_outputs(plan.jobs)
+    prepare_outputs(plan.jobs, plan.alone)
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
     settled: dict[str, Any] = {
@@ -204,7 +205,9 @@ def upscale(
     upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     stdout = sys.stdout.buffer if sys.stdout else None
-    results = run(plan.jobs, upscaler, options, settings, stdout, shown.max_failures)
+    # clashes count as failures, and `show` has seen them before the first result
+    left = None if shown.max_failures is None else shown.max_failures - len(plan.clashes)
+    results = run(plan.jobs, upscaler, options, settings, stdout, left)
     return show(results, plan, shown)
 
 
