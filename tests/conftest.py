@@ -4,7 +4,7 @@ import os
 
 # one thread, here and in subprocesses: the models of the tests are small, and a busy machine punishes idle threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# the fast weights, here and in subprocesses, unless a test asks for `packaged_default`; what a developer has set does not matter
+# the fast weights, here and in subprocesses, unless a test asks for `packaged_default`; a developer's settings do not matter
 for name in [name for name in os.environ if name.startswith("RCODSR_")]:
     del os.environ[name]
 os.environ["RCODSR_WEIGHTS"] = "rcod-tiny"

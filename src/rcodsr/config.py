@@ -48,7 +48,7 @@ class EngineDefaults:
     def over(cls, **given: str | None) -> EngineDefaults:
         """Of `weights`, `device` and `dtype`: as given, else RCODSR_WEIGHTS and so on, else the packaged weights and auto."""
         values: dict[str, Any] = {"weights": DEFAULT_WEIGHTS, "device": "auto", "dtype": "auto"}
-        origins = {}
+        origins: dict[str, str] = {}
         for name in values:
             variable = f"RCODSR_{name.upper()}"
             if given[name] is not None:

@@ -316,15 +316,15 @@ def _results(places: dict[Job, Found], naming: Naming, strip: bool, real: RealPa
 
 def _unrecorded(found: Found, naming: Naming, strip: bool) -> Iterator[Path]:
     """Where outputs that carry no record lie: beside the picture, or in a folder beside one that it lies in."""
-    source = found.source
+    source, top = found.source, found.top
     if isinstance(source, Piped) or (has_room_for_record(FORMATS[naming.suffix(source).lower()]) and not strip):
         return
+    folders = [] if top is None else [(top / parent, found.relative.relative_to(parent)) for parent in found.relative.parents]
     for whole in (False, True):
         yield source.with_name(naming.beside(source, whole))
-        for parent in found.relative.parents if found.top is not None else ():
-            below = found.relative.relative_to(parent).with_name(naming.within(source, whole))
+        for folder, below in folders:
             with suppress(UsageError):  # the root has no name
-                yield _sibling(found.top / parent, naming.mark) / below
+                yield _sibling(folder, naming.mark) / below.with_name(naming.within(source, whole))
 
 
 def _clashes(jobs: list[Job], real: RealPaths) -> Iterator[tuple[Job, UsageError]]:
