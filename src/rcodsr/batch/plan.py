@@ -193,7 +193,7 @@ def prepare_outputs(jobs: list[Job], again: bool = False) -> None:
         if job.target is not None:
             directories[job.target.parent].append(job)
     for directory, inside in directories.items():
-        if not again and not directory.exists() and all(is_result(job.source) for job in inside):
+        if not again and not is_directory(directory) and all(is_result(job.source) for job in inside):
             continue
         make_directory(directory)
         if isinstance(directory, RemotePath):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import __version__
+from rcodsr.batch.places import RemotePath
 from rcodsr.config import TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
@@ -44,8 +45,8 @@ def size_of(options: UpscaleOptions) -> dict[str, Any]:
 
 
 def is_result(picture: io.Source) -> bool:
-    """Whether rcodsr has made a picture, as far as its record tells; its header is read, not its pixels."""
-    record = io.read_record(picture)
+    """Whether rcodsr has made a picture, as its record tells: the header is read, not the pixels. False for what is not here."""
+    record = None if isinstance(picture, RemotePath) else io.read_record(picture)
     return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
 
 
