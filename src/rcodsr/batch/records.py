@@ -45,7 +45,7 @@ def size_of(options: UpscaleOptions) -> dict[str, Any]:
 
 
 def is_result(picture: io.Source) -> bool:
-    """Whether rcodsr has made a picture, as its record tells: the header is read, not the pixels. False for what is not here."""
+    """Whether rcodsr has made a picture, as its record tells; only the header is read. False for an object in a store."""
     record = None if isinstance(picture, RemotePath) else io.read_record(picture)
     return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
 
