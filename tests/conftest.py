@@ -4,6 +4,10 @@ import os
 
 # one thread, here and in subprocesses: the models of the tests are small, and a busy machine punishes idle threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the fast weights, here and in subprocesses, unless a test asks for `packaged_default`; a developer's settings do not matter
+for name in [name for name in os.environ if name.startswith("RCODSR_")]:
+    del os.environ[name]
+os.environ["RCODSR_WEIGHTS"] = "rcod-tiny"
 
 import subprocess
 import sys
@@ -202,8 +206,14 @@ def small_upscaler(small_model: OneStepSR) -> Upscaler:
 
 @pytest.fixture(scope="session")
 def default_upscaler() -> Upscaler:
-    """The embedded checkpoint on the CPU."""
-    return Upscaler.load(device="cpu", dtype="fp32")
+    """What the tests run with unless they ask for something else: `rcod-tiny`, on the CPU."""
+    return Upscaler.load("rcod-tiny", "cpu", "fp32")
+
+
+@pytest.fixture
+def packaged_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test, and its subprocesses, with the weights that users get who ask for none."""
+    monkeypatch.delenv("RCODSR_WEIGHTS")
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.usefixtures("packaged_default")
 def test_the_default_path_loads_neither_diffusers_nor_transformers() -> None:
     code = (
         "import sys, rcodsr; rcodsr.load(device='cpu')\n"
@@ -76,6 +77,7 @@ def test_the_wheel_carries_manifest_recipes_and_weights(wheel: Path) -> None:
     assert {f"rcodsr/assets/rcod-tiny/{name}" for name in ("config.json", "unet.safetensors", "README.md")} <= names
 
 
+@pytest.mark.usefixtures("packaged_default")
 def test_an_installed_wheel_works_outside_the_checkout(wheel: Path, photo: Image.Image, tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from rcodsr.errors import InputError, UsageError
+
+DEFAULT_WEIGHTS = "rcod-tiny"
+"""What enlarges pictures unless other weights are asked for."""
 
 LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 """The words of `--realism` and their values."""
@@ -30,6 +34,32 @@ COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
 Adaptive = Literal["image", "tile"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Protected = Literal["text"]
+
+
+@dataclass(frozen=True)
+class EngineDefaults:
+    """What `load` uses where nothing is given: what the environment says, or what suits most."""
+
+    weights: str
+    device: str
+    dtype: Dtype
+    origins: dict[str, str]
+    """What errors about values of the environment should name in the place of their subject."""
+
+    @classmethod
+    def over(cls, **given: str | None) -> EngineDefaults:
+        """Of `weights`, `device` and `dtype`: as given, else RCODSR_WEIGHTS and so on, else the packaged weights and auto."""
+        values: dict[str, Any] = {"weights": DEFAULT_WEIGHTS, "device": "auto", "dtype": "auto"}
+        origins: dict[str, str] = {}
+        for name in values:
+            variable = f"RCODSR_{name.upper()}"
+            if given[name] is not None:
+                values[name] = given[name]
+            elif value := os.environ.get(variable):
+                values[name] = value
+                origins |= dict.fromkeys((f"--{name}", value), f"{variable}={value}")
+        return cls(**values, origins=origins)
+
 
 MAX_MAP_LEVELS = 5
 """Different levels of a realism map: each costs a U-Net pass where several meet."""

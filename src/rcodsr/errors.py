@@ -13,6 +13,9 @@ RcodsrError                1   something failed; the message names the file and 
 └── OutputError            7   an output cannot be written
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 
 class RcodsrError(Exception):
     """Base of all errors shown to people as one line `<subject>: <cause>; <remedy>`.
@@ -97,3 +100,14 @@ class OutputError(RcodsrError):
     def __init__(self, subject: object, cause: str, remedy: str = "", lasting: bool = True) -> None:
         super().__init__(subject, cause, remedy)
         self.lasting = lasting
+
+
+@contextmanager
+def naming(origins: Mapping[str, str]) -> Iterator[None]:
+    """Errors within say where a value came from: `origins` has, by subject, what to name in its place."""
+    try:
+        yield
+    except RcodsrError as error:
+        if error.subject not in origins:
+            raise
+        raise type(error)(origins[error.subject], error.cause, error.remedy) from error

@@ -120,7 +120,7 @@ class VariantSpec(Spec):
 
 
 RCOD_TINY = VariantSpec(name="rcod-tiny", grouping=GroupingSpec(metric="channel-cosine"))
-"""The embedded default. Its grouping bounds are fitted to its own latents before training."""
+"""The small one, which comes with the package. Its grouping bounds are fitted to its own latents before training."""
 
 RCOD_SMALL = VariantSpec(
     name="rcod-small",

@@ -1,10 +1,14 @@
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from rcodsr.batch.plan import Job, plan, prepare_outputs
+from rcodsr.batch.discovery import Selection
+from rcodsr.batch.plan import Job, Naming, make_plan, plan, prepare_outputs
 from rcodsr.errors import NoInputError, OutputError, UsageError
+from rcodsr.images.io import Source
 from tests.batch.conftest import Touch, names, target
 
 
@@ -206,6 +210,17 @@ def test_outputs_that_differ_in_case_alone_clash(touch: Touch, tmp_path: Path) -
         plan(inputs, str(tmp_path / "out"), "auto", 4.0)
 
 
+def test_pictures_that_would_share_an_output_are_left_out_and_the_others_done(touch: Touch, tmp_path: Path) -> None:
+    inputs: list[Source] = [touch("one", "a.png"), touch("b.png"), touch("two", "a.png"), touch("three", "a.png")]
+    made = make_plan(inputs, str(tmp_path / "out"), Naming(), Selection())
+    assert names(made.jobs) == ["b_x4.png"]
+    assert [job.source for job, _ in made.clashes] == [inputs[0], inputs[2], inputs[3]]
+    assert f"for both {inputs[0]} and {inputs[2]}" in str(made.clashes[0][1])
+    assert f"for both {inputs[0]} and {inputs[3]}" in str(made.clashes[2][1])
+    shards = [make_plan(inputs, str(tmp_path / "out"), Naming(), Selection(), (i, 2)) for i in (1, 2)]
+    assert sum(len(shard.clashes) for shard in shards) == 3
+
+
 def test_same_names_of_two_directories_clash_in_one_output(touch: Touch, tmp_path: Path) -> None:
     touch("one", "a.png")
     touch("two", "a.png")
@@ -215,9 +230,24 @@ def test_same_names_of_two_directories_clash_in_one_output(touch: Touch, tmp_pat
     assert len(plan(inputs, None, "auto", 4.0)) == 2
 
 
-def test_the_same_picture_twice_is_done_once(touch: Touch) -> None:
+def test_a_picture_is_done_once_however_it_is_spelt(touch: Touch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = touch("photos", "a.png")
+    (tmp_path / "link.png").symlink_to(picture)
+    (tmp_path / "album").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    spellings = (picture, "photos/a.png", "photos/../photos/a.png", "link.png", "album/a.png", "photos", "album", "./photos/")
+    for first in spellings:
+        (job,) = plan([Path(first), *map(Path, spellings)], None, "auto", 4.0)
+        assert job.source == (Path(first) / "a.png" if Path(first).is_dir() else Path(first))
+
+
+def test_names_that_differ_in_capitals_are_one_picture_where_they_are_one_file(touch: Touch, tmp_path: Path) -> None:
     picture = touch("a.png")
-    assert len(plan([picture, picture], None, "auto", 4.0)) == 1
+    with suppress(FileExistsError):  # where capitals do not count it is there already; elsewhere a hard link looks the same
+        (tmp_path / "A.PNG").hardlink_to(picture)
+    assert [job.source for job in plan([picture, tmp_path / "A.PNG"], None, "auto", 4.0)] == [picture]
+    (tmp_path / "copy.png").hardlink_to(picture)  # another name that people gave
+    assert len(plan([picture, tmp_path / "copy.png"], None, "auto", 4.0)) == 2
 
 
 def test_hidden_files_of_a_directory_are_not_pictures(touch: Touch, tmp_path: Path) -> None:
@@ -254,9 +284,13 @@ def test_the_input_directory_is_never_the_output(touch: Touch, tmp_path: Path) -
         plan([tmp_path / "photos"], str(tmp_path / "photos"), "auto", 4.0)
 
 
-def test_an_output_must_not_be_another_input(touch: Touch) -> None:
-    with pytest.raises(UsageError, match=r"cat_x4\.png: would overwrite an input"):
-        plan([touch("cat.png"), touch("cat_x4.png")], None, "auto", 4.0)
+def test_an_output_that_is_another_input_costs_its_own_picture_alone(touch: Touch) -> None:
+    inputs: list[Source] = [touch("cat.png"), touch("cat_x4.png"), touch("dog.png")]
+    made = make_plan(inputs, None, Naming(), Selection())
+    assert names(made.jobs) == ["cat_x4_x4.png", "dog_x4.png"]
+    ((job, error),) = made.clashes
+    assert job.source == inputs[0]
+    assert re.search(r"cat_x4\.png: would overwrite an input, as the output of .*cat\.png; choose", str(error))
 
 
 def test_an_input_is_recognised_however_it_is_written(touch: Touch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,36 @@ def test_links_in_a_circle_are_followed_once(tree: Path) -> None:
         (("*.gif",), (), ["sub/deep/b.png"]),
         ((), ("sub/*",), ["a.png"]),
         (("a.*", "b.*"), ("sub/deep/*",), ["a.png", "sub/a.png"]),
+        (("*.GIF",), (), ["sub/deep/b.png"]),
+        ((), ("SUB/*", "*.TXT"), ["a.png"]),
     ],
 )
 def test_globs_choose(tree: Path, include: tuple[str, ...], exclude: tuple[str, ...], expected: list[str]) -> None:
     jobs = plan([tree], None, selection=Selection(True, include, exclude))
     assert relative(jobs, tree.with_name("photos_x4")) == expected
+
+
+def test_globs_meet_cameras_that_write_in_capitals(touch: Touch, tmp_path: Path) -> None:
+    for name in ("DSC1.JPG", "dsc2.jpg", "IMG_3.PNG"):
+        touch("photos", name)
+    assert names(plan([tmp_path / "photos"], None, selection=Selection(include=("*.jpg",)))) == ["DSC1.JPG", "dsc2.jpg"]
+    assert names(plan([tmp_path / "photos"], None, selection=Selection(exclude=("dsc*",)))) == ["IMG_3.PNG"]
+    assert plan([tmp_path / "photos" / "DSC1.JPG"], None, selection=Selection(include=("*.jpg",)))
+
+
+SYSTEM = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", ".Trash-1000", "Thumbs")
+
+
+def test_folders_of_the_system_are_passed_over_and_counted(tree: Path, touch: Touch) -> None:
+    for name in SYSTEM:
+        touch("photos", "sub", name, "a.png", "SYNOPHOTO_THUMB_M.jpg")
+    touch("photos", "Thumbs.png")
+    found = make_plan([tree], None, Naming(), Selection(recursive=True))
+    assert relative(found.jobs, tree.with_name("photos_x4")) == ["Thumbs.png", "a.png", "sub/a.png", "sub/deep/b.png"]
+    assert sorted(path.name for path in found.system_folders) == sorted(SYSTEM)
+    assert make_plan([tree], None, Naming(), Selection()).system_folders == []  # no folder inside is looked at
+    (job,) = plan([tree / "sub" / "@eaDir"], None, selection=Selection(recursive=True))  # named, it is searched
+    assert job.source.name == "SYNOPHOTO_THUMB_M.jpg"
 
 
 def test_shards_share_out_every_picture_once_and_new_ones_move_none(touch: Touch, tmp_path: Path) -> None:

@@ -3,13 +3,28 @@
 import fnmatch
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from rcodsr.batch.places import place
+from rcodsr.batch.places import RealPaths, place
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images.io import SUFFIXES, Piped, Source
+
+_SYSTEM_FOLDERS = (
+    "@eadir",
+    "@recycle",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "__macosx",
+    "thumbs",
+    ".trash*",
+)
+"""Globs, in lower case, of folders that network drives and desktops keep for themselves: thumbnails, bins, snapshots."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +39,11 @@ class Selection:
     """Likewise; none of them may match."""
 
     def takes(self, relative: PurePath) -> bool:
-        """Whether the globs let a file pass."""
-        names = (relative.name, relative.as_posix())
+        """Whether the globs let a file pass; capitals do not count, because cameras write DSC1.JPG."""
+        names = (relative.name.casefold(), relative.as_posix().casefold())
 
         def matches(globs: tuple[str, ...]) -> bool:
-            return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
+            return any(fnmatch.fnmatchcase(name, glob.casefold()) for glob in globs for name in names)
 
         return (not self.include or matches(self.include)) and not matches(self.exclude)
 
@@ -51,6 +66,8 @@ class Findings:
     pictures: list[Found] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
     """Files of directories that are no pictures by their suffix."""
+    system_folders: list[Path] = field(default_factory=list)
+    """Folders inside that were passed over because the system owns them."""
 
 
 def expand_lists(inputs: list[str]) -> list[Source]:
@@ -85,7 +102,7 @@ def sources(inputs: list[Source], selection: Selection | None = None) -> list[So
 
 
 def discover(inputs: list[Source], selection: Selection, avoid: Path | None = None) -> Findings:
-    """Look through files and directories.
+    """Look through files and directories. What several names lead to is found once, by the first of them.
 
     Args:
         inputs: files and directories.
@@ -101,6 +118,7 @@ def discover(inputs: list[Source], selection: Selection, avoid: Path | None = No
             _search(source, selection, avoid, findings)
         elif isinstance(source, Piped) or selection.takes(PurePath(source.name)):
             findings.pictures.append(Found(source, PurePath("stdin" if isinstance(source, Piped) else source.name)))
+    findings.pictures = list(_once(findings.pictures))
     return findings
 
 
@@ -112,13 +130,35 @@ def is_directory(path: Path) -> bool:
         return False
 
 
+def _once(pictures: list[Found]) -> Iterator[Found]:
+    """Each file once, whatever links and spellings lead to it."""
+    real, seen = RealPaths(), defaultdict[str, list[str]](list)
+    for found in pictures:
+        if isinstance(found.source, Piped):
+            yield found
+            continue
+        path = real.of(found.source)
+        others = seen[path.casefold()]
+        # names that differ in capitals are one file on some systems and two on others
+        if path not in others and not any(_is_same_file(path, other) for other in others):
+            others.append(path)
+            yield found
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def _search(top: Path, selection: Selection, avoid: Path | None, findings: Findings) -> None:
     try:
         entries = _listed(top)
     except OSError as error:
         raise NoInputError(top, f"cannot be listed ({error.strerror})", "check its permissions") from error
     seen = {_place(top), _place(avoid)} if avoid is not None else {_place(top)}
-    for path in _walk(entries, selection, seen, findings.pictures, top):
+    for path in _walk(entries, selection, seen, findings, top):
         relative = path.relative_to(top)
         if path.suffix.lower() in SUFFIXES:
             if selection.takes(relative):
@@ -128,16 +168,19 @@ def _search(top: Path, selection: Selection, avoid: Path | None, findings: Findi
 
 
 def _walk(
-    entries: list[Path], selection: Selection, seen: set[tuple[int, int]], failed: list[Found], top: Path
+    entries: list[Path], selection: Selection, seen: set[tuple[int, int]], findings: Findings, top: Path
 ) -> Iterator[Path]:
     """Files first, then what lies deeper. A directory that cannot be listed counts as a picture, so that it fails by name."""
     inner = []
     for path in entries:
         if is_directory(path):
             inner.append(path)
-        else:
+        elif not _is_hidden(path):
             yield path
     for directory in inner if selection.recursive else []:
+        if _is_of_the_system(directory):
+            findings.system_folders.append(directory)
+            continue
         place = _place(directory)
         if place in seen:
             continue
@@ -145,14 +188,22 @@ def _walk(
         try:
             below = _listed(directory)
         except OSError:
-            failed.append(Found(directory, directory.relative_to(top), top))
+            findings.pictures.append(Found(directory, directory.relative_to(top), top))
             continue
-        yield from _walk(below, selection, seen, failed, top)
+        yield from _walk(below, selection, seen, findings, top)
 
 
 def _listed(directory: Path) -> list[Path]:
-    """Entries in order; hidden ones (macOS leaves `._photo.jpg`) are neither pictures nor worth a word."""
-    return sorted(path for path in directory.iterdir() if path.name[0] != ".")
+    """Entries in order; hidden ones (macOS leaves `._photo.jpg`) are neither pictures nor worth a word, but for bins."""
+    return sorted(path for path in directory.iterdir() if not _is_hidden(path) or _is_of_the_system(path))
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name[0] == "."
+
+
+def _is_of_the_system(path: Path) -> bool:
+    return any(fnmatch.fnmatchcase(path.name.casefold(), glob) for glob in _SYSTEM_FOLDERS)
 
 
 def _place(directory: Path) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def chunk_length(left: int, workers: int) -> int:
 
 def told_by_output(result: Result, job: Job, existed: bool) -> Result:
     """A job done by a worker that was lost before it said so: skipped by the next one, done by this batch all the same."""
-    if result.status != "skipped" or existed or job.target is None:
+    if result.status != "skipped" or result.own or existed or job.target is None:
         return result
     with near(job) as local:
         assert local.target is not None

@@ -104,6 +104,27 @@ def place(text: str) -> Path:
     return RemotePath(text) if text.partition("://")[0] in PROTOCOLS and "://" in text else Path(text)
 
 
+class RealPaths:
+    """Where paths lead when links are followed. Each folder is looked up once, each file for being a link alone."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The absolute path without links; of an object in a store, or a name no system takes, the name itself."""
+        if isinstance(path, RemotePath):
+            return str(path)
+        try:
+            if path.name in {"", ".."} or path.is_symlink():
+                return os.path.realpath(path)
+            folder = self._folders.get(path.parent)
+            if folder is None:
+                folder = self._folders[path.parent] = os.path.realpath(path.parent)
+            return os.path.join(folder, path.name)  # noqa: PTH118
+        except (OSError, ValueError):
+            return str(path)
+
+
 def existing(places: list[Path | None]) -> set[Path]:
     """Those that are there, asked folder by folder."""
     found: set[Path] = set()

@@ -2,18 +2,19 @@
 
 import os
 import string
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
-from rcodsr.batch.places import RemotePath, place
+from rcodsr.batch.places import RealPaths, RemotePath, place
+from rcodsr.batch.records import is_result, is_result_of
 from rcodsr.batch.shards import belongs
 from rcodsr.config import OUTPUT_FORMATS, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
-from rcodsr.images.io import FORMATS, Piped, Source, make_directory, read_header, remove_stale_parts
+from rcodsr.images.io import FORMATS, Piped, Source, has_room_for_record, make_directory, read_header, remove_stale_parts
 
 __all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "require_fit", "sources"]
 
@@ -94,6 +95,19 @@ class Plan:
     jobs: list[Job]
     ignored: list[Path] = field(default_factory=list)
     """Files of input directories that are no pictures by their suffix."""
+    system_folders: list[Path] = field(default_factory=list)
+    """Folders inside input directories that were passed over because the system owns them."""
+    clashes: list[tuple[Job, UsageError]] = field(default_factory=list)
+    """What is not done, because its output would be an input or another picture's output."""
+    results: list[Source] = field(default_factory=list)
+    """Inputs that are outputs of others among them, and not enlarged again."""
+    alone: bool = False
+    """Whether one picture was named, rather than found: it is enlarged even if rcodsr has made it."""
+
+    @property
+    def sources(self) -> list[Source]:
+        """All pictures, whatever becomes of them."""
+        return [job.source for job in self.jobs] + [job.source for job, _ in self.clashes] + self.results
 
 
 def plan(
@@ -109,10 +123,13 @@ def make_plan(
     naming: Naming,
     selection: Selection,
     shard: tuple[int, int] | None = None,
+    strip: bool = False,
 ) -> Plan:
     """Pair every input picture with its output.
 
     A file goes to `<stem>_x4<ext>` beside it, a directory to the same names in `<dir>_x4/`; `output` overrides the place.
+    An input that is the output of another one (`*.png`, a second time) is set aside. Others that rcodsr has made are found
+    when their headers are read. A clash costs the pictures concerned, and ends the command where no other is left.
 
     Args:
         inputs: files and directories.
@@ -120,34 +137,64 @@ def make_plan(
         naming: how outputs are called.
         selection: what to take of directories.
         shard: keep the jobs of this one only; clashes are looked for in all.
+        strip: outputs carry no record, by the user's wish.
 
     Raises:
-        UsageError: when outputs would collide with each other or with an input, or `-o` does not fit the inputs.
+        UsageError: when every output would collide with another or with an input, or `-o` does not fit the inputs.
         NoInputError: when there is no picture at all.
     """
     if output == "":
         raise UsageError("-o ''", "an empty name", "check the shell variable it came from")
     into = _output_directory(inputs, output)
-    findings = _discovered(inputs, into, naming, selection)
-    # an input given twice is done once
-    places = dict.fromkeys(_pair(findings, output, into, naming))
-    if not places:
+    findings = _discovered(inputs, into, selection)
+    pictures, real = findings.pictures, RealPaths()
+
+    def paired(pictures: list[Found]) -> dict[Job, Found]:
+        return dict(zip(_pair(pictures, output, into, naming), pictures, strict=True))
+
+    places = paired(pictures)
+    results = set(_results(places, naming, strip, real))
+    if results:
+        places = paired([found for found in pictures if found.source not in results])
+    if not pictures:
         remedy = "give picture files, or a directory that holds some (-R looks into the directories inside)"
         raise NoInputError(inputs[0], "no pictures found", remedy)
     if output == "-" and len(places) != 1:
         raise UsageError("-o -", f"{len(places)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
-    _refuse_clashes([job for job, _ in places])
-    jobs = [job for job, relative in places if shard is None or belongs(relative, shard)]
-    return Plan(jobs, findings.ignored)
+    clashes = dict(_clashes(list(places), real))
+    if clashes and len(clashes) == len(places):
+        raise next(iter(clashes.values()))
+
+    def ours(found: Found) -> bool:
+        return shard is None or belongs(found.relative, shard)
+
+    return Plan(
+        [job for job, found in places.items() if job not in clashes and ours(found)],
+        findings.ignored,
+        findings.system_folders,
+        [(job, error) for job, error in clashes.items() if ours(places[job])],
+        [found.source for found in pictures if found.source in results and ours(found)],
+        alone=len(pictures) == 1 and pictures[0].top is None,
+    )
 
 
-def prepare_outputs(jobs: list[Job]) -> None:
+def prepare_outputs(jobs: list[Job], again: bool = False) -> None:
     """Create the output directories and check that they can be written, before anything expensive happens.
+
+    Args:
+        jobs: from `make_plan`.
+        again: enlarge also what rcodsr has made. Else no directory is created for nothing but such pictures.
 
     Raises:
         OutputError: when a directory cannot be created or written.
     """
-    for directory in {job.target.parent for job in jobs if job.target}:
+    directories = defaultdict[Path, list[Job]](list)
+    for job in jobs:
+        if job.target is not None:
+            directories[job.target.parent].append(job)
+    for directory, inside in directories.items():
+        if not again and not is_directory(directory) and all(is_result(job.source) for job in inside):
+            continue
         make_directory(directory)
         if isinstance(directory, RemotePath):
             continue
@@ -156,7 +203,7 @@ def prepare_outputs(jobs: list[Job]) -> None:
         remove_stale_parts(directory)
 
 
-def require_fit(jobs: list[Job], options: UpscaleOptions) -> None:
+def require_fit(plan: Plan, options: UpscaleOptions) -> None:
     """See that a realism map fits every picture, before any is enlarged. What cannot be read fails by itself later.
 
     Raises:
@@ -164,9 +211,11 @@ def require_fit(jobs: list[Job], options: UpscaleOptions) -> None:
     """
     if options.realism_map is None:
         return
-    for job in jobs:
+    for job in plan.jobs:
         if isinstance(job.source, RemotePath):
             continue  # it is fetched first
+        if not plan.alone and is_result(job.source):
+            continue  # it is not enlarged
         with suppress(InputError):
             size = read_header(job.source).size
             options.realism_map.require_fit(job.source, size, options.output_size(size))
@@ -178,19 +227,19 @@ def remove_leftovers(jobs: list[Job]) -> None:
         remove_stale_parts(directory)
 
 
-def _discovered(inputs: list[Source], into: Path | None, naming: Naming, selection: Selection) -> Findings:
+def _discovered(inputs: list[Source], into: Path | None, selection: Selection) -> Findings:
     return discover(inputs, selection, avoid=into if into is not None and into.is_dir() and into not in inputs else None)
 
 
-def _pair(findings: Findings, output: str | None, into: Path | None, naming: Naming) -> Iterator[tuple[Job, PurePath]]:
+def _pair(pictures: list[Found], output: str | None, into: Path | None, naming: Naming) -> Iterator[Job]:
     """Where two inputs would meet in one output (a.gif and a.png), what changes its suffix keeps it in the name: a.gif.png."""
-    targets = [_target(found, output, into, naming) for found in findings.pictures]
+    targets = [_target(found, output, into, naming) for found in pictures]
     claims = Counter(str(target).casefold() for target in targets)
-    for found, target in zip(findings.pictures, targets, strict=True):
+    for found, target in zip(pictures, targets, strict=True):
         converted = found.source.suffix.lower() != naming.suffix(found.source).lower()
         if target is not None and claims[str(target).casefold()] > 1 and converted:
             target = _target(found, output, into, naming, whole=True)
-        yield Job(found.source, target), found.relative
+        yield Job(found.source, target)
 
 
 def _target(found: Found, output: str | None, into: Path | None, naming: Naming, whole: bool = False) -> Path | None:
@@ -248,24 +297,53 @@ def _shortened(stem: str, ending: str) -> str:
     return stem + ending
 
 
-def _refuse_clashes(jobs: list[Job]) -> None:
+def _results(places: dict[Job, Found], naming: Naming, strip: bool, real: RealPaths) -> Iterator[Source]:
+    """Inputs that are outputs of others. Only files whose names say so are looked at."""
+    inputs = {_identity(job.source, real): job.source for job in places if isinstance(job.source, Path)}
+    claims = defaultdict[str, list[Source]](list)
+    for job, found in places.items():
+        names = {job.target, *_unrecorded(found, naming, strip)}
+        for target in {_identity(name, real) for name in names if name is not None}:
+            claims[target].append(job.source)
+    for target, rivals in claims.items():
+        picture = inputs.get(target)
+        for source in rivals:
+            if picture is not None and picture != source and is_result_of(source, picture, naming.scale, naming.size, strip):
+                yield picture
+            if len(rivals) > 1 and is_result(source):
+                yield source
+
+
+def _unrecorded(found: Found, naming: Naming, strip: bool) -> Iterator[Path]:
+    """Where outputs that carry no record lie: beside the picture, or in a folder beside one that it lies in."""
+    source, top = found.source, found.top
+    if isinstance(source, Piped) or (has_room_for_record(FORMATS[naming.suffix(source).lower()]) and not strip):
+        return
+    folders = [] if top is None else [(top / parent, found.relative.relative_to(parent)) for parent in found.relative.parents]
+    for whole in (False, True):
+        yield source.with_name(naming.beside(source, whole))
+        for folder, below in folders:
+            with suppress(UsageError):  # the root has no name
+                yield _sibling(folder, naming.mark) / below.with_name(naming.within(source, whole))
+
+
+def _clashes(jobs: list[Job], real: RealPaths) -> Iterator[tuple[Job, UsageError]]:
+    """Jobs whose output is an input, or another job's output."""
     # compared without case: on many systems A.png and a.png are one file
-    inputs = {_identity(job.source): job.source for job in jobs if isinstance(job.source, Path)}
-    targets: dict[str, Source] = {}
+    inputs = {_identity(job.source, real) for job in jobs if isinstance(job.source, Path)}
+    targets = defaultdict[str, list[Job]](list)
     for job in jobs:
-        if job.target is None:
-            continue
-        key = _identity(job.target)
-        if key in inputs:
-            raise UsageError(job.target, "would overwrite an input", "choose another place with -o; inputs are never written")
-        if key in targets:
-            remedy = "process them separately, set -o, or name them apart with --name"
-            raise UsageError(job.target, f"would be written for both {targets[key]} and {job.source}", remedy)
-        targets[key] = job.source
+        if job.target is not None:
+            targets[_identity(job.target, real)].append(job)
+    for target, rivals in targets.items():
+        for number, job in enumerate(rivals):
+            if target in inputs:
+                cause, remedy = f"would overwrite an input, as the output of {job.source}", "choose another place with -o"
+                yield job, UsageError(job.target, cause, f"{remedy}; inputs are never written")
+            elif len(rivals) > 1:
+                cause = f"would be written for both {rivals[0].source} and {rivals[max(1, number)].source}"
+                yield job, UsageError(job.target, cause, "process them separately, set -o, or name them apart with --name")
 
 
-def _identity(path: Path) -> str:
-    try:
-        return os.path.realpath(path).casefold()
-    except (OSError, ValueError):  # a name no system takes
-        return str(path).casefold()
+def _identity(path: Path, real: RealPaths) -> str:
+    return real.of(path).casefold()

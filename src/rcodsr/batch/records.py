@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import __version__
+from rcodsr.batch.places import RemotePath
 from rcodsr.config import PIXELS, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
@@ -45,6 +46,25 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
 def size_of(options: UpscaleOptions) -> dict[str, Any]:
     """What a record says of the size."""
     return {"scale": options.scale, "size": None if options.size is None else str(options.size)}
+
+
+def is_result(picture: io.Source) -> bool:
+    """Whether rcodsr has made a picture, as its record tells; only the header is read. False for an object in a store."""
+    record = None if isinstance(picture, RemotePath) else io.read_record(picture)
+    return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
+
+
+def is_result_of(source: io.Source, picture: Path, scale: float, size: TargetSize | None, strip: bool) -> bool:
+    """Whether a picture that bears the name of a source's output is one.
+
+    Args:
+        source: the input.
+        picture: what may be its output, or an earlier one.
+        scale: of the output, where `size` does not decide.
+        size: of the output.
+        strip: outputs carry no record, by the user's wish.
+    """
+    return is_result(picture) or _is_newer(source, picture, UpscaleOptions(scale=scale, size=size), strip)
 
 
 def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False) -> bool:

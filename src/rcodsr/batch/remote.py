@@ -46,7 +46,7 @@ def near(job: Job) -> Iterator[Job]:
 
 def named(result: Result, job: Job, local: Job) -> Result:
     """A result of the job on this machine, in the words of the job itself."""
-    result.input, result.output = str(job.source), None if job.target is None else str(job.target)
+    result.input, result.output = str(job.source), None if job.target is None or result.own else str(job.target)
     result.error = None if result.error is None else _renamed(result.error, job, local)
     return result
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rcodsr.batch.plan import Job
+from rcodsr.batch.plan import Job, Plan
 from rcodsr.config import MAX_OUTPUT_PIXELS
 from rcodsr.errors import InputError, RcodsrError, TileMemoryError
+from rcodsr.images.io import Source
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Output:
     """Write the colour profile only, neither metadata nor the record."""
     background: tuple[int, int, int] = (255, 255, 255)
     """What transparency is laid on where the format has none."""
+    again: bool = False
+    """Enlarge also what rcodsr has made; for a picture that is named alone."""
 
 
 @dataclass
@@ -51,10 +54,16 @@ class Result:
     exit_code: int = 0
     lasting: bool = False
     """Whether the fault ends the batch."""
+    own: bool = False
+    """Whether it was passed over because rcodsr has made it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {key: value for key, value in asdict(self).items() if key not in {"note", "exit_code", "lasting"}}
+        return {key: value for key, value in asdict(self).items() if key not in _INTERNAL}
+
+
+_INTERNAL = {"note", "exit_code", "lasting", "own"}
+"""Fields of a result that are not keys of `--json`."""
 
 
 def blank(job: Job, status: str) -> Result:
@@ -67,6 +76,18 @@ def failed(job: Job, error: RcodsrError) -> Result:
     result = blank(job, "failed")
     result.error, result.exit_code = str(error), error.exit_code
     return result
+
+
+def own_result(source: Source) -> Result:
+    """Of a picture that rcodsr has made, which a folder or a glob has brought among the inputs."""
+    result = Result(input=str(source), output=None, status="skipped", own=True)
+    result.note = "made by rcodsr; name it alone to enlarge it again"
+    return result
+
+
+def settled(plan: Plan) -> list[Result]:
+    """What the plan has decided without looking further: clashes, and outputs among the inputs."""
+    return [failed(job, error) for job, error in plan.clashes] + [own_result(picture) for picture in plan.results]
 
 
 def about(error: RcodsrError, job: Job) -> RcodsrError:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, record_of, size_of
-from rcodsr.batch.results import Output, Result, about, blank, failed, unforeseen
+from rcodsr.batch.records import is_done, is_result, record_of, size_of
+from rcodsr.batch.results import Output, Result, about, blank, failed, own_result, unforeseen
 from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.engine.memory import has_memory, require_memory
 from rcodsr.errors import InputError, OutputError, RcodsrError
@@ -88,6 +88,9 @@ class Stages:
     def _read(self, item: Item) -> None:
         job = item.job
         header = io.read_header(job.source)
+        if not self.output.again and is_result(job.source):
+            item.result = own_result(job.source)
+            return
         item.pixels = check(job, header, self.options, self.output)
         item.format = format_of(job, self.output, header)
         quality = {"quality": self.output.quality} if item.format in io.LOSSY else {}
@@ -145,6 +148,8 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
     result = blank(job, "planned")
     try:
         header = io.read_header(job.source)
+        if not output.again and is_result(job.source):
+            return own_result(job.source)
         require_memory(job.source, check(job, header, options, output))
         result.width, result.height = options.output_size(header.size)
         exists = job.target is not None and job.target.exists() and not output.overwrite

@@ -18,7 +18,6 @@ from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Sourc
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
 
-DEFAULT = "rcod-tiny"
 Log = Callable[[str], None]
 _CONFIG = ManifestFile(NAME)
 LARGEST = 32 << 30

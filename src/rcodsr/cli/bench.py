@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
-from rcodsr.config import Dtype
+from rcodsr.config import DEFAULT_WEIGHTS, Dtype
 
 app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
@@ -46,9 +47,9 @@ def metric(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
-    weights: Annotated[str, typer.Option("--weights", help="Whose autoencoder makes the latents.")] = "rcod-tiny",
-    device: Annotated[str, typer.Option("--device")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype")] = "auto",
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+    dtype: Number = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object per metric.")] = False,
 ) -> int:
     """Correlate the latent metrics of Eq. (6) with what people see: |Spearman| against SSIM and LPIPS (Table S1(b))."""

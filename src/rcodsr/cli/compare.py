@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.options import BaseModel, Device, Number, Offline, Revision, Weights
 from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line, silent
-from rcodsr.config import MAX_OUTPUT_PIXELS, Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def compare(
     region: Annotated[
         str | None, typer.Option("--region", help="LEFT,TOP,WIDTH,HEIGHT in input pixels; default: all, or the middle.")
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", help="As of upscale.")] = "rcod-tiny",
-    base_model: Annotated[str | None, typer.Option("--base-model", help="As of upscale.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="As of upscale.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    weights: Weights = DEFAULT_WEIGHTS,
+    base_model: BaseModel = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    dtype: Number = "auto",
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
 ) -> None:

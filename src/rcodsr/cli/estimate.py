@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Revision, Weights
 from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note, result_line, silent
-from rcodsr.config import MAX_OUTPUT_PIXELS
+from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS
 from rcodsr.errors import NoInputError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def estimate(
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the rows to this file.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw a histogram to this PNG file.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Quantiles, group shares, and bounds they suggest.")] = False,
-    weights: Annotated[str, typer.Option("--weights", help="Weights with a degradation estimator.")] = "rcod-tiny",
-    base_model: Annotated[str | None, typer.Option("--base-model", help="As of upscale.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="As of upscale.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
-    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="As of upscale.")] = MAX_OUTPUT_PIXELS,
+    weights: Weights = DEFAULT_WEIGHTS,
+    base_model: BaseModel = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    dtype: Number = "auto",
+    max_pixels: MaxPixels = MAX_OUTPUT_PIXELS,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
 ) -> int:

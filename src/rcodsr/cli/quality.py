@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note, result_line
-from rcodsr.config import Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import DEFAULT_WEIGHTS, Dtype, UpscaleOptions, parse_realism
 from rcodsr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def quality(
     ] = None,
     niqe: Annotated[Path | None, typer.Option("--niqe", help="NIQE parameters (npz).")] = None,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
-    weights: Annotated[str, typer.Option("--weights")] = "rcod-tiny",
-    device: Annotated[str, typer.Option("--device")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype")] = "auto",
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+    dtype: Number = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the fidelity-realism curve to this PNG file.")] = None,
     export_json: Annotated[Path | None, typer.Option("--export-json", help="Write the rows to this file.")] = None,
     export_csv: Annotated[Path | None, typer.Option("--export-csv", help="Write the rows to this file.")] = None,

@@ -1,10 +1,10 @@
 """Results as they come: lines, JSON, the report, the summary, and the exit code they add up to."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -37,6 +37,10 @@ class Tally:
 
     total: int
     ignored: int = 0
+    system_folders: tuple[str, ...] = ()
+    """Names of folders that were not searched."""
+    own: int = 0
+    """Of those skipped: results of rcodsr among the inputs."""
     counts: dict[str, int] = field(default_factory=lambda: {"planned": 0, "done": 0, "skipped": 0, "failed": 0})
     codes: set[int] = field(default_factory=set)
     """Exit codes of the failures."""
@@ -44,6 +48,7 @@ class Tally:
     def add(self, result: "Result") -> None:
         """Count one more."""
         self.counts[result.status] += 1
+        self.own += result.own
         if result.error is not None:
             self.codes.add(result.exit_code)
 
@@ -61,23 +66,37 @@ class Tally:
 
     def line(self) -> str:
         """For people."""
-        counts = {**self.counts, "not started": self.not_started, "ignored (not pictures by their names)": self.ignored}
+        skipped = "skipped" + f" ({self.own} made by rcodsr; name one alone to enlarge it again)" * (self.own > 0)
+        folders = f"folders of the system not searched ({', '.join(sorted(set(self.system_folders)))})"
+        counts = {
+            "planned": self.counts["planned"],
+            "done": self.counts["done"],
+            skipped: self.counts["skipped"],
+            "failed": self.counts["failed"],
+            "not started": self.not_started,
+            "ignored (not pictures by their names)": self.ignored,
+            folders: len(self.system_folders),
+        }
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
     def to_dict(self) -> dict[str, int]:
         """For programs."""
         rare = {"planned": self.counts["planned"], "not_started": self.not_started, "ignored": self.ignored}
+        rare |= {"own_results": self.own, "system_folders": len(self.system_folders)}
         usual = {name: self.counts[name] for name in ("done", "skipped", "failed")}
         return {**usual, **{name: count for name, count in rare.items() if count}}
 
 
 def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
     """Show results as they come; the exit code says whether any failed."""
-    tally = Tally(len(plan.jobs), len(plan.ignored))
+    from rcodsr.batch.results import settled
+
+    decided = settled(plan)
+    tally = Tally(len(decided) + len(plan.jobs), len(plan.ignored), tuple(path.name for path in plan.system_folders))
     progress = Progress(tally.total, shown.quiet, shown.bar)
     try:
         with _reporting(shown.report, plan) as report:
-            for result in results:
+            for result in chain(decided, results):
                 tally.add(result)
                 _show_one(result, progress, shown)
                 _report_one(report, result)
@@ -100,7 +119,7 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
         progress.close()
         if shown.json:
             json_line({"summary": tally.to_dict()})
-    if (tally.total > 1 or tally.ignored) and not shown.quiet:
+    if (tally.total > 1 or tally.ignored or tally.system_folders) and not shown.quiet:
         note(tally.line())
     return tally.exit_code
 
@@ -137,8 +156,11 @@ def open_report(path: Path | None, plan: "Plan") -> None:
     """
     if path is None:
         return
-    place = os.path.realpath(path)
-    if any(os.path.realpath(str(job.source)) == place or str(job.target) == str(path) for job in plan.jobs):
+    from rcodsr.batch.places import RealPaths
+
+    real = RealPaths()
+    pictures = [source for source in plan.sources if isinstance(source, Path)] + [job.target for job in plan.jobs if job.target]
+    if real.of(path) in {real.of(picture) for picture in pictures}:
         raise UsageError("--report", f"{path} is a picture of this batch", "choose another name, for example report.jsonl")
     _opened(path).close()
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note
 from rcodsr.config import parse_realism
 from rcodsr.errors import OutputError, UsageError
@@ -31,11 +32,11 @@ _COLUMNS = (
 def speed(
     context: typer.Context,
     gpu: Annotated[bool, typer.Option("--gpu", help="Require an accelerator; without one, exit code 4.")] = False,
-    weights: Annotated[str, typer.Option("--weights", help="As of upscale, or random:VARIANT[:SEED].")] = "random:rcod-o:0",
+    weights: Weights = "random:rcod-o:0",
     sizes: Annotated[str | None, typer.Option("--sizes", help="Sides of the enlarged pictures, separated by commas.")] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Pictures at once, separated by commas.")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Number = "auto",
+    device: Device = "auto",
     realism: Annotated[str, typer.Option("--realism", help="0 to 1, or a word.")] = "0.5",
     warmup: Annotated[int | None, typer.Option("--warmup", min=0, help="Calls before anything is timed.")] = None,
     runs: Annotated[int | None, typer.Option("--runs", min=1, help="Rounds of ours, plain modules, ours again.")] = None,

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Revision, Weights, is_default, option
 from rcodsr.cli.results import Shown, open_report, show
 from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
 from rcodsr.config import (
+    DEFAULT_WEIGHTS,
     MAX_OUTPUT_PIXELS,
     OUTPUT_FORMATS,
     Adaptive,
@@ -27,7 +29,6 @@ _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
     "or fidelity, neutral, realism. Default 0.5."
 )
-_WEIGHTS_HELP = "Name, checkpoint directory, org/repo on the Hugging Face Hub, or random:VARIANT[:SEED]."
 
 
 class Format(StrEnum):
@@ -66,11 +67,7 @@ def upscale(
     output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
     realism: Annotated[
         str | None,
-        typer.Option(
-            "-r",
-            "--realism",
-            help=_REALISM_HELP,
-        ),
+        option("-r", "--realism", help=_REALISM_HELP),
     ] = None,
     adaptive: Annotated[bool, typer.Option("-a", "--adaptive", help="Let each picture's own degradation decide.")] = False,
     adaptive_by: Annotated[
@@ -86,10 +83,10 @@ def upscale(
     size: Annotated[
         str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
     ] = None,
-    tile: Annotated[str, typer.Option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
+    tile: Annotated[str, option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
     tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
     format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
-    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
+    quality: Annotated[int, option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
     name: Annotated[
         str | None, typer.Option("--name", help="Names of outputs, of {stem}, {ext}, {scale} and {realism}.")
     ] = None,
@@ -110,21 +107,19 @@ def upscale(
     color_fix: Annotated[
         str | None, typer.Option("--color-fix", help="wavelet, adain or none; default as the weights say.")
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", help=_WEIGHTS_HELP)] = "rcod-tiny",
-    base_model: Annotated[
-        str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of --weights org/repo.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")] = False,
+    weights: Weights = DEFAULT_WEIGHTS,
+    base_model: BaseModel = None,
+    revision: Revision = None,
+    offline: Offline = False,
     prompt: Annotated[str | None, typer.Option("--prompt", help="For weights with a text prompt: in its place.")] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", min=0, max=20, help="For s3diff, which uses 1.07: a second U-Net pass.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto",
+    device: Device = "auto",
+    dtype: Number = "auto",
     jobs: Annotated[
         int | None,
-        typer.Option(
+        option(
             "-j", "--jobs", min=1, help="Processes side by side: one per GPU, or the CPU's cores divided.", show_default="1"
         ),
     ] = None,
@@ -132,7 +127,7 @@ def upscale(
     address: Annotated[
         str | None, typer.Option("--address", help="HOST:PORT of the Ray cluster, or auto; else one is started here.")
     ] = None,
-    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Largest output, in pixels.")] = MAX_OUTPUT_PIXELS,
+    max_pixels: MaxPixels = MAX_OUTPUT_PIXELS,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing outputs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     max_failures: Annotated[
@@ -151,8 +146,12 @@ def upscale(
 
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
-    options = _options(realism, adaptive_by or ("image" if adaptive else None), scale, size, tile, tile_overlap, color_fix)
-    options = _local(options, realism is not None, realism_map, protect)
+    asked = realism is not None and not is_default("--realism")
+    by = adaptive_by or ("image" if adaptive else None)
+    if by and asked:
+        raise UsageError("-a", "contradicts -r", "leave one of the two out")
+    options = _options(realism, by, scale, size, tile, tile_overlap, color_fix)
+    options = _local(options, asked, realism_map, protect)
     from rcodsr.batch.discovery import Selection
     from rcodsr.batch.jobs import run_processes
     from rcodsr.batch.loading import EngineRequest
@@ -168,10 +167,11 @@ def upscale(
     level = "auto" if options.adaptive else "map" if options.realism_map else f"{options.realism:g}"
     naming = Naming(format, options.scale, name, level, options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
-    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen)
-    require_fit(plan.jobs, options)
+    strip = metadata == "strip"
+    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
+    require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = Output(quality, overwrite, max_pixels, encoded, metadata == "strip", _color(background))
+    settings = Output(quality, overwrite, max_pixels, encoded, strip, _color(background), plan.alone)
     shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
@@ -184,16 +184,16 @@ def upscale(
     open_report(report, plan)
     if not plan.jobs:
         return show((), plan, shown)  # all in other shards
-    prepare_outputs(plan.jobs)
+    prepare_outputs(plan.jobs, plan.alone)
     log = silent if quiet else note
     number: Dtype = dtype  # type: ignore[assignment]
     settled: dict[str, Any] = {
         "prompt": prompt,
         "guidance": guidance,
-        "realism": None if realism is None else options.realism,
+        "realism": options.realism if asked else None,
         "adaptive": options.adaptive is not None,
     }
-    request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, realism is not None)
+    request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, asked)
     if engine == "ray":
         from rcodsr.batch.ray_engine import run_ray
 
@@ -204,7 +204,9 @@ def upscale(
     upscaler = request.load(log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     stdout = sys.stdout.buffer if sys.stdout else None
-    results = run(plan.jobs, upscaler, options, settings, stdout, shown.max_failures)
+    # clashes count as failures, and `show` has seen them before the first result
+    left = None if shown.max_failures is None else shown.max_failures - len(plan.clashes)
+    results = run(plan.jobs, upscaler, options, settings, stdout, left)
     return show(results, plan, shown)
 
 
@@ -242,8 +244,6 @@ def _options(
 ) -> UpscaleOptions:
     if size is not None and scale is not None:
         raise UsageError("--size", "contradicts -s", "leave one of the two out")
-    if adaptive and realism is not None:
-        raise UsageError("-a", "contradicts -r", "leave one of the two out")
     if tile not in {"auto", "off"} and not tile.isdecimal():
         raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
     fix: ColorFix | None = color_fix  # type: ignore[assignment]

@@ -20,15 +20,15 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.checkpoints.load import LoadRequest, load_weights
-from rcodsr.checkpoints.resolve import DEFAULT, Log, silent
-from rcodsr.config import Dtype, UpscaleOptions, parse_realism
+from rcodsr.checkpoints.resolve import Log, silent
+from rcodsr.config import Dtype, EngineDefaults, UpscaleOptions, parse_realism
 from rcodsr.engine.estimation import measure
 from rcodsr.engine.fast import choose
 from rcodsr.engine.local import blend, local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
-from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError
+from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError, naming
 from rcodsr.images import color, io, maps
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
@@ -95,9 +95,9 @@ class Upscaler:
     @classmethod
     def load(
         cls,
-        weights: str = DEFAULT,
-        device: str = "auto",
-        dtype: Dtype = "auto",
+        weights: str | None = None,
+        device: str | None = None,
+        dtype: Dtype | None = None,
         base_model: str | None = None,
         revision: str | None = None,
         offline: bool = False,
@@ -112,13 +112,15 @@ class Upscaler:
             WeightsError: when they are unknown, unavailable or damaged.
             DeviceError: when the device or dtype is not available.
         """
-        runtime = choose_runtime(device, dtype)
-        chosen = choose(runtime.device.type, items)
+        defaults = EngineDefaults.over(weights=weights, device=device, dtype=dtype)
         try:
-            request = LoadRequest(weights, base_model, revision, offline, **settled)
+            request = LoadRequest(defaults.weights, base_model, revision, offline, **settled)
         except TypeError as error:
             raise UsageError("load", str(error), "options are prompt, guidance, realism and adaptive") from None
-        loaded = load_weights(request, log)
+        with naming(defaults.origins):
+            runtime = choose_runtime(defaults.device, defaults.dtype)
+            chosen = choose(runtime.device.type, items)
+            loaded = load_weights(request, log)
 
         def reload() -> OneStepSR:
             return runtime.place(load_weights(request, log).model, torch.float32)
@@ -367,9 +369,9 @@ def _with_notes(picture: Picture, steering: Steering, passes: list[int]) -> Pict
 
 
 def load(
-    weights: str = DEFAULT,
-    device: str = "auto",
-    dtype: Dtype = "auto",
+    weights: str | None = None,
+    device: str | None = None,
+    dtype: Dtype | None = None,
     base_model: str | None = None,
     revision: str | None = None,
     offline: bool = False,
@@ -380,9 +382,10 @@ def load(
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
 
     Args:
-        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`.
-        device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto, fp32, bf16 or fp16.
+        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`;
+            None takes the environment's RCODSR_WEIGHTS, or what is packaged as the default.
+        device: auto, cpu, cuda, cuda:N or mps; None takes RCODSR_DEVICE, or auto.
+        dtype: auto, fp32, bf16 or fp16; None takes RCODSR_DTYPE, or auto.
         base_model: directory or repository that stands in for the base of an adapter checkpoint.
         revision: commit, branch or tag of a repository.
         offline: ask no server; what is cached still works.

@@ -81,7 +81,7 @@ def check_size(source: Source, size: tuple[int, int], max_pixels: int, scale: fl
         )
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Source) -> dict[str, Any] | None:
     """How a picture was made, as `encode` wrote it; None where there is no such record."""
     with suppress(Exception), opened(path) as image:
         record = json.loads(exif_of(image)[HISTORY])
