@@ -1,15 +1,18 @@
 """The model card that lies in every exported checkpoint: writer and reader of its metadata."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from rcodsr.checkpoints.manifest import read_manifest
+from rcodsr.checkpoints.manifest import PACKAGE, read_manifest
+from rcodsr.parts import ResidualDenseSpec
 from rcodsr.variants import VariantSpec
 
 _LAYOUTS = {"merged": "complete weights", "adapter": "an adapter over its base: LoRA and VPIM's linear layer"}
 
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CreativeML Open RAIL++-M": "openrail++"}
 """Names in the manifest → names on the Hub."""
+_REAL_ESRGAN = PACKAGE / "assets" / "rcod-small" / "LICENSE.Real-ESRGAN"
 _LARGEST = 1 << 20
 """Bytes of a card that is read."""
 
@@ -36,7 +39,7 @@ tags: [super-resolution, one-step-diffusion, rcod]{base}
 
 {_what(spec, training)}
 This is {_LAYOUTS[layout]}.
-
+{_origin(spec)}
     rcodsr upscale in.png --weights DIRECTORY_OR_REPOSITORY{"" if spec.fixed_timestep is not None else " --realism 0.5"}
 
 | | |
@@ -45,6 +48,12 @@ This is {_LAYOUTS[layout]}.
 
 All that is known of the training stands in `config.json` under `training`.
 """
+
+
+def write_notices(directory: Path, spec: VariantSpec) -> None:
+    """Put the licences beside a checkpoint that come with what its network was made from."""
+    if isinstance(spec.unet, ResidualDenseSpec):
+        shutil.copyfile(_REAL_ESRGAN, directory / _REAL_ESRGAN.name)
 
 
 def as_merged(card: str) -> str:
@@ -72,6 +81,19 @@ def _what(spec: VariantSpec, training: dict[str, Any]) -> str:
         return f"One-step super-resolution ×{spec.scale}: {files} of its authors, converted with rcodsr, not trained anew."
     knob = " with a realism knob" if spec.fixed_timestep is None else ""
     return f"One-step super-resolution ×{spec.scale}{knob}, trained with [rcodsr](https://pypi.org/project/rcodsr/)."
+
+
+def _origin(spec: VariantSpec) -> str:
+    if not isinstance(spec.unet, ResidualDenseSpec):
+        return ""
+    return f"""
+**Whose network this is.** Trunk and head were taken over from the generator of
+[Real-ESRGAN](https://github.com/xinntao/Real-ESRGAN) (RealESRGAN_x4plus, BSD-3-Clause, © 2021 Xintao Wang;
+`{_REAL_ESRGAN.name}`), about half of its blocks left out, the timestep and the visual tokens added, and trained on. Its authors
+trained it on DIV2K, Flickr2K and OutdoorSceneTraining, which are not all openly licensed. It is a residual-dense network in the
+U-Net's place and predicts ẑ_H itself: one step at the timestep of the wanted realism,
+without diffusion pretraining. `rcod-tiny` was trained on openly licensed photos alone.
+"""
 
 
 def _licence(spec: VariantSpec) -> str:

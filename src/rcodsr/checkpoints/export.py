@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rcodsr.checkpoints.card import as_merged, model_card
+from rcodsr.checkpoints.card import as_merged, model_card, write_notices
 from rcodsr.checkpoints.config import CheckpointConfig, read_config
 from rcodsr.checkpoints.format import check_files, save_model
 from rcodsr.checkpoints.load import LoadRequest, load_weights
@@ -94,6 +94,7 @@ def _copy(request: LoadRequest, target: Path, log: Log) -> None:
         if sha256_all(new, list(found.hashes)) != found.hashes:
             raise WeightsError(found.directory, "has changed while it was copied", "run again when nothing writes to it")
         (new / _CARD).write_text(card, encoding="utf-8")
+        write_notices(new, config.spec)
 
 
 def _card(source: Path | None, config: CheckpointConfig, layout: str) -> str:

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
+from rcodsr.checkpoints.card import write_notices
 from rcodsr.checkpoints.config import FORMAT_VERSION, REMEDY, CheckpointConfig, first_line, read_config
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.checkpoints.staging import staged
@@ -256,3 +257,4 @@ def write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: Check
         (new / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if card:
             (new / "README.md").write_text(card, encoding="utf-8")
+        write_notices(new, config.spec)

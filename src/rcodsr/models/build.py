@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,12 @@ def random_model(spec: VariantSpec, seed: int, drawn_on: torch.device | None = N
 def _noise_head(spec: VariantSpec, schedule: NoiseSchedule) -> NoiseHead:
     if spec.noise_head == "plain":
         return PlainNoise()
-    return {"residual": ResidualNoise, "difference": Difference, "clean": CleanLatent}[spec.noise_head](schedule)
+    heads: dict[str, Callable[[NoiseSchedule], NoiseHead]] = {
+        "residual": ResidualNoise,
+        "difference": Difference,
+        "clean": CleanLatent,
+    }
+    return heads[spec.noise_head](schedule)
 
 
 def _autoencoder(spec: VariantSpec) -> Autoencoder:

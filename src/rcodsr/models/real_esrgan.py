@@ -75,8 +75,8 @@ def take_over(net: ResidualDenseNet, generator: RealEsrgan, latents: WaveletAuto
     net.conv_body.load_state_dict(generator.conv_body.state_dict())
     net.head.load_state_dict(generator.head.state_dict())
     net.output.latents.load_state_dict(latents.state_dict(), strict=False)
-    last = generator.conv_last  # ours gives pictures in [-1, 1]
-    net.output.conv_last.load_state_dict({"weight": 2 * last.weight, "bias": 2 * last.bias - 1})
+    last = generator.conv_last.state_dict()  # ours gives pictures in [-1, 1]
+    net.output.conv_last.load_state_dict({"weight": 2 * last["weight"], "bias": 2 * last["bias"] - 1})
     return _solve_first(net.conv_first, generator.conv_first, latents)
 
 

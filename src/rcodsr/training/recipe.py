@@ -87,8 +87,16 @@ class Phase:
         _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
         _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
         judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.pairs, self.restrain)
-        judged += (self.restorer, self.restorer_features)
-        weights = (*judged, self.energy, self.faint, self.mesh, self.overshoot, self.bend)
+        weights = (
+            *judged,
+            self.restorer,
+            self.restorer_features,
+            self.energy,
+            self.faint,
+            self.mesh,
+            self.overshoot,
+            self.bend,
+        )
         _require(all(_number(weight) for weight in weights), where, "weights of losses and bend are numbers from 0 on")
         names = ("texture_floor", "fidelity_share", "realism_share", "pixel_fade", "restraint")
         shares = (*(getattr(self, name) for name in names), self.zoom_probability or 0)

@@ -13,8 +13,8 @@ from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.variants import VARIANTS, VariantSpec
 
 _GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
-_PATHS = ("photos", "lr", "output", "perceptual_weights", "estimator_weights", "prior", "validation")
-_PATHS += ("restorer", "discriminator_start")
+_WEIGHTS = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
+_PATHS = ("photos", "lr", "output", "prior", "validation", *_WEIGHTS)
 
 
 def find_recipe(name: str) -> Path:

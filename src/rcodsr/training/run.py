@@ -308,9 +308,11 @@ class Clock:
     def share(self) -> float:
         """What is over of the time between the first question and the end, in [0, 1]."""
         now = time.monotonic()
+        if now >= self._end:
+            return 1.0
         if self._begin is None:
             self._begin = now
-        return min(1.0, (now - self._begin) / max(1e-3, self._end - self._begin))
+        return (now - self._begin) / (self._end - self._begin)
 
     @property
     def over(self) -> bool:
