@@ -98,7 +98,7 @@ def main() -> None:
     model = Upscaler.load(asked.weights).model
     photos = [io.read(path).rgb[:, :SIDE, :SIDE] for path in find_photos(asked.photos)[: asked.count]]
     photos = [hr[:, : hr.shape[1] // 16 * 16, : hr.shape[2] // 16 * 16] for hr in photos]
-    print("ladder\tM̂_L\tSpearman\tworst\tM_L\tSpearman\trealism\tlast step")
+    print("ladder\testimated\trho\tworst rho\ttrue\ttrue rho\trealism\tlast step")
     for ladder in LADDERS:
         judged = []
         for number, hr in enumerate(photos):
