@@ -301,8 +301,8 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     Run(finished, _silent).go()
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
-    settings = {"stage": "estimator", "generator": str(weights), "fit": True, "ema": 0.0, "grouped_share": 1.0, "bounds": (0.1, 0.4)}
-    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", **settings), _silent)
+    settings = {"stage": "estimator", "generator": str(weights), "fit": True, "ema": 0.0, "grouped_share": 1.0}
+    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4), **settings), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"
     for name in ("unet", "vae", "vision", "vpim"):
