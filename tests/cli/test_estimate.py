@@ -1,5 +1,6 @@
 """`rcodsr estimate` and `--adaptive` as a person types them, with weights that have a (small) estimator."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image, ImageFilter
 
 from rcodsr.batch.estimates import match_truths
@@ -16,6 +18,8 @@ from rcodsr.models.build import build_model
 from rcodsr.parts import MetricSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
@@ -149,6 +153,23 @@ def test_embedded_weights_tell_a_clean_half_from_a_bad_one(photo: Image.Image, t
     # no seam: where tiles of different levels overlap, the result lies between theirs; a tile may have the level in between
     low, high = np.minimum(*plain.values()) - 2, np.maximum(*plain.values()) + 2
     assert ((tiles >= low) & (tiles <= high)).mean() > 0.97
+
+
+def test_the_embedded_estimate_falls_on_every_ladder_of_blur_noise_and_jpeg(tmp_path: Path) -> None:
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(skimage.data, name)()).save(tmp_path / f"{name}.png")
+    command = [sys.executable, TOOLS / "degradation_ladder.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
+    assert len(rows) == 7
+    for row in rows:
+        first, *_, last = map(float, row["realism"].split())
+        assert float(row["rho"]) <= -0.8, row
+        assert first <= 0.25, row
+        assert last >= 0.5, row
+        assert "fidelity" not in row["last step"], row
+        if "+" in row["ladder"]:
+            assert last >= 0.75, row
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 import io
 import itertools
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rcodsr.data.degradation import (
     Noise,
     Resize,
     Sharpen,
+    Step,
     apply,
     degrade,
     degrade_batch,
@@ -203,6 +205,20 @@ def test_the_sensor_measures_noise_and_all_then_sharpens_then_compresses() -> No
     sharpened = [step for step in steps if isinstance(step, Sharpen)]
     assert len(sharpened) / len(many) == pytest.approx(0.6, abs=0.12)
     assert all(0.5 <= step.sigma <= 1.2 and 0.2 <= step.amount <= 1 for step in sharpened)
+
+
+def test_independent_faults_come_alone_and_together_up_to_strong_ones() -> None:
+    many = drawn("independent", range(600))
+    kinds: tuple[type[Step], ...] = (Filter, Noise, Jpeg)
+    found = Counter(tuple(any(isinstance(step, kind) for step in one.steps) for kind in kinds) for one in many)
+    assert found.keys() == set(itertools.product((False, True), repeat=3))
+    assert min(found.values()) > 40
+    steps = [step for one in many for step in one.steps]
+    gaussian = [255 * step.strength for step in steps if isinstance(step, Noise) and step.kind == "gaussian"]
+    qualities = [step.quality for step in steps if isinstance(step, Jpeg)]
+    assert min(gaussian) < 5
+    assert 35 < max(gaussian) <= 40
+    assert (min(qualities) < 20, max(qualities) > 93) == (True, True)
 
 
 @pytest.mark.parametrize("preset", ["full", "light"])

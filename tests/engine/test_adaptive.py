@@ -1,5 +1,6 @@
 """The degradation decides: per picture, and per tile."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError
 from rcodsr.images.picture import Picture
 from rcodsr.models.build import build_model
-from rcodsr.models.metric_estimator import MetricEstimator
+from rcodsr.models.metric_estimator import MetricEstimator, _statistics
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import GroupingSpec, MetricSpec
 from rcodsr.variants import VariantSpec
@@ -50,6 +51,19 @@ def test_the_estimator_takes_any_size_and_stays_in_range() -> None:
         assert out.abs().max() <= 1
         assert torch.isfinite(out).all()
     assert MetricEstimator(MetricSpec(features=0), 4, bounded=False)(torch.randn(2, 4, 8, 8), torch.zeros(2, 0)).max() <= 0
+
+
+def test_the_statistics_of_half_a_window_by_hand() -> None:
+    """Upper half 0, lower half 2: mean 1, energy 2; of its four blocks two have energy 0, two 4; correlations by counting."""
+    z = torch.zeros(1, 1, 8, 8)
+    z[..., 4:, :] = 2
+    mean, energy, *amplitudes, lowest, low, middle, high, across_1, across_2, down_1, down_2 = _statistics(z)[0].exp().tolist()
+    assert math.log(mean) == pytest.approx(1)
+    assert energy == pytest.approx(2**0.5, abs=1e-3)
+    assert amplitudes == pytest.approx([1.001, 2.001, 2.001])
+    assert (lowest, low, middle, high) == pytest.approx((1e-3, 1e-3, 2**0.5, 2), abs=1e-4)
+    shares = [math.log(value) for value in (across_1, across_2, down_1, down_2)]
+    assert shares == pytest.approx([7 / 8, 6 / 8, 6 / 8, 4 / 8], abs=1e-3)
 
 
 def test_a_checkpoint_keeps_its_estimator(small_spec: VariantSpec, tmp_path: Path) -> None:

@@ -302,15 +302,16 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
     settings = {"stage": "estimator", "generator": str(weights), "fit": True, "ema": 0.0, "grouped_share": 1.0}
-    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", **settings), _silent)
+    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4), **settings), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"
     for name in ("unet", "vae", "vision", "vpim"):
         assert sha256(extended / f"{name}.safetensors") == sha256(weights / f"{name}.safetensors")
     losses = [line["loss"] for line in metrics(tmp_path / "mem")]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    estimated = load_model(extended).estimate(torch.rand(2, 3, 128, 128))
-    assert estimated.shape == (2,)
+    model = load_model(extended)
+    assert model.estimate(torch.rand(2, 3, 128, 128)).shape == (2,)
+    assert (model.spec.grouping.metric_min, model.spec.grouping.metric_max) == (0.1, 0.4)
 
 
 def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=
 def synth(
     photos: Annotated[Path, typer.Argument(help="Directory of photos, or a .txt file that lists some.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Receives hr/ and lr/.", show_default=False)],
-    preset: Annotated[str, typer.Option("--preset", help="light, full, camera, sensor or clean.")] = "light",
+    preset: Annotated[str, typer.Option("--preset", help="light, full, camera, sensor, clean or independent.")] = "light",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     crop: Annotated[int, typer.Option("--crop", min=0, help="Side of the random crops, in pixels; 0: whole photos.")] = 512,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Number of crops; one of each photo by default.")] = None,
@@ -43,7 +43,7 @@ def metric(
     crop: Annotated[int, typer.Option("--crop", help="Side of each crop, in pixels.")] = 256,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="light, full, camera, sensor, clean; repeat it for a mix. Default full."),
+        typer.Option("--preset", help="light, full, camera, sensor, clean, independent; repeat it for a mix. Default full."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,

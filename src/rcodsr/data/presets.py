@@ -182,4 +182,38 @@ _SENSOR = DegradationSpec(
         sharpen_amount=(0.2, 1.0),
     ),
 )
-PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA, "sensor": _SENSOR, "clean": _CLEAN}
+# ours: blur, noise and JPEG, each absent, mild or strong whatever the others are, so that an estimator meets every one alone
+_INDEPENDENT = DegradationSpec(
+    first=StageSpec(
+        blur_probability=0.3,
+        blur_sigma=(0.2, 3.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.7, 0.3),
+        resize_range=(0.25, 1.0),
+        noise_probability=0.0,
+        gaussian_sigma=(0, 0),
+        poisson_scale=(0.0, 0.0),
+        gray_probability=0.0,
+        jpeg_probability=0.0,
+        jpeg_quality=(95, 95),
+    ),
+    second=StageSpec(
+        blur_probability=0.5,
+        blur_sigma=(0.2, 3.0),
+        beta_gaussian=(0.5, 2.0),
+        beta_plateau=(1.0, 2.0),
+        sinc_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        resize_range=(1.0, 1.0),
+        noise_probability=0.5,
+        gaussian_sigma=(1, 40),
+        poisson_scale=(0.05, 3.0),
+        gray_probability=0.4,
+        jpeg_probability=0.5,
+        jpeg_quality=(15, 98),
+    ),
+    final_sinc_probability=0.0,
+)
+PRESETS = {"full": _FULL, "light": _LIGHT, "camera": _CAMERA, "sensor": _SENSOR, "clean": _CLEAN, "independent": _INDEPENDENT}

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from rcodsr.parts import MetricSpec
 
 _QUANTILES = (0.5, 0.9, 0.99)
-_STATISTICS = 4 + len(_QUANTILES)
+"""Of a channel's amplitude, entry by entry."""
+_BLOCK = 4
+"""Side, in latent positions, of the blocks whose energies are ranked."""
+_BLOCK_QUANTILES = (0.0, 0.1, 0.5, 0.9)
+"""Of the blocks' energies: the lowest tell noise, which is everywhere, from texture, which is not."""
+_LAGS = (1, 2)
+"""Distances in latent positions at which a channel is correlated with itself."""
+_STATISTICS = 2 + len(_QUANTILES) + len(_BLOCK_QUANTILES) + 2 * len(_LAGS)
 
 
 class MetricEstimator(nn.Module):
@@ -15,8 +22,9 @@ class MetricEstimator(nn.Module):
 
     The paper feeds "a simple MLP" with z_L and the last layer of a degradation estimator (RCOD_S); where there is none, the
     vision tower's class token takes its place. z_L enters by statistics of each channel, so that any size of picture works:
-    mean, spread, quantiles of its amplitude (noise fills the middle, edges the top), and the correlation of neighbours (noise
-    has none, blur much); and pooled to a small grid where the latents are learned.
+    mean, spread, quantiles of its amplitude (noise fills the middle, edges the top) and of the energies of small blocks (noise
+    lifts the lowest), and the correlation of neighbours (noise has none, blur much); and pooled to a small grid where the
+    latents are learned.
 
     Args:
         spec: widths.
@@ -65,10 +73,12 @@ class MetricEstimator(nn.Module):
 
 
 def _statistics(z: Tensor) -> Tensor:
-    """What the channels of latents (B, C, h, w) are like: (B, 7 C), each of order one."""
+    """What the channels of latents (B, C, h, w) are like: (B, 13 C), each of order one."""
     energy = z.square().mean((2, 3)) + 1e-4
     some = z[..., ::2, ::2].abs().flatten(2)  # sorting is what costs here
     quantiles = some.quantile(z.new_tensor(_QUANTILES), dim=2).add(1e-3).log()
-    across = (z[..., 1:] * z[..., :-1]).sum((2, 3)) / z[0, 0].numel() / energy
-    down = (z[..., 1:, :] * z[..., :-1, :]).sum((2, 3)) / z[0, 0].numel() / energy
-    return torch.cat((z.mean((2, 3)), 0.5 * energy.log(), *quantiles, across, down), 1)
+    blocks = F.avg_pool2d(z.square(), min(_BLOCK, *z.shape[2:])).flatten(2)
+    levels = 0.5 * blocks.quantile(z.new_tensor(_BLOCK_QUANTILES), dim=2).add(1e-6).log()
+    across = [(z[..., lag:] * z[..., :-lag]).sum((2, 3)) / z[0, 0].numel() / energy for lag in _LAGS]
+    down = [(z[..., lag:, :] * z[..., :-lag, :]).sum((2, 3)) / z[0, 0].numel() / energy for lag in _LAGS]
+    return torch.cat((z.mean((2, 3)), 0.5 * energy.log(), *quantiles, *levels, *across, *down), 1)

@@ -131,6 +131,8 @@ class Recipe:
     """Of finished weights with grain, train how much of it there is and nothing else."""
     generator: str | None = None
     """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
+    bounds: tuple[float, float] | None = None
+    """Of `stage = "estimator"`: M_min and M_max of the weights from now on; None leaves theirs."""
     estimator_weights: Path | None = None
     """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
     warm_start: str | None = None
@@ -214,6 +216,10 @@ class Recipe:
         _require(all(_number(rate) for rate in rates), "recipe", "rates, weights and minutes are numbers from 0 on")
         known = self.mix.keys() <= PRESETS.keys() and all(_number(share) for share in self.mix.values())
         _require(known and sum(self.mix.values()) > 0, "mix", f"shares of {', '.join(PRESETS)}, not all of them 0")
+        bounds = (0.0, 1.0) if self.bounds is None else self.bounds
+        numbers = len(bounds) == 2 and all(isinstance(x, int | float) and math.isfinite(x) for x in bounds)
+        _require(numbers and bounds[0] < bounds[1], "bounds", "[M_min, M_max], two numbers in ascending order")
+        _require(self.bounds is None or self.stage == "estimator", "bounds", "of stage = estimator; else metric_min and _max")
         _require(bool(self.phases), "phases", "at least one [[phases]] table")
         _require(self.dtype in {"fp32", "bf16"}, "dtype", "fp32 or bf16")
         _require(self.perceptual in PERCEPTUAL, "perceptual", f"one of {', '.join(PERCEPTUAL)}")
@@ -270,6 +276,7 @@ _FREE_TO_CHANGE = (
         "restorer",
         "discriminator_start",
     ),  # may lie elsewhere on another machine
+    "bounds",  # decide what an estimate leads to, not the estimate
     *(
         "device",
         "workers",

@@ -59,8 +59,9 @@ def _build(values: dict[str, Any]) -> Recipe:
     values["phases"] = tuple(_phase(phase) for phase in values.get("phases", ()))
     if "degradation" in values:
         values["mix"] = {values.pop("degradation"): 1.0}
-    if "betas" in values:
-        values["betas"] = tuple(values["betas"])
+    for name in ("betas", "bounds"):
+        if name in values:
+            values[name] = tuple(values[name])
     for name in _PATHS:
         if name in values:
             values[name] = Path(values[name])

@@ -75,7 +75,10 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     """Finished weights, frozen, with a new metric estimator that is trained."""
     assert recipe.generator is not None  # the recipe has seen to it
     model = load_model(find(recipe.generator, log=log).directory, bases, merge=False)
-    spec = replace(model.spec, metric_estimator=metric_spec(model.spec))
+    grouping = model.spec.grouping
+    if recipe.bounds is not None:
+        grouping = replace(grouping, metric_min=recipe.bounds[0], metric_max=recipe.bounds[1])
+    spec = replace(model.spec, grouping=grouping, metric_estimator=metric_spec(model.spec))
     if isinstance(model.prompt, FixedPrompt):
         raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
     torch.manual_seed(recipe.seed)
