@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rcodsr.errors import InputError, UsageError
 
-DEFAULT_WEIGHTS = "rcod-tiny"
+DEFAULT_WEIGHTS = "rcod-small"
 """What enlarges pictures unless other weights are asked for."""
 
 LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}

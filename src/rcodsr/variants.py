@@ -126,7 +126,7 @@ RCOD_SMALL = VariantSpec(
     name="rcod-small",
     autoencoder=WaveletSpec(refine_channels=0),
     unet=ResidualDenseSpec(),
-    grouping=GroupingSpec(metric="channel-cosine"),
+    grouping=GroupingSpec(metric_min=0.075, metric_max=0.195, metric="channel-cosine"),
     noise_head="clean",
     limit_overshoot=False,
 )
