@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
+from rcodsr.data.photos import PhotoCache
+
 NETWORKS = ("realesrgan_x4plus", "lpips_vgg16")
 _MOST = 20 << 20
 """Bytes of all photos together."""
@@ -65,7 +67,8 @@ def pack_photos(photos: list[Path], target: Path) -> int:
 
 def _encoded(path: Path, quality: int) -> bytes:
     data = io.BytesIO()
-    Image.open(path).convert("RGB").save(data, "AVIF", quality=quality, speed=8, subsampling="4:4:4")
+    photo = PhotoCache(0).read(path)  # as training sees it: upright, in sRGB, nothing that transparency hides
+    Image.fromarray(photo).save(data, "AVIF", quality=quality, speed=8, subsampling="4:4:4")
     return data.getvalue()
 
 
