@@ -191,7 +191,7 @@ def test_crops_of_the_same_name_do_not_overwrite_each_other(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "heavy"}, "--preset: 'heavy' is unknown; use one of full, light, camera, sensor, clean"),
+        ({"preset": "heavy"}, "--preset: 'heavy' is unknown; use one of full, light, camera, sensor, clean, independent"),
         ({"crop": 62}, "--crop: 62 is not a multiple of 4; use 64"),
     ],
 )
