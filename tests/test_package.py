@@ -73,8 +73,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_manifest_recipes_and_weights(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"rcodsr/weights.toml", "rcodsr/recipes/rcod-tiny/generator.toml", "rcodsr/py.typed"} <= names
-    assert {f"rcodsr/assets/rcod-tiny/{name}" for name in ("config.json", "unet.safetensors", "README.md")} <= names
+    assert {"rcodsr/weights.toml", "rcodsr/recipes/rcod-tiny.toml", "rcodsr/py.typed"} <= names
+    files = ("config.json", "unet.safetensors", "README.md")
+    assert {f"rcodsr/assets/{weights}/{name}" for weights in ("rcod-small", "rcod-tiny") for name in files} <= names
+    licences = {name.rpartition("/")[2] for name in names if "/licenses/" in name}
+    assert licences == {"LICENSE", "LICENSE.Real-ESRGAN"}
 
 
 @pytest.mark.usefixtures("packaged_default")

@@ -50,7 +50,7 @@ def test_a_run_ends_with_its_checkpoint_and_goes_on_from_another_directory(desk:
         (
             ("recipe.toml", "photos=photos", "perceptual=lpips-vgg", "phases.0.perceptual=1"),
             2,
-            r"pip install 'rcodsr\[lpips\]'",
+            "add perceptual_weights=FILE.safetensors",
         ),
         (("recipe.toml", "photos=photos", "--resume", "photos"), 2, "holds no state of a run"),
         (("recipe.toml", "photos=photos", "device=cuda:99"), 4, "--device"),

@@ -11,7 +11,8 @@ from rcodsr.training.run import learning_rate
 from rcodsr.variants import RCOD_O
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TINY, PAPER = RECIPES / "rcod-tiny" / "generator.toml", RECIPES / "rcod-o.toml"
+HISTORY = RECIPES.parent / "dev" / "rcod-tiny"
+TINY, PAPER = RECIPES / "rcod-tiny.toml", RECIPES / "rcod-o.toml"
 GIVEN = ["photos=x", "perceptual_weights=x"]
 
 
@@ -30,7 +31,7 @@ def test_the_papers_recipe_says_what_the_paper_says() -> None:
     assert not recipe.weight_by_timestep
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((*RECIPES.rglob("*.toml"), *HISTORY.glob("*.toml"))), ids=lambda path: path.stem)
 def test_every_recipe_reads(path: Path) -> None:
     recipe = read_recipe(path, ["photos=x", "perceptual_weights=x", "prior=x", "generator=x", "restorer=x"])
     assert recipe.steps > 0
@@ -139,6 +140,6 @@ def test_every_ablation_of_the_table_reads() -> None:
 
 def test_packaged_recipes_have_names(tmp_path: Path) -> None:
     assert find_recipe("rcod-o").samefile(PAPER)
-    assert find_recipe("rcod-tiny/generator").samefile(TINY)
+    assert find_recipe("rcod-tiny").samefile(TINY)
     with pytest.raises(UsageError, match=r"no such recipe; give a TOML file, or one of ablations/tiny, .*rcod-o"):
         find_recipe("rcod-x")
