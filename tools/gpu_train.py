@@ -2,8 +2,8 @@
 
 python tools/gpu_train.py OUT SECONDS PACK [EARLIER]
 
-EARLIER holds the files of an earlier run (`tools/gpu_files.py`) to go on from. RECIPE names another recipe; TINY=1 rehearses on
-a CPU.
+EARLIER to go on from: the files of an earlier run (`tools/gpu_files.py`), or the name of weights. RECIPE names another recipe;
+TINY=1 rehearses on a CPU.
 """
 
 import json
@@ -34,7 +34,7 @@ _ENDING = 25
 """Seconds kept for what comes after the last step."""
 
 
-def plan(recipe: Path, pack: Path, work: Path, earlier: Path | None) -> Recipe:
+def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
     """The recipe on this machine, from the packed files."""
     restorer, perceptual = (work / f"{name}.safetensors" for name in NETWORKS)
     for name in NETWORKS:
@@ -48,12 +48,14 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: Path | None) -> Recipe:
         "workers": 1 if TINY else max(1, (os.cpu_count() or 1) - 2),
         "save_minutes": 600,
     }
-    if earlier is not None:
-        put_together(earlier, work / "earlier")
+    if earlier is not None and (Path(earlier) / "training.json").is_file():
+        put_together(Path(earlier), work / "earlier")
         settings |= {"start": work / "earlier" / "averaged", "discriminator_start": work / "earlier/discriminator.safetensors"}
+    elif earlier is not None:
+        settings["start"] = earlier
     read = read_recipe(recipe, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
     phases = read.phases
-    if earlier is not None:  # the moments of the optimisers begin again: first a while without moving
+    if earlier is not None:  # discriminator and moments of the optimisers begin again: first a while without moving
         phases = (replace(phases[-1], name="meet", steps=100, learning_rate=(1e-7, 1e-7)), *phases[1:])
     if TINY:
         phases = tuple(replace(phase, batch=1, crop=64, steps=2) for phase in phases)
@@ -90,7 +92,7 @@ def show(run: Run, out: Path) -> None:
             print(preset, "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), flush=True)
 
 
-def main(out: Path, seconds: float, pack: Path, earlier: Path | None = None) -> None:
+def main(out: Path, seconds: float, pack: Path, earlier: str | None = None) -> None:
     began = time.monotonic()
     if not TINY and not torch.cuda.is_available():
         print("gpu_train: no CUDA device here; TINY=1 rehearses on the CPU", file=sys.stderr)
@@ -111,5 +113,4 @@ def main(out: Path, seconds: float, pack: Path, earlier: Path | None = None) -> 
 
 
 if __name__ == "__main__":
-    places = [Path(argument) for argument in sys.argv[3:]]
-    main(Path(sys.argv[1]), float(sys.argv[2]), *places)
+    main(Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:5])

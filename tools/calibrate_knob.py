@@ -1,0 +1,54 @@
+"""Spread a knob anew: finished weights whose timestep t does what t′ did before, t′ = k + w(r) · (n·k − k) for realism r.
+
+python tools/calibrate_knob.py CHECKPOINT OUT 0:0.06 0.25:0.15 0.5:0.25 1:1
+
+The pairs say w at some realism values, straight lines between them. Only the two layers of the time embedding change: they are
+fitted to what they gave at t′, at every timestep of the knob. For networks conditioned by `models.tiny_unet.TimestepEmbedding`.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.format import load_model, save_model
+from rcodsr.models.residual_dense import ResidualDenseNet
+from rcodsr.models.tiny_unet import TimestepEmbedding, TinyUNet
+
+
+def fit(embedding: TimestepEmbedding, t: Tensor, wanted: Tensor, steps: int = 4000) -> float:
+    """Change an embedding so that it gives `wanted` (T, width) at `t` (T,); returns the relative error that is left."""
+    embedding.requires_grad_(True)
+    optimizer = torch.optim.Adam(embedding.parameters(), lr=2e-3)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        loss = (embedding(t) - wanted).square().mean() / wanted.var()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+    embedding.requires_grad_(False)
+    return float(loss.detach().sqrt())
+
+
+def main(checkpoint: Path, out: Path, pairs: list[str]) -> None:
+    torch.manual_seed(0)
+    model = load_model(checkpoint)
+    assert isinstance(model.unet, TinyUNet | ResidualDenseNet)
+    first, last = (model.spec.grouping.realism_timestep(end) for end in (0.0, 1.0))
+    realism, shares = zip(*(map(float, pair.split(":")) for pair in pairs), strict=True)
+    t = torch.arange(first, last + 1)
+    share = np.interp((t.numpy() - first) / (last - first), realism, shares)
+    wanted = model.unet.time(first + (last - first) * torch.from_numpy(share).float())
+    left = fit(model.unet.time, t, wanted)
+    card = checkpoint / "README.md"
+    training = read_config(checkpoint).training | {"knob": dict(zip(realism, shares, strict=True))}
+    save_model(out, model, training, card.read_text(encoding="utf-8") if card.is_file() else "")
+    print(f"timesteps {first} to {last}: embedding met but for {left:.2%}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
