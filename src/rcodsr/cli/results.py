@@ -10,11 +10,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rcodsr.cli import stopping
 from rcodsr.cli.streams import Progress, error_line, json_line, note
+from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 
 if TYPE_CHECKING:
     from rcodsr.batch.pipeline import Result
     from rcodsr.batch.plan import Plan
+
+
+_LONG = 120.0
+"""Seconds from which a run on a CPU is worth a word."""
+_FASTER = 5.0
+"""By how much rcod-tiny is faster than the default on a CPU (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,8 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
             for result in chain(decided, results):
                 tally.add(result)
                 _show_one(result, progress, shown)
+                if result.status == "done" and tally.counts["done"] == 1 and not shown.quiet:
+                    _tell_how_long(result, tally.not_started)
                 _report_one(report, result)
                 stopping.check()
                 if shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures and tally.not_started:
@@ -122,6 +131,16 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
     if (tally.total > 1 or tally.ignored or tally.system_folders) and not shown.quiet:
         note(tally.line())
     return tally.exit_code
+
+
+def _tell_how_long(first: "Result", left: int) -> None:
+    """Where the default on a CPU will take minutes: how long, judged by the first picture, and with the fast weights."""
+    if first.device != "cpu" or first.seconds is None or not (first.weights or "").startswith(f"{DEFAULT_WEIGHTS}@"):
+        return
+    seconds = left * first.seconds
+    if seconds > _LONG:
+        own, fast = (f"{max(1, round(s / 60))} min" for s in (seconds, seconds / _FASTER))
+        note(f"about {own} to go on this CPU if the others are like the first; --weights rcod-tiny, softer, takes about {fast}")
 
 
 def _show_one(result: "Result", progress: Progress, shown: Shown) -> None:
