@@ -128,6 +128,7 @@ RCOD_SMALL = VariantSpec(
     unet=ResidualDenseSpec(),
     grouping=GroupingSpec(metric_min=0.075, metric_max=0.195, metric="channel-cosine"),
     noise_head="clean",
+    color_fix="none",
     limit_overshoot=False,
 )
 """A residual-dense network, taken over from Real-ESRGAN's generator, in the U-Net's place. It predicts ẑ_H itself, so the
