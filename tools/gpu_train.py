@@ -22,6 +22,7 @@ from pack_training import NETWORKS, unpack_network
 from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import save_model
+from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.engine.runtime import Runtime
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.training.recipe import Recipe
@@ -38,7 +39,10 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
     """The recipe on this machine, from the packed files."""
     restorer, perceptual = (work / f"{name}.safetensors" for name in NETWORKS)
     for name in NETWORKS:
-        unpack_network(pack / f"{name}.xz", work / f"{name}.safetensors")
+        if (pack / f"{name}.xz").is_file():
+            unpack_network(pack / f"{name}.xz", work / f"{name}.safetensors")
+    if not restorer.is_file() and earlier is None:
+        earlier = DEFAULT_WEIGHTS  # no trunk to begin with
     settings: dict[str, Any] = {
         "photos": pack / "photos",
         "restorer": restorer,
@@ -57,6 +61,9 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
     phases = read.phases
     if earlier is not None:  # discriminator and moments of the optimisers begin again: first a while without moving
         phases = (replace(phases[-1], name="meet", steps=100, learning_rate=(1e-7, 1e-7)), *phases[1:])
+    if not restorer.is_file():  # packed without the teacher
+        phases = tuple(replace(phase, restorer=0.0, restorer_features=0.0) for phase in phases)
+        read = replace(read, phases=phases, restorer=None)
     if TINY:
         phases = tuple(replace(phase, batch=1, crop=64, steps=2) for phase in phases)
     return replace(read, phases=(*phases[:-1], replace(phases[-1], steps=100_000)))

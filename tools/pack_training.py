@@ -2,12 +2,13 @@
 
 python tools/pack_training.py OUT PHOTOS JUDGES
 
-JUDGES holds realesrgan_x4plus.safetensors and lpips_vgg16.safetensors (docs/training.md). Prints how far the packed weights are
-from the originals. `tools/gpu_train.py` unpacks.
+JUDGES holds lpips_vgg16.safetensors and, for TEACHER=1, realesrgan_x4plus.safetensors (docs/weights.md). Prints how far the packed
+weights are from the originals. `tools/gpu_train.py` unpacks.
 """
 
 import io
 import lzma
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from rcodsr.data.photos import PhotoCache
 
 NETWORKS = ("realesrgan_x4plus", "lpips_vgg16")
-_MOST = 20 << 20
+_MOST = 15 << 20
 """Bytes of all photos together."""
 
 
@@ -74,7 +75,7 @@ def _encoded(path: Path, quality: int) -> bytes:
 
 def main(out: Path, photos: Path, judges: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for name in NETWORKS:
+    for name in NETWORKS if os.environ.get("TEACHER") == "1" else NETWORKS[1:]:
         error = pack_network(judges / f"{name}.safetensors", out / f"{name}.xz")
         print(f"{name}: {(out / f'{name}.xz').stat().st_size / 2**20:.1f} MiB, weights {error:.2%} off")
     found = sorted(path for path in photos.iterdir() if path.suffix.lower() in {".webp", ".png", ".jpg", ".jpeg"})
