@@ -2,8 +2,8 @@
 
 python tools/pack_training.py OUT PHOTOS JUDGES
 
-JUDGES holds lpips_vgg16.safetensors and, for TEACHER=1, realesrgan_x4plus.safetensors (docs/weights.md). Prints how far the packed
-weights are from the originals. `tools/gpu_train.py` unpacks.
+JUDGES holds lpips_vgg16.safetensors and, for TEACHER=1, realesrgan_x4plus.safetensors (docs/weights.md). Prints how far the
+packed weights are from the originals. `tools/gpu_train.py` unpacks.
 """
 
 import io
