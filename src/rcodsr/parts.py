@@ -124,8 +124,19 @@ class KlSpec(Spec):
         return int(2 ** (len(self.widths) - 1))
 
 
+class Levelled:
+    """A network that halves its maps from level to level."""
+
+    channels: tuple[int, ...]
+
+    @property
+    def reduction(self) -> int:
+        """Positions of the latent per position of the coarsest level, along one side."""
+        return int(2 ** (len(self.channels) - 1))
+
+
 @dataclass(frozen=True)
-class TinyUNetSpec(Spec):
+class TinyUNetSpec(Levelled, Spec):
     """The small U-Net of `rcod-tiny`."""
 
     kind: ClassVar[str] = "tiny"
@@ -148,11 +159,6 @@ class TinyUNetSpec(Spec):
         """
         if self.channels[-1] % self.heads:
             raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
-
-    @property
-    def reduction(self) -> int:
-        """Positions of the latent per position of the coarsest level, along one side."""
-        return int(2 ** (len(self.channels) - 1))
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class ResidualDenseSpec(Spec):
 
 
 @dataclass(frozen=True)
-class SdUNetSpec(Spec):
+class SdUNetSpec(Levelled, Spec):
     """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
 
     kind: ClassVar[str] = "sd"
@@ -194,11 +200,6 @@ class SdUNetSpec(Spec):
     heads: tuple[int, ...] = (5, 10, 20, 20)
     """Attention heads of each level."""
     norm_groups: int = 32
-
-    @property
-    def reduction(self) -> int:
-        """Positions of the latent per position of the coarsest level, along one side."""
-        return int(2 ** (len(self.channels) - 1))
 
 
 @dataclass(frozen=True)

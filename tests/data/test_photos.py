@@ -223,3 +223,16 @@ def test_hidden_pixels_are_not_learned(tmp_path: Path) -> None:
     assert (learned[:16] == 255).all()
     assert np.abs(learned[16] - (0.2 * pixels[16, :, :3] + 204)).max() <= 0.5
     assert np.array_equal(learned[17:], pixels[17:, :, :3])
+
+
+def test_a_cache_is_filled_until_a_photo_no_longer_fits_and_damaged_ones_wait_until_they_are_drawn(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{i}.png") for i in range(6)]
+    cut_short(paths[1])
+    cache = PhotoCache(3 * 64 * 64 * 3)
+    cache.fill(paths)
+    assert cache.bytes == cache.max_bytes
+    for path in paths:
+        path.unlink()
+    assert [cache.read(paths[i]).shape for i in (0, 2, 3)] == [(64, 64, 3)] * 3  # no file needed any more
+    with pytest.raises(InputError):
+        cache.read(paths[4])

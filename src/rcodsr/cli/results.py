@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LONG = 120.0
 """Seconds from which a run on a CPU is worth a word."""
 _FASTER = 5.5
-"""By how much rcod-tiny is faster than the default on a CPU (docs/performance.md)."""
+"""By how much rcod-tiny is faster than the default on a CPU (docs/embedded-weights.md)."""
 
 
 @dataclass(frozen=True)

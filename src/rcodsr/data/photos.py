@@ -86,11 +86,15 @@ class PhotoCache:
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     def fill(self, paths: list[Path]) -> None:
-        """Decode photos ahead, as many as fit, side by side: processes that are forked later share the memory."""
+        """Decode photos ahead, side by side, until one no longer fits: processes that are forked later share the memory."""
         with ThreadPoolExecutor() as pool:
             for path, pixels in zip(paths, pool.map(_decoded_or_none, paths), strict=True):
-                if pixels is not None and self.bytes + pixels.nbytes <= self.max_bytes:
-                    self._keep(path, pixels)
+                if pixels is None:
+                    continue
+                if self.bytes + pixels.nbytes > self.max_bytes:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
+                self._keep(path, pixels)
 
     def read(self, path: Path) -> np.ndarray:
         """Pixels of a photo, shape (H, W, 3), uint8, transparency laid on white; not to be written to.

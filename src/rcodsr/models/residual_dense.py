@@ -36,7 +36,7 @@ class DenseBlock(nn.Module):
         self.conv5 = conv3x3(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X + 0.2 · what the convolutions make of it."""
+        """The input and 0.2 of what the convolutions make of it."""
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), _SLOPE, inplace=True)), 1)
@@ -58,7 +58,7 @@ class ResidualDenseBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """X + 0.2 · residual."""
+        """The input and 0.2 of the residual."""
         return torch.add(x, self.residual(x), alpha=_SHARE)
 
 
