@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
+import rcodsr
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.format import save_adapter, save_model
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
@@ -207,7 +208,7 @@ def small_upscaler(small_model: OneStepSR) -> Upscaler:
 @pytest.fixture(scope="session")
 def default_upscaler() -> Upscaler:
     """What the tests run with unless they ask for something else: `rcod-tiny`, on the CPU."""
-    return Upscaler.load("rcod-tiny", "cpu", "fp32")
+    return rcodsr.load("rcod-tiny", "cpu", "fp32")
 
 
 @pytest.fixture

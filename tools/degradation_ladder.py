@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import rcodsr
 from rcodsr.bench.latents import spearman
 from rcodsr.data.degradation import Degradation, Filter, Jpeg, Noise, Resize, Step, apply
 from rcodsr.data.kernels import gaussian_kernel
 from rcodsr.data.photos import find_photos
 from rcodsr.diffusion.grouping import group_timestep
 from rcodsr.engine.estimation import measure, measure_true
-from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images import io
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import upsample
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="how many of the photos, by name")
     parser.add_argument("--save", type=Path)
     asked = parser.parse_args()
-    model = Upscaler.load(asked.weights).model
+    model = rcodsr.load(asked.weights).model
     photos = [io.read(path).rgb[:, :SIDE, :SIDE] for path in find_photos(asked.photos)[: asked.count]]
     photos = [hr[:, : hr.shape[1] // 16 * 16, : hr.shape[2] // 16 * 16] for hr in photos]
     print("ladder\testimated\trho\tworst rho\ttrue\ttrue rho\trealism\tlast step")

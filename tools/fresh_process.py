@@ -14,7 +14,8 @@ import torch
 import rcodsr
 from rcodsr.bench.machine import gpu_state
 from rcodsr.bench.natural import natural_picture
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
+from rcodsr.config import WeightsRequest
 from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import prepare
 from rcodsr.engine.runtime import choose_runtime
@@ -27,7 +28,7 @@ _PICTURES = 4
 def _load(weights: str, device: str) -> Upscaler:
     """As `rcodsr.load`, but random weights are drawn on the device; what drawing took does not count as memory."""
     runtime = choose_runtime(device)
-    loaded = load_weights(LoadRequest(weights, drawn_on=runtime.device))
+    loaded = load_weights(WeightsRequest(weights), drawn_on=runtime.device)
     runner = prepare(loaded.model, runtime, choose(runtime.device.type))
     if runtime.device.type == "cuda":
         gc.collect()

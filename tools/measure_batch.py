@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+import rcodsr
 from rcodsr.config import UpscaleOptions
 
 if TYPE_CHECKING:
@@ -54,11 +55,10 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
 
     from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import plan, prepare_outputs
-    from rcodsr.engine.upscaler import Upscaler
     from rcodsr.images import io
 
     made, options = make_album(photos, directory / "album", count, 128), UpscaleOptions()
-    engine = Upscaler.load()
+    engine = rcodsr.load()
     decoded = [io.read(path) for path in made]
     engine.run(decoded[0], options)  # the first call prepares the network's kernels
     halves = [engine_alone(engine, decoded[: count // 2])]

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from rcodsr.errors import InputError, UsageError
 
@@ -31,34 +31,36 @@ MAX_OUTPUT_PIXELS = 200_000_000
 
 ColorFix = Literal["wavelet", "adain", "none"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
-Adaptive = Literal["image", "tile"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Protected = Literal["text"]
+AdaptiveBy = Literal["image", "tile"]
 
 
 @dataclass(frozen=True)
-class EngineDefaults:
-    """What `load` uses where nothing is given: what the environment says, or what suits most."""
+class WeightsRequest:
+    """Which weights, where they may come from, what is fixed for all pictures when they are loaded, and where they run."""
 
-    weights: str
-    device: str
-    dtype: Dtype
-    origins: dict[str, str]
-    """What errors about values of the environment should name in the place of their subject."""
+    name: str = DEFAULT_WEIGHTS
+    """Of the manifest; or a checkpoint directory, organisation/repository, or `random:VARIANT[:SEED]`."""
+    revision: str | None = None
+    """Commit, branch or tag of a repository."""
+    base_model: str | None = None
+    """Directory or repository that stands in for the diffusion base of an adapter."""
+    offline: bool = False
+    """Ask no server; what is cached still works."""
+    device: str = "auto"
+    dtype: str = "auto"
+    prompt: str | None = None
+    """In the place of a fixed text prompt."""
+    guidance: float | None = None
+    """Scale of S3Diff's guidance, a second U-Net pass."""
 
-    @classmethod
-    def over(cls, **given: str | None) -> EngineDefaults:
-        """Of `weights`, `device` and `dtype`: as given, else RCODSR_WEIGHTS and so on, else the packaged weights and auto."""
-        values: dict[str, Any] = {"weights": DEFAULT_WEIGHTS, "device": "auto", "dtype": "auto"}
-        origins: dict[str, str] = {}
-        for name in values:
-            variable = f"RCODSR_{name.upper()}"
-            if given[name] is not None:
-                values[name] = given[name]
-            elif value := os.environ.get(variable):
-                values[name] = value
-                origins |= dict.fromkeys((f"--{name}", value), f"{variable}={value}")
-        return cls(**values, origins=origins)
+
+def from_environment(name: str) -> tuple[str, str] | None:
+    """The default that RCODSR_NAME sets for an option, and what errors should call it; None where it is unset or empty."""
+    variable = f"RCODSR_{name.upper()}"
+    value = os.environ.get(variable)
+    return (value, f"{variable}={value}") if value else None
 
 
 MAX_MAP_LEVELS = 5
@@ -145,6 +147,50 @@ def parse_realism(text: str) -> float:
     return value
 
 
+def parse_tile(tile: int | str | None) -> int | None:
+    """`--tile`: None for auto, 0 for off, or a number of input pixels.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if isinstance(tile, str) and tile not in {"auto", "off"} and not tile.isdecimal():
+        raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
+    return None if tile is None or tile == "auto" else 0 if tile == "off" else int(tile)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One realism for the whole picture.
+
+    Raises:
+        UsageError: when it is not between 0 and 1.
+    """
+
+    realism: float
+    """0 stays with the evidence, 1 fills in believable texture."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not (math.isfinite(self.realism) and 0.0 <= self.realism <= 1.0):
+            raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The degradation decides, by Eq. (5): of the whole picture, or of each tile.
+
+    Raises:
+        UsageError: when it is neither.
+    """
+
+    by: AdaptiveBy = "image"
+
+    def __post_init__(self) -> None:
+        """Check the word."""
+        if self.by not in {"image", "tile"}:
+            raise UsageError("--adaptive-by", f"'{self.by}' is not known", "use image or tile")
+
+
 @dataclass(frozen=True)
 class RealismMap:
     """A realism for each pixel; `images.maps` makes one of a mask. It fits a picture of its own size, or its enlargement."""
@@ -190,6 +236,32 @@ class RealismMap:
         raise UsageError(subject, cause, f"give a map of {small} or, as the output, {large} pixels")
 
 
+Control = Level | Adaptive | RealismMap
+"""How much may be invented."""
+
+
+def choose_control(
+    realism: float | str | None = None, adaptive: AdaptiveBy | None = None, realism_map: RealismMap | None = None
+) -> Control | None:
+    """The one control that was asked for, of the three spellings that people have.
+
+    Args:
+        realism: a number from 0 to 1; text is read by `parse_realism`.
+        adaptive: what the degradation decides for.
+        realism_map: a realism for each pixel.
+
+    Raises:
+        UsageError: when two were asked for, or one is out of range.
+    """
+    if adaptive is not None and realism is not None:
+        raise UsageError("-a", "contradicts -r", "leave one of the two out")
+    if realism_map is not None and (adaptive is not None or realism is not None):
+        raise UsageError("--realism-map", f"contradicts {'-a' if realism is None else '-r'}", "leave one of the two out")
+    if realism is not None:
+        return Level(parse_realism(realism) if isinstance(realism, str) else float(realism))
+    return realism_map if adaptive is None else Adaptive(adaptive)
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """What a user can ask of one picture. `None` means: as the checkpoint says.
@@ -198,46 +270,44 @@ class UpscaleOptions:
         UsageError: when a value is out of range.
     """
 
-    realism: float = 0.5
-    """0 stays with the evidence, 1 fills in believable texture. Not used where `adaptive` decides."""
-    adaptive: Adaptive | None = None
-    """Let the degradation decide: of the whole picture, or of each tile."""
+    control: Control | None = None
+    """How much may be invented; None for the weights' fixed timestep, or `default_realism` where they have a knob."""
+    default_realism: float = LEVELS["neutral"]
     scale: float = 4.0
     """Final enlargement; the model works at its own scale and one resize follows where they differ."""
     size: TargetSize | None = None
     """Final size in the place of `scale`."""
     tile: int | None = None
     """Tile side in input pixels; None plans it, 0 switches tiling off."""
-    tile_overlap: int = 24
-    """Input pixels that neighbouring tiles share."""
+    tile_overlap: int | None = None
+    """Input pixels that neighbouring tiles share; None for what the weights need."""
     color_fix: ColorFix | None = None
-    realism_map: RealismMap | None = None
-    """A realism for each pixel, in place of `realism`."""
     protect: Protected | None = None
     """Hold regions that look like text at realism 0, whatever decides elsewhere."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not (math.isfinite(self.realism) and 0.0 <= self.realism <= 1.0):
-            raise UsageError("--realism", f"{self.realism:g} is not between 0 and 1", realism_hint(self.realism))
-        if self.adaptive not in {None, "image", "tile"}:
-            raise UsageError("--adaptive-by", f"'{self.adaptive}' is not known", "use image or tile")
-        if self.realism_map is not None and self.adaptive is not None:
-            raise UsageError("--realism-map", "contradicts -a", "leave one of the two out")
+        Level(self.default_realism)
         if self.protect not in {None, "text"}:
             raise UsageError("--protect", f"'{self.protect}' is not known", "use text")
         if not (math.isfinite(self.scale) and 1.0 <= self.scale <= MAX_SCALE):
             raise UsageError("--scale", f"{self.scale:g} is not between 1 and 8", "use for example --scale 4")
         if self.color_fix not in {None, *COLOR_FIXES}:
             raise UsageError("--color-fix", f"'{self.color_fix}' is not known", f"use {', '.join(COLOR_FIXES)}")
-        if self.tile_overlap < 0:
-            raise UsageError("--tile-overlap", f"{self.tile_overlap} is negative", "use 0 or more input pixels")
+        overlap = self.tile_overlap or 0
+        if overlap < 0:
+            raise UsageError("--tile-overlap", f"{overlap} is negative", "use 0 or more input pixels")
         if self.tile is not None and self.tile != 0 and self.tile < 32:
             raise UsageError("--tile", f"{self.tile} is too small", "use 32 or more input pixels, auto or off")
-        if self.tile and self.tile_overlap >= self.tile:
+        if self.tile and overlap >= self.tile:
             raise UsageError(
-                "--tile-overlap", f"{self.tile_overlap} is not below the tile side {self.tile}", "use a quarter of it or less"
+                "--tile-overlap", f"{overlap} is not below the tile side {self.tile}", "use a quarter of it or less"
             )
+
+    @property
+    def chosen(self) -> Control:
+        """What decides for weights with a knob."""
+        return Level(self.default_realism) if self.control is None else self.control
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the final picture of one of this width and height.

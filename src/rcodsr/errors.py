@@ -13,6 +13,7 @@ RcodsrError                1   something failed; the message names the file and 
 └── OutputError            7   an output cannot be written
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -111,3 +112,21 @@ def naming(origins: Mapping[str, str]) -> Iterator[None]:
         if error.subject not in origins:
             raise
         raise type(error)(origins[error.subject], error.cause, error.remedy) from error
+
+
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+|-[ra]\b)")
+_SHORT = {"-r": "realism", "-a": "adaptive"}
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Errors within name parameters where they would name options: `--realism-map` is `realism_map`, `-a` is `adaptive`."""
+    try:
+        yield
+    except RcodsrError as error:
+        subject = _OPTION.sub(_parameter, error.subject) if _OPTION.fullmatch(error.subject) else error.subject  # or a file
+        raise type(error)(subject, *(_OPTION.sub(_parameter, text) for text in (error.cause, error.remedy))) from error
+
+
+def _parameter(option: re.Match[str]) -> str:
+    return _SHORT.get(option[1]) or option[1].removeprefix("--").replace("-", "_")

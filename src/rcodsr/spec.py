@@ -28,6 +28,7 @@ _RANGES = {
     "scale": (1, 8),
     "scaling": (1e-3, 1e3),
     "tile": (32, 4096),
+    "tile_overlap": (0, 1024),
     "tokens": (1, 1024),
     "unet_rank": (1, 1024),
     "vae_rank": (0, 1024),

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, ColorFix
+from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, Adaptive, ColorFix, Control, Level, RealismMap, UpscaleOptions
 from rcodsr.errors import UsageError
 from rcodsr.parts import (
     ClipSpec,
@@ -23,6 +23,9 @@ from rcodsr.parts import (
     WaveletSpec,
 )
 from rcodsr.spec import Spec
+
+_OPTIONS: dict[type[Control], str] = {Level: "-r", Adaptive: "-a", RealismMap: "--realism-map"}
+"""What errors call a control."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class VariantSpec(Spec):
     """Enlarged pictures are padded to at least this many pixels a side: a prior knows little about tiny crops."""
     tile: int = 256
     """Largest side of a planned tile, in input pixels."""
+    tile_overlap: int = 24
+    """Input pixels that neighbouring tiles share unless the user chooses otherwise."""
 
     def __post_init__(self) -> None:
         """Reject a spec that could not run.
@@ -82,31 +87,25 @@ class VariantSpec(Spec):
         """The only timestep of a variant without a knob; None where there is a knob."""
         return self.grouping.timesteps[0] if self.grouping.n == 1 else None
 
-    def check_steering(self, realism: bool, adaptive: bool, weighed: bool) -> None:
-        """Refuse to steer what has a fixed timestep.
+    def check(self, options: UpscaleOptions, share: float | None = None) -> None:
+        """Refuse what these weights cannot do.
 
         Args:
-            realism: a realism was asked for.
-            adaptive: the degradation was to decide.
-            weighed: realism weighs two passes instead (PiSA-SR).
+            options: of the pictures to come.
+            share: the realism that two U-Net passes are weighed by instead (PiSA-SR), where that was fixed at loading.
 
         Raises:
             UsageError: naming the remedy.
         """
-        if adaptive or (realism and not weighed):
-            self.check_knob("-a" if adaptive else "-r")
-
-    def check_knob(self, option: str) -> None:
-        """Refuse an option that turns a knob which these weights do not have.
-
-        Raises:
-            UsageError: naming the remedy.
-        """
-        if self.fixed_timestep is not None:
+        control = None if share is not None and options.control == Level(share) else options.control
+        if self.fixed_timestep is not None and (control is not None or options.protect is not None):
+            option = "--protect" if control is None else _OPTIONS[type(control)]
             cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
-            raise UsageError(
-                option, cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)"
-            )
+            remedy = "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)"
+            raise UsageError(option, cause, remedy)
+        if isinstance(control, Adaptive) and self.metric_estimator is None:
+            remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
+            raise UsageError("-a", "these weights have no degradation estimator", remedy)
 
     @property
     def weighable(self) -> bool:

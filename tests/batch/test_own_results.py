@@ -122,7 +122,7 @@ def test_no_folder_is_created_for_results_alone(draw: Draw, tmp_path: Path) -> N
 
 
 def test_a_realism_map_need_not_fit_results(draw: Draw) -> None:
-    options = UpscaleOptions(realism_map=RealismMap(4, 4, (0.0,), bytes(16)))
+    options = UpscaleOptions(RealismMap(4, 4, (0.0,), bytes(16)))
     photo, result = draw("a.png", 4), draw("elsewhere.png", 24, RECORD)
     require_fit(_plan([photo, result]), options)
     with pytest.raises(UsageError, match="the realism map is 4×4"):

@@ -11,14 +11,15 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import rcodsr
 from rcodsr.checkpoints import convert
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.convert import read_published
-from rcodsr.checkpoints.export import LoadRequest, export
+from rcodsr.checkpoints.export import export
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Adaptive, Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.picture import Picture
@@ -78,8 +79,8 @@ def _run(upscaler: Upscaler, options: UpscaleOptions | None = None) -> Tensor:
     return upscaler.run(picture, options or UpscaleOptions()).picture.rgb
 
 
-def _load(directory: Path, base: Path, **settled: Any) -> Upscaler:
-    return Upscaler.load(str(directory), "cpu", "fp32", base_model=str(base), **settled)
+def _load(directory: Path, base: Path, **asked: Any) -> Upscaler:
+    return rcodsr.load(str(directory), "cpu", "fp32", base_model=str(base), **asked)
 
 
 # ---- whole, and running
@@ -130,22 +131,23 @@ def test_merged_computes_what_the_layers_compute(converted: Path, base: Path, ba
 
 @pytest.mark.parametrize("converted", ["osediff", "pisa-sr"], indirect=True)
 def test_a_merged_export_needs_neither_base_nor_text_encoder(converted: Path, base: Path, tmp_path: Path) -> None:
-    request = LoadRequest(str(converted), base_model=str(base))
+    request = WeightsRequest(str(converted), base_model=str(base))
     export(request, tmp_path / "merged", merged=True)
-    a, b = _run(_load(converted, base)), _run(Upscaler.load(str(tmp_path / "merged"), "cpu", "fp32"))
+    a, b = _run(_load(converted, base)), _run(rcodsr.load(str(tmp_path / "merged"), "cpu", "fp32"))
     assert (a - b).abs().max() < 0.05  # float16
     with pytest.raises(UsageError, match="one fixed timestep"):
-        Upscaler.load(str(tmp_path / "merged"), "cpu", "fp32", realism=0.5)
+        rcodsr.load(str(tmp_path / "merged"), "cpu", "fp32", realism=0.5)
 
 
 # ---- steering
 
 
 def test_steering_is_refused_with_a_remedy(converted: Path, base: Path) -> None:
-    asked = [{"adaptive": True}] + ([{"realism": 0.5}] if converted.name != "pisa-sr" else [])
-    for settled in asked:
+    request = WeightsRequest(str(converted), base_model=str(base), device="cpu", dtype="fp32")
+    controls: list[Control] = [Adaptive(), *([Level(0.5)] if converted.name != "pisa-sr" else [])]
+    for control in controls:
         with pytest.raises(UsageError, match="one fixed timestep, .*; leave it out, or choose weights with a knob"):
-            _load(converted, base, **settled)
+            Upscaler.load(request, UpscaleOptions(control))
     with pytest.raises(UsageError, match="one fixed timestep"):
         _load(converted, base).upscale(Path("photo.png"), realism=0.5)
     if converted.name != "s3diff":
@@ -157,7 +159,7 @@ def test_the_pair_of_pisa_sr(specs: dict[str, VariantSpec], base: Path, tmp_path
     read_published([_published("pisa-sr", specs, tmp_path)]).write(tmp_path / "p")
     one = _load(tmp_path / "p", base)
     upscalers = {r: _load(tmp_path / "p", base, realism=r) for r in (0.0, 0.5, 1.0)}
-    done = upscalers[0.5].run(Picture(torch.rand(3, 8, 12)), UpscaleOptions(realism=0.5))
+    done = upscalers[0.5].run(Picture(torch.rand(3, 8, 12)), UpscaleOptions(Level(0.5)))
     assert (done.unet_passes, done.realism, done.timestep) == (2, 0.5, 1)
     assert upscalers[0.5].weights_id == one.weights_id + "+semantic=0.5"
     pixels, half, both = (_latent(upscalers[r].model) for r in (0.0, 0.5, 1.0))
@@ -191,7 +193,7 @@ def _latent(model: OneStepSR) -> Tensor:
 
 def test_the_guidance_of_s3diff(specs: dict[str, VariantSpec], base: Path, tmp_path: Path) -> None:
     read_published([_published("s3diff", specs, tmp_path)]).write(tmp_path / "s")
-    plain, one, guided = (_load(tmp_path / "s", base, **settled) for settled in ({}, {"guidance": 1.0}, {"guidance": 1.5}))
+    plain, one, guided = (_load(tmp_path / "s", base, **asked) for asked in ({}, {"guidance": 1.0}, {"guidance": 1.5}))
     assert guided.run(Picture(torch.rand(3, 8, 12)), UpscaleOptions()).unet_passes == 2
     assert guided.weights_id == plain.weights_id + "+guidance=1.5"
     spec = specs["s3diff"].prompt
@@ -303,4 +305,4 @@ def test_the_base_it_was_converted_for_is_compared(specs: dict[str, VariantSpec]
     tensors["conv_out.bias"] += 1
     save_file(tensors, file)
     with pytest.raises(WeightsError, match="trained on another sd21-base"):
-        load_weights(LoadRequest(str(tmp_path / "o"), base_model=str(base)))
+        load_weights(WeightsRequest(str(tmp_path / "o"), base_model=str(base)))

@@ -16,10 +16,9 @@ from rcodsr.checkpoints.card import as_merged, model_card
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.export import export
 from rcodsr.checkpoints.format import load_model, save_adapter
-from rcodsr.checkpoints.load import LoadRequest
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve
 from rcodsr.checkpoints.staging import staged
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError, WeightsError
@@ -55,7 +54,7 @@ def test_a_copy_has_the_same_files_and_the_same_id(checkpoint: str, tmp_path: Pa
     source: Path = request.getfixturevalue(checkpoint)
     (source / "notes.txt").write_text("stays behind")
     target = tmp_path / "deep" / source.name
-    export(LoadRequest(str(source)), target)
+    export(WeightsRequest(str(source)), target)
     card = target / "README.md"
     assert "rcodsr upscale" in card.read_text(encoding="utf-8")
     card.unlink()
@@ -66,7 +65,7 @@ def test_a_copy_has_the_same_files_and_the_same_id(checkpoint: str, tmp_path: Pa
 
 def test_a_copy_keeps_the_card(small_checkpoint: Path, tmp_path: Path) -> None:
     (small_checkpoint / "README.md").write_text("# Mine", encoding="utf-8")
-    export(LoadRequest(str(small_checkpoint)), tmp_path / "copy")
+    export(WeightsRequest(str(small_checkpoint)), tmp_path / "copy")
     assert (tmp_path / "copy" / "README.md").read_text(encoding="utf-8") == "# Mine"
 
 
@@ -88,7 +87,7 @@ def test_a_damaged_checkpoint_is_not_copied(
     else:
         save_file(tensors | {"surprise": tensors.pop(key)}, file)
     with pytest.raises(WeightsError, match=r"vpim\.safetensors"):
-        export(LoadRequest(str(source)), tmp_path / "copy")
+        export(WeightsRequest(str(source)), tmp_path / "copy")
     assert not list(tmp_path.glob("*copy*"))
 
 
@@ -99,7 +98,7 @@ def test_a_merged_adapter_needs_no_base_and_gives_the_same_picture(
     adapter_checkpoint: Path, local_bases: Bases, photo: Image.Image, tmp_path: Path
 ) -> None:
     before = _pixels(load_model(adapter_checkpoint, local_bases), photo)
-    export(LoadRequest(str(adapter_checkpoint)), tmp_path / "merged", merged=True)
+    export(WeightsRequest(str(adapter_checkpoint)), tmp_path / "merged", merged=True)
     config = read_config(tmp_path / "merged")
     assert (config.layout, config.bases) == ("merged", {})
     assert all(value.dtype == torch.float16 for value in load_file(tmp_path / "merged" / "unet.safetensors").values())
@@ -113,7 +112,7 @@ def test_merging_keeps_training_grouping_and_card(
     training = {"steps": 3, "planned_steps": 5, "recipe": {"mix": {"light": 0.5, "full": 0.5}}}
     card = model_card(small_sd_spec, training, "adapter") + "\nMy own words.\n"
     save_adapter(adapter_checkpoint, model, local_bases, training, card)
-    export(LoadRequest(str(adapter_checkpoint)), tmp_path / "merged", merged=True)
+    export(WeightsRequest(str(adapter_checkpoint)), tmp_path / "merged", merged=True)
     config = read_config(tmp_path / "merged")
     assert (config.training, config.spec.grouping) == (training, small_sd_spec.grouping)
     kept = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
@@ -123,22 +122,22 @@ def test_merging_keeps_training_grouping_and_card(
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_an_exported_rcod_tiny_gives_the_very_same_pixels(merged: bool, photo: Image.Image, tmp_path: Path) -> None:
-    export(LoadRequest("rcod-tiny"), tmp_path / "rcod-tiny", merged=merged)
+    export(WeightsRequest("rcod-tiny"), tmp_path / "rcod-tiny", merged=merged)
     before, after = (_pixels(load_model(resolve(name).directory), photo) for name in ("rcod-tiny", str(tmp_path / "rcod-tiny")))
     assert torch.equal(before, after)
     assert "Unsplash" in (tmp_path / "rcod-tiny" / "README.md").read_text(encoding="utf-8")
 
 
 def test_random_weights_are_exported_merged_and_called_untrained(tmp_path: Path) -> None:
-    export(LoadRequest("random:rcod-tiny:3"), tmp_path / "random", merged=True)
+    export(WeightsRequest("random:rcod-tiny:3"), tmp_path / "random", merged=True)
     assert read_config(tmp_path / "random").training == {"steps": 0, "planned_steps": 0}
     with pytest.raises(UsageError, match="no files to copy; add --merged"):
-        export(LoadRequest("random:rcod-tiny"), tmp_path / "copy")
+        export(WeightsRequest("random:rcod-tiny"), tmp_path / "copy")
 
 
 def test_a_copy_takes_no_base(adapter_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--base-model: a copy needs no base"):
-        export(LoadRequest(str(adapter_checkpoint), base_model="somewhere"), tmp_path / "copy")
+        export(WeightsRequest(str(adapter_checkpoint), base_model="somewhere"), tmp_path / "copy")
 
 
 # ---- cards
@@ -162,7 +161,7 @@ def test_a_card_tells_what_it_knows(small_spec: VariantSpec, training: dict[str,
 
 
 def test_a_directory_is_replaced_only_when_asked_to_and_only_a_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
-    source, target = LoadRequest(str(small_checkpoint)), tmp_path / "target"
+    source, target = WeightsRequest(str(small_checkpoint)), tmp_path / "target"
     target.mkdir()
     export(source, target)  # an empty one is no loss
     (target / "README.md").write_text("old", encoding="utf-8")
@@ -181,13 +180,13 @@ def test_a_directory_is_replaced_only_when_asked_to_and_only_a_checkpoint(small_
 
 def test_the_source_is_never_replaced_by_itself(small_checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="is the source itself"):
-        export(LoadRequest(str(small_checkpoint)), small_checkpoint / ".." / small_checkpoint.name, overwrite=True)
+        export(WeightsRequest(str(small_checkpoint)), small_checkpoint / ".." / small_checkpoint.name, overwrite=True)
 
 
 def test_a_link_to_a_directory_stays_a_link(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    export(LoadRequest(str(small_checkpoint)), tmp_path / "link")
+    export(WeightsRequest(str(small_checkpoint)), tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "config.json").is_file()
 
@@ -214,12 +213,12 @@ _SMALL_DISK = """
 import json, resource, sys
 from pathlib import Path
 from rcodsr.checkpoints.export import export
-from rcodsr.checkpoints.load import LoadRequest
+from rcodsr.config import WeightsRequest
 from rcodsr.errors import RcodsrError
 source, target, merged = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    export(LoadRequest(source), Path(target), merged)
+    export(WeightsRequest(source), Path(target), merged)
 except RcodsrError as error:
     print(error.exit_code, error)
 """
@@ -237,5 +236,5 @@ def test_a_disk_that_is_full(merged: bool, small_checkpoint: Path, tmp_path: Pat
 def test_a_place_where_nothing_can_be_written(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Exception, match="cannot be written") as raised:
-        export(LoadRequest(str(small_checkpoint)), tmp_path / "file" / "target")
+        export(WeightsRequest(str(small_checkpoint)), tmp_path / "file" / "target")
     assert getattr(raised.value, "exit_code", None) == 7

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rcodsr.checkpoints.config import read_config
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve, resolve_base
+from rcodsr.config import WeightsRequest
 from rcodsr.errors import WeightsError
 
 UNET = "unet.safetensors"
@@ -125,7 +126,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 def _refused(directory: Path, name: str, **request: Any) -> str:
     """What is said of weights: that the file `name` is at fault."""
     with pytest.raises(WeightsError) as caught:
-        load_weights(LoadRequest(str(directory), **request))
+        load_weights(WeightsRequest(str(directory), **request))
     told = str(caught.value)
     assert name in told and "; " in told and "\n" not in told and len(told) < 1000, told
     return told

@@ -11,8 +11,9 @@ from rcodsr.checkpoints import load
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, save_adapter, save_model
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights
+from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
@@ -90,7 +91,7 @@ def test_its_files_are_read_strictly(checkpoint: Path, turbo: Bases, file: str) 
 
 def test_random_weights_keep_their_lora(small_s_spec: VariantSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(load.VARIANTS, "rcod-s", small_s_spec)
-    first, second = (load_weights(LoadRequest("random:rcod-s:3")).model for _ in range(2))
+    first, second = (load_weights(WeightsRequest("random:rcod-s:3")).model for _ in range(2))
     assert any(".lora_A." in name for name, _ in first.named_parameters())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.isfinite(_run(first, torch.rand(1, 3, 8, 12))).all()

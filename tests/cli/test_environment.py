@@ -77,7 +77,7 @@ def test_python_takes_weights_device_and_dtype(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RCODSR_DEVICE", "abacus")
     with pytest.raises(UsageError, match="^RCODSR_DEVICE=abacus: 'abacus' is not a device"):
         rcodsr.load()
-    with pytest.raises(UsageError, match="^--device: 'loom' is not"):
+    with pytest.raises(UsageError, match="^device: 'loom' is not"):
         rcodsr.load(device="loom")
     monkeypatch.setenv("RCODSR_WEIGHTS", "nonsense")
     with pytest.raises(WeightsError, match="^RCODSR_WEIGHTS=nonsense: unknown weights"):

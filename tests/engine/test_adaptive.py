@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rcodsr.bench.calibration import borders, group_shares, quality, suggested_bounds
 from rcodsr.checkpoints.format import load_model, save_model
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Adaptive, Level, UpscaleOptions
 from rcodsr.engine.estimation import measure, measure_true
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
@@ -84,22 +84,20 @@ def test_a_picture_gets_the_timestep_of_its_degradation(judge: OneStepSR) -> Non
     upscaler = _upscaler(judge)
     for brightness, timestep, level in ((0.1, 750, "realism"), (0.5, 500, "neutral"), (0.8, 250, "fidelity")):
         picture = Picture(torch.full((3, 20, 30), brightness))
-        done = upscaler.run(picture, UpscaleOptions(adaptive="image"))
+        done = upscaler.run(picture, UpscaleOptions(Adaptive("image")))
         assert (done.timestep, done.level) == (timestep, level)
         assert done.similarity == pytest.approx(brightness, abs=1e-3)
-        same = upscaler.run(picture, UpscaleOptions(realism=done.realism))
+        same = upscaler.run(picture, UpscaleOptions(Level(done.realism)))
         assert torch.equal(done.picture.rgb, same.picture.rgb)
 
 
 def test_every_tile_gets_its_own_timestep_and_no_border_shows(judge: OneStepSR) -> None:
     upscaler, picture = _upscaler(judge), Picture(_halves())
-    options = UpscaleOptions(adaptive="tile", tile=48, tile_overlap=16, color_fix="none")
+    options = UpscaleOptions(Adaptive("tile"), tile=48, tile_overlap=16, color_fix="none")
     mixed = upscaler.run(picture, options)
     assert mixed.tiles > 2
     assert 250 < mixed.timestep < 750
-    dark, bright = (
-        upscaler.run(picture, replace(options, adaptive=None, realism=realism)).picture.rgb for realism in (1.0, 0.0)
-    )
+    dark, bright = (upscaler.run(picture, replace(options, control=Level(realism))).picture.rgb for realism in (1.0, 0.0))
     torch.testing.assert_close(mixed.picture.rgb[..., :100], dark[..., :100], rtol=0, atol=1e-6)
     torch.testing.assert_close(mixed.picture.rgb[..., -100:], bright[..., -100:], rtol=0, atol=1e-6)
     low, high = torch.minimum(dark, bright) - 1e-4, torch.maximum(dark, bright) + 1e-4
@@ -127,11 +125,11 @@ def test_true_similarity_is_eq_6_over_the_windows(judge: OneStepSR) -> None:
 
 def test_weights_without_an_estimator_or_a_knob_say_so(small_upscaler: Upscaler) -> None:
     with pytest.raises(UsageError, match=r"no degradation estimator; choose a level with -r, or train .*estimator"):
-        small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(adaptive="image"))
+        small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(Adaptive("image")))
     model = small_upscaler.model
     model.spec = replace(model.spec, grouping=GroupingSpec(n=1, k=500))
     with pytest.raises(UsageError, match="one fixed timestep, 500"):
-        small_upscaler.check(UpscaleOptions(realism=0.2))
+        small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(Level(0.2)))
     assert small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions()).timestep == 500
 
 

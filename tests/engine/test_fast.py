@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.fast import ITEMS, choose
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
@@ -45,8 +45,7 @@ def _restored(model: OneStepSR, runtime: Runtime, items: frozenset[str]) -> Tens
     runner = prepare(model, runtime, items)
     upscaler = Upscaler(runner.model, runtime, "test", runner=runner)
     rgb = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(3))
-    options = UpscaleOptions(realism=1, tile=32, tile_overlap=8)
-    upscaler.check(options)
+    options = UpscaleOptions(Level(1), tile=32, tile_overlap=8)
     for _ in range(2):
         upscaler.run(Picture(rgb[1]), options)
     done = upscaler.run(Picture(rgb[0]), options)
@@ -85,7 +84,7 @@ def test_tiles_computed_together_are_the_single_tiles(request: pytest.FixtureReq
     found = []
     for each in (runner, _Together(runner.model, runner.runtime, items)):
         upscaler = Upscaler(runner.model, runner.runtime, "test", runner=each)
-        done = upscaler.run(picture, UpscaleOptions(realism=1, tile=32, tile_overlap=8))
+        done = upscaler.run(picture, UpscaleOptions(Level(1), tile=32, tile_overlap=8))
         assert done.tiles >= 4
         found.append(done.picture.rgb)
     torch.testing.assert_close(*found, atol=2e-5, rtol=0)

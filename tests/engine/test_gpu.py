@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import rcodsr
 from rcodsr.batch.shared import SharedUpscaler
 from rcodsr.bench.natural import natural_batch, natural_picture
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.fast import choose
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runner import CudaRunner, prepare
@@ -53,7 +54,7 @@ def _picture(height: int, width: int, seed: int) -> Picture:
 
 
 def _rgb(upscaler: Upscaler, picture: Picture, **options: object) -> Tensor:
-    return upscaler.run(picture, UpscaleOptions(realism=1, **options)).picture.rgb  # type: ignore[arg-type]
+    return upscaler.run(picture, UpscaleOptions(Level(1), **options)).picture.rgb  # type: ignore[arg-type]
 
 
 def _decibels(found: Tensor, expected: Tensor) -> float:
@@ -81,7 +82,7 @@ def test_recordings_hold_after_a_picture_fell_back_to_float32(small_sd_model: On
     grey = Picture(0.5 + 0.05 * (_picture(24, 24, 1).rgb - 0.5))
     bright = Picture(0.85 + 0.15 * _picture(24, 24, 2).rgb)
     half, exact = _engine(small_sd_model, "fp16", None), _engine(small_sd_model, "fp32", ["none"])
-    options = UpscaleOptions(realism=1)
+    options = UpscaleOptions(Level(1))
     before = [half.run(grey, options) for _ in range(3)][-1]
     assert before.dtype == "fp16"
     fallen = half.run(bright, options)
@@ -132,7 +133,7 @@ def test_two_streams_say_what_one_says(model: OneStepSR) -> None:
 def test_a_batch_of_tiles_is_the_single_tiles(model: OneStepSR, packaged: bool) -> None:
     """Random weights in float32, the packaged ones in what the GPU chooses."""
     choices = (None, ["-batch"])
-    together, single = (Upscaler.load(device="cuda", items=c) if packaged else _engine(model, "fp32", c) for c in choices)
+    together, single = (rcodsr.load(device="cuda", items=c) if packaged else _engine(model, "fp32", c) for c in choices)
     picture = _picture(70, 90, 3)
     for _ in range(3):
         found, expected = (_rgb(engine, picture, tile=32, tile_overlap=8) for engine in (together, single))
@@ -156,7 +157,7 @@ def test_tiles_halve_when_the_gpu_is_full(small_sd_spec: VariantSpec) -> None:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + needed // 2) / total)
     try:
-        done = upscaler.run(picture, UpscaleOptions(realism=1, tile=512))
+        done = upscaler.run(picture, UpscaleOptions(Level(1), tile=512))
         assert done.tiles > 4  # 256 is too large as well
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -206,10 +207,10 @@ def test_the_packaged_weights_say_on_a_gpu_what_they_say_on_a_cpu(
 ) -> None:
     picture = _picture(100, 77, 5)
     expected = _rgb(default_upscaler, picture)
-    found = _rgb(Upscaler.load(device="cuda"), picture)
+    found = _rgb(rcodsr.load(device="cuda"), picture)
     record_property("packaged_psnr", round(_decibels(found, expected), 1))
     assert _decibels(found, expected) >= 42
-    assert _decibels(_rgb(Upscaler.load(device="cuda", dtype="fp32"), picture), expected) >= 55
+    assert _decibels(_rgb(rcodsr.load(device="cuda", dtype="fp32"), picture), expected) >= 55
 
 
 def test_graphs_work_where_the_device_has_an_index(model: OneStepSR) -> None:

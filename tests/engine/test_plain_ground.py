@@ -1,12 +1,15 @@
 """What the input leaves no doubt about comes out as it was, with the embedded weights: flat ground, greys, outlines."""
 
+from typing import Unpack
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
+from rcodsr.engine.arguments import UpscaleArguments, read_arguments
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images import io
 from rcodsr.images.picture import Picture, to_samples
@@ -20,9 +23,9 @@ def _eight_bit(picture: Picture) -> np.ndarray:
     return to_samples(picture, 8).astype(int)
 
 
-def _made(upscaler: Upscaler, pixels: np.ndarray, **options: object) -> np.ndarray:
+def _made(upscaler: Upscaler, pixels: np.ndarray, realism: float = 0.5, **asked: Unpack[UpscaleArguments]) -> np.ndarray:
     picture = io.from_image(Image.fromarray(pixels.astype(np.uint8)))
-    return _eight_bit(upscaler.run(picture, UpscaleOptions(**options)).picture)  # type: ignore[arg-type]
+    return _eight_bit(upscaler.run(picture, read_arguments(realism, asked)).picture)
 
 
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (255, 0, 0), (128, 128, 128), (61, 140, 201), (250, 249, 247)])
@@ -64,7 +67,7 @@ def test_a_gradient_gets_no_bands(default_upscaler: Upscaler, plateau: int, real
 def test_flat_ground_does_not_calm_what_lies_beside_it(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
     """Where nothing is flat, nothing is taken from the enlarged input."""
     lr = resize(photo_tensor[None], 64, 64)[0]
-    options = UpscaleOptions(realism=1.0)
+    options = UpscaleOptions(Level(1.0))
     alone = default_upscaler.run(Picture(lr), options).picture.rgb
     framed = torch.ones(3, 64, 128)
     framed[:, :, :64] = lr
@@ -119,7 +122,7 @@ def _disc(side: int, radius: float) -> Tensor:
 @pytest.mark.parametrize("realism", LEVELS)
 def test_an_outline_in_alpha_is_as_sharp_as_a_painted_one(default_upscaler: Upscaler, realism: float) -> None:
     disc = _disc(56, 17.3)
-    options = UpscaleOptions(realism=realism)
+    options = UpscaleOptions(Level(realism))
     cut = default_upscaler.run(Picture(torch.full((3, 56, 56), 0.2), disc), options).picture
     painted = default_upscaler.run(Picture((1 - disc).repeat(3, 1, 1)), options).picture.rgb[:1]
     assert cut.alpha is not None
@@ -133,7 +136,7 @@ def test_an_outline_in_alpha_is_as_sharp_as_a_painted_one(default_upscaler: Upsc
 
 def test_a_shadow_in_alpha_stays_smooth(default_upscaler: Upscaler) -> None:
     fading = torch.linspace(1, 0, 64).mul(255).round().div(255).expand(1, 48, 64)
-    cut = default_upscaler.run(Picture(torch.zeros(3, 48, 64), fading), UpscaleOptions(realism=1.0)).picture
+    cut = default_upscaler.run(Picture(torch.zeros(3, 48, 64), fading), UpscaleOptions(Level(1.0))).picture
     assert cut.alpha is not None
     assert (cut.alpha - upsample(fading[None], 4)[0]).abs().max() < 1.5 / 255
 
@@ -144,7 +147,7 @@ def test_a_faint_rest_of_the_old_ground_does_not_fringe_a_cut_out(default_upscal
     disc = _disc(48, 15.0)
     red, green = (torch.tensor(color).view(3, 1, 1) / 255 for color in ((180, 30, 30), (40, 220, 60)))
     rgb, alpha = green.lerp(red, (disc > 0).float()), torch.maximum(disc, torch.tensor(2 / 255))
-    made = default_upscaler.run(Picture(rgb.contiguous(), alpha), UpscaleOptions(realism=realism)).picture
+    made = default_upscaler.run(Picture(rgb.contiguous(), alpha), UpscaleOptions(Level(realism))).picture
     assert made.alpha is not None
     rim = ((made.alpha > 0.05) & (made.alpha < 0.95))[0]
     assert rim.any()

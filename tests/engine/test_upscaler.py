@@ -12,7 +12,7 @@ from torch import Tensor
 import rcodsr
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import ModelOutputError, RcodsrError, TileMemoryError, UsageError
@@ -54,20 +54,20 @@ def test_no_dark_fringe_around_transparency(default_upscaler: Upscaler) -> None:
     """A light square on transparent black, laid on white afterwards."""
     rgb, alpha = torch.zeros(3, 24, 24), torch.zeros(1, 24, 24)
     rgb[:, 8:16, 8:16], alpha[:, 8:16, 8:16] = 0.98, 1.0
-    done = default_upscaler.run(Picture(rgb, alpha), UpscaleOptions(realism=1)).picture
+    done = default_upscaler.run(Picture(rgb, alpha), UpscaleOptions(Level(1))).picture
     assert done.alpha is not None
     assert (done.rgb * done.alpha + (1 - done.alpha)).min() > 0.9
 
 
 def test_the_effective_timestep_is_reported(small_upscaler: Upscaler) -> None:
-    done = small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(realism=0.3))
+    done = small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions(Level(0.3)))
     assert (done.timestep, done.level, done.tiles, done.unet_passes) == (400, "neutral", 1, 1)
 
 
 def test_tiled_equals_untiled_on_a_photo(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
     picture = Picture(resize(photo_tensor[None], 192, 192)[0])
-    whole = default_upscaler.run(picture, UpscaleOptions(realism=1, tile=0))
-    tiled = default_upscaler.run(picture, UpscaleOptions(realism=1, tile=96))
+    whole = default_upscaler.run(picture, UpscaleOptions(Level(1), tile=0))
+    tiled = default_upscaler.run(picture, UpscaleOptions(Level(1), tile=96))
     assert (whole.tiles, tiled.tiles) == (1, 9)
     assert _psnr(whole.picture.rgb, tiled.picture.rgb) >= 45
 
@@ -83,7 +83,7 @@ def test_no_seam_on_a_plain_gradient(default_upscaler: Upscaler, realism: float,
     ripple = 0.02 * torch.arange(192).mul(1.3).sin()
     ramp = (torch.linspace(0.1, 0.9, 192) + ripple).expand(3, 192, 192)
     picture = Picture(ramp if axis == 1 else ramp.transpose(1, 2))
-    done = default_upscaler.run(picture, UpscaleOptions(realism=realism, tile=96, color_fix="none"))
+    done = default_upscaler.run(picture, UpscaleOptions(Level(realism), tile=96, color_fix="none"))
     assert done.tiles == 9
     energy = done.picture.rgb.diff(dim=axis).square().mean((0, 3 - axis))
     borders = torch.zeros(767, dtype=torch.bool)
@@ -98,7 +98,7 @@ def test_realism_orders_sharpness_and_keeps_the_colour(default_upscaler: Upscale
     reference = resize(lr, 256, 256)[0]
     details = []
     for realism in (0.0, 0.5, 1.0):
-        rgb = default_upscaler.run(Picture(lr[0]), UpscaleOptions(realism=realism)).picture.rgb
+        rgb = default_upscaler.run(Picture(lr[0]), UpscaleOptions(Level(realism))).picture.rgb
         assert (rgb.mean((1, 2)) - reference.mean((1, 2))).abs().max() < 2 / 255
         details.append((rgb[:, :, 1:] - rgb[:, :, :-1]).abs().mean().item())
     bicubic = (reference[:, :, 1:] - reference[:, :, :-1]).abs().mean().item()
@@ -110,7 +110,7 @@ def test_threads_share_one_engine_without_mixing(small_upscaler: Upscaler) -> No
     levels = [i / 7 for i in range(8)]
 
     def job(i: int) -> Tensor:
-        return small_upscaler.run(pictures[i], UpscaleOptions(realism=levels[i])).picture.rgb
+        return small_upscaler.run(pictures[i], UpscaleOptions(Level(levels[i]))).picture.rgb
 
     alone = [job(i) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
@@ -217,7 +217,7 @@ def test_nan_at_a_tile_gives_the_picture_of_float32(sd_upscaler: Callable[[str],
 
 def test_half_precision_is_close_to_float32(sd_upscaler: Callable[[str], Upscaler], photo_tensor: Tensor) -> None:
     picture = Picture(resize(photo_tensor[None], 16, 16)[0])  # not more: some CPUs take seconds for little bf16
-    exact, half = (sd_upscaler(dtype).run(picture, UpscaleOptions(realism=1)) for dtype in ("fp32", "bf16"))
+    exact, half = (sd_upscaler(dtype).run(picture, UpscaleOptions(Level(1))) for dtype in ("fp32", "bf16"))
     assert (exact.dtype, half.dtype) == ("fp32", "bf16")
     assert 30 < _psnr(exact.picture.rgb, half.picture.rgb) < 90
 
@@ -269,8 +269,15 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
         upscaler.upscale(small, color_fix="adian")
     with pytest.raises(UsageError, match="did you mean"):
         upscaler.upscale(small, realism=50)
-    with pytest.raises(UsageError, match="options are"):
-        upscaler.upscale(small, sharpness=1)
+    with pytest.raises(UsageError, match="^realsim: is not an argument of upscale; did you mean realism?"):
+        upscaler.upscale(small, realsim=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="^sharpness: is not an argument of upscale; use realism, adaptive,"):
+        upscaler.upscale(small, sharpness=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="^adaptive: contradicts realism; leave one of the two out"):
+        upscaler.upscale(small, realism=0, adaptive=True)
+    with pytest.raises(UsageError, match="^tile: 'of' is not a tile size; use auto, off"):
+        upscaler.upscale(small, tile="of")  # type: ignore[arg-type]
+    assert upscaler.upscale(small, tile="off", size="short=30").size == (40, 30)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ by one, and a picture that kills its process a second time, alone, has failed.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
@@ -16,12 +17,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from rcodsr.batch.loading import EngineRequest, threads_each
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.results import Output, Result, failed
 from rcodsr.batch.worker import PATIENCE, Broken, Chunk, Note, Ready, work
+from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ _REMEDY = "use fewer --jobs, or close other programs"
 
 
 def run_processes(
-    jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]
+    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int, log: Callable[[str], None]
 ) -> Iterator[Result]:
     """Enlarge and write the jobs in several processes.
 
     Args:
         jobs: from `plan`; each with a target.
         request: the engine that each process loads.
+        options: what to do with each picture.
         output: how to write.
         count: of processes.
         log: receives what the first process says of the engine, and what happens to processes.
@@ -49,12 +51,19 @@ def run_processes(
         RcodsrError: when the engine cannot be loaded, or an output cannot be written and no further one could.
         WorkerError: when processes are killed before they get anything done.
     """
-    pool = _Pool(jobs, request, output, min(count, len(jobs)), log)
+    pool = _Pool(jobs, request, options, output, min(count, len(jobs)), log)
     try:
         yield from in_order(pool.reports())
         pool.dismiss()
     finally:
         pool.stop()
+
+
+def threads_each(processes: int) -> int:
+    """How many threads each of several processes computes with: the cores divided, OMP_NUM_THREADS at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share, asked = max(1, cores // processes), os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) > 0 else share
 
 
 @dataclass
@@ -71,8 +80,16 @@ class _Worker:
 class _Pool:
     """Processes, and who has which job."""
 
-    def __init__(self, jobs: list[Job], request: EngineRequest, output: Output, count: int, log: Callable[[str], None]) -> None:
-        self.jobs, self.request, self.output, self.count, self.log = jobs, request, output, count, log
+    def __init__(
+        self,
+        jobs: list[Job],
+        request: WeightsRequest,
+        options: UpscaleOptions,
+        output: Output,
+        count: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self.jobs, self.request, self.options, self.output, self.count, self.log = jobs, request, options, output, count, log
         self.workers: list[_Worker] = []
         self.waiting = deque(range(len(jobs)))
         self.suspects: deque[int] = deque()
@@ -130,7 +147,7 @@ class _Pool:
     def _hire(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        arguments = (theirs, self.request, self.output, self.hired, threads_each(self.count))
+        arguments = (theirs, self.request, self.options, self.output, self.hired, threads_each(self.count))
         process = context.Process(target=work, args=arguments, daemon=True)
         with _uninterrupted():
             self.workers.append(_Worker(process, ours))

@@ -12,7 +12,7 @@ from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_
 from rcodsr.batch.places import RealPaths, RemotePath, place
 from rcodsr.batch.records import is_result, is_result_of
 from rcodsr.batch.shards import belongs
-from rcodsr.config import OUTPUT_FORMATS, TargetSize, UpscaleOptions
+from rcodsr.config import OUTPUT_FORMATS, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
 from rcodsr.images.io import FORMATS, Piped, Source, has_room_for_record, make_directory, read_header, remove_stale_parts
 
@@ -209,7 +209,8 @@ def require_fit(plan: Plan, options: UpscaleOptions) -> None:
     Raises:
         UsageError: naming the first picture that it does not fit.
     """
-    if options.realism_map is None:
+    realism_map = options.control
+    if not isinstance(realism_map, RealismMap):
         return
     for job in plan.jobs:
         if isinstance(job.source, RemotePath):
@@ -218,7 +219,7 @@ def require_fit(plan: Plan, options: UpscaleOptions) -> None:
             continue  # it is not enlarged
         with suppress(InputError):
             size = read_header(job.source).size
-            options.realism_map.require_fit(job.source, size, options.output_size(size))
+            realism_map.require_fit(job.source, size, options.output_size(size))
 
 
 def remove_leftovers(jobs: list[Job]) -> None:

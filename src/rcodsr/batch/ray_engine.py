@@ -20,13 +20,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from rcodsr import errors
-from rcodsr.batch.loading import EngineRequest
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import Output, Result, failed
 from rcodsr.batch.worker import Chunk, reports
+from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 from rcodsr.images import io
 
@@ -41,13 +41,20 @@ Log = Callable[[str], None]
 
 
 def run_ray(
-    jobs: list[Job], request: EngineRequest, output: Output, count: int | None, address: str | None, log: Log
+    jobs: list[Job],
+    request: WeightsRequest,
+    options: UpscaleOptions,
+    output: Output,
+    count: int | None,
+    address: str | None,
+    log: Log,
 ) -> Iterator[Result]:
     """Enlarge and write the jobs on a Ray cluster.
 
     Args:
         jobs: from `plan`; each with a target that every machine reaches.
         request: the engine that each actor loads.
+        options: what to do with each picture.
         output: how to write.
         count: of actors; None takes what the cluster has, one for each GPU or else for each core.
         address: HOST:PORT of the cluster, "auto" for this machine's; None as RAY_ADDRESS says, or one of our own.
@@ -65,7 +72,7 @@ def run_ray(
     ray = require_ray()
     connect(ray, where)
     try:
-        yield from in_order(_reports(ray, jobs, request, output, count, log))
+        yield from in_order(_reports(ray, jobs, request, options, output, count, log))
     except ray.exceptions.RayError as error:
         raise WorkerError("--engine ray", _first_line(error), "see the cluster's logs") from error
     finally:
@@ -163,7 +170,7 @@ def _probe(where: str) -> None:
 
 
 def _reports(
-    ray: Any, jobs: list[Job], request: EngineRequest, output: Output, count: int | None, log: Log
+    ray: Any, jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int | None, log: Log
 ) -> Iterator[Report]:
     """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
@@ -179,7 +186,7 @@ def _reports(
         dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             Enlarger,
             batch_size=None,
-            fn_constructor_args=(request, output, cpus, _ledger(ray), tries),
+            fn_constructor_args=(request, options, output, cpus, _ledger(ray), tries),
             concurrency=min(actors, blocks),
             num_cpus=cpus,
             num_gpus=gpus,
@@ -211,7 +218,7 @@ def _anywhere(job: Job) -> Job:
     return Job(absolute(job.source), absolute(job.target))
 
 
-def _share(ray: Any, request: EngineRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
+def _share(ray: Any, request: WeightsRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
     """How many actors, and what each gets: CPUs, which are its threads, and GPUs.
 
     Raises:
@@ -240,22 +247,27 @@ class Enlarger:
 
     Args:
         request: the engine.
+        options: what to do with each picture.
         output: how to write.
         threads: to compute with.
         ledger: an actor of `Ledger`.
         tries: how often a chunk may be begun.
     """
 
-    def __init__(self, request: EngineRequest, output: Output, threads: int, ledger: Any, tries: int) -> None:
+    def __init__(
+        self, request: WeightsRequest, options: UpscaleOptions, output: Output, threads: int, ledger: Any, tries: int
+    ) -> None:
         import torch
 
+        from rcodsr.engine.upscaler import Upscaler
+
         torch.set_num_threads(threads)
-        self.request, self.output = request, output
+        self.options, self.output = options, output
         self.ledger, self.tries = ledger, tries
         self.fatal: list[str] | None = None
         self.engine = ""
         try:
-            self.upscaler = request.load(lambda line: None)
+            self.upscaler = Upscaler.load(request, options)
             self.engine = f"{self.upscaler.weights_id} on {self.upscaler.runtime.reason}"
         except RcodsrError as error:  # as a value: Ray would start the actor again and again
             self.fatal = _plain(error)
@@ -270,7 +282,7 @@ class Enlarger:
         if ray.get(self.ledger.begin.remote(jobs[0][0])) > self.tries:
             return {"report": []}
         chunk = Chunk(tuple((index, Job(place(source), place(target))) for index, source, target in jobs))
-        return {"report": [self._row(report) for report in reports(chunk, self.upscaler, self.request, self.output)]}
+        return {"report": [self._row(report) for report in reports(chunk, self.upscaler, self.options, self.output)]}
 
     def _row(self, report: Report) -> str:
         lasting = None if report.lasting is None else _plain(report.lasting)

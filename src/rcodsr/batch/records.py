@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcodsr import __version__
 from rcodsr.batch.places import RemotePath
-from rcodsr.config import PIXELS, TargetSize, UpscaleOptions
+from rcodsr.config import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
 
@@ -26,15 +26,15 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
         InputError: when the source cannot be read.
     """
     spec = upscaler.model.spec
-    given = options.adaptive is None and options.realism_map is None
-    timestep = {"timestep": spec.grouping.realism_timestep(options.realism)} if given else {}
+    control = options.chosen
+    timestep = {"timestep": spec.grouping.realism_timestep(control.realism)} if isinstance(control, Level) else {}
     return {
         _MADE_BY: f"rcodsr {__version__}",
         "pixels": PIXELS,
         "weights": upscaler.weights_id,
         **timestep,
-        "adaptive": options.adaptive,
-        "realism_map": None if options.realism_map is None else options.realism_map.digest,
+        "adaptive": control.by if isinstance(control, Adaptive) else None,
+        "realism_map": control.digest if isinstance(control, RealismMap) else None,
         "protect": options.protect,
         **size_of(options),
         "color_fix": options.color_fix or spec.color_fix,

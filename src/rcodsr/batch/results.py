@@ -85,7 +85,7 @@ def own_result(source: Source) -> Result:
     return result
 
 
-def settled(plan: Plan) -> list[Result]:
+def decided_ahead(plan: Plan) -> list[Result]:
     """What the plan has decided without looking further: clashes, and outputs among the inputs."""
     return [failed(job, error) for job, error in plan.clashes] + [own_result(picture) for picture in plan.results]
 

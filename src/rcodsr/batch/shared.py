@@ -7,11 +7,12 @@ from pathlib import Path
 from queue import Queue
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 from PIL import Image
 
 from rcodsr.batch.tiles import TileBatcher
+from rcodsr.engine.arguments import UpscaleArguments
 from rcodsr.engine.upscaler import Upscaler
 
 
@@ -19,7 +20,7 @@ class _Task(NamedTuple):
     future: Future[Image.Image]
     image: Image.Image | str | Path
     realism: float | str | None
-    options: dict[str, Any]
+    asked: UpscaleArguments
 
 
 class SharedUpscaler:
@@ -48,14 +49,14 @@ class SharedUpscaler:
             thread.start()
 
     def submit(
-        self, image: Image.Image | str | Path, realism: float | str | None = None, **options: Any
+        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
     ) -> Future[Image.Image]:
         """Hand in a picture; waits while the queue is full.
 
         Args:
             image: a Pillow image, or the path of a picture file.
             realism: as for `Upscaler.upscale`.
-            options: likewise.
+            asked: likewise.
 
         Returns:
             A future of the enlarged image. Its `result()` raises what `Upscaler.upscale` would; `cancel()` works until the
@@ -64,20 +65,22 @@ class SharedUpscaler:
         Raises:
             RuntimeError: after `close`.
         """
-        task = _Task(Future(), image, realism, options)
+        task = _Task(Future(), image, realism, asked)
         with self._lock:  # so that nothing is put behind the end marks
             if self._closed:
                 raise RuntimeError("this SharedUpscaler is closed")
             self._tasks.put(task)
         return task.future
 
-    def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: Any) -> Image.Image:
+    def upscale(
+        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
+    ) -> Image.Image:
         """Enlarge one picture and wait for it: `Upscaler.upscale` for many threads.
 
         Raises:
             RcodsrError: as there.
         """
-        return self.submit(image, realism, **options).result()
+        return self.submit(image, realism, **asked).result()
 
     def close(self) -> None:
         """Take nothing more, and wait until everything that was handed in is done."""
@@ -100,7 +103,7 @@ class SharedUpscaler:
             if not task.future.set_running_or_notify_cancel():
                 continue
             try:
-                result = self._upscaler.upscale(task.image, task.realism, **task.options)
+                result = self._upscaler.upscale(task.image, task.realism, **task.asked)
             except BaseException as error:
                 task.future.set_exception(error)
             else:

@@ -7,15 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from rcodsr.batch.loading import EngineRequest
 from rcodsr.batch.order import Report
 from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Output, Result
+from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import OutputError, RcodsrError, WorkerError
 
 if TYPE_CHECKING:
@@ -57,12 +57,15 @@ class Broken:
     error: RcodsrError
 
 
-def work(connection: Connection, request: EngineRequest, output: Output, number: int, threads: int) -> None:
+def work(
+    connection: Connection, request: WeightsRequest, options: UpscaleOptions, output: Output, number: int, threads: int
+) -> None:
     """Serve until the connection says None, or ends because the other side is gone.
 
     Args:
         connection: chunks come in, reports go out.
         request: the engine.
+        options: of each picture.
         output: how to write.
         number: of this process, which decides its GPU.
         threads: to compute with.
@@ -73,7 +76,7 @@ def work(connection: Connection, request: EngineRequest, output: Output, number:
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
     with suppress(BrokenPipeError, ConnectionResetError):  # the parent is gone
         try:
-            _serve(connection, inbox, request, output, number, threads)
+            _serve(connection, inbox, request, options, output, number, threads)
         except RcodsrError as error:
             connection.send(Broken(error))
         except Exception as error:
@@ -81,24 +84,41 @@ def work(connection: Connection, request: EngineRequest, output: Output, number:
 
 
 def _serve(
-    connection: Connection, inbox: SimpleQueue[Chunk | None], request: EngineRequest, output: Output, number: int, threads: int
+    connection: Connection,
+    inbox: SimpleQueue[Chunk | None],
+    request: WeightsRequest,
+    options: UpscaleOptions,
+    output: Output,
+    number: int,
+    threads: int,
 ) -> None:
     import torch  # before it is asked to, so that processes start side by side
 
     torch.set_num_threads(threads)
     if inbox.get() is None:
         return
-    upscaler = request.of_process(number).load(lambda text: connection.send(Note(text)))
+    from rcodsr.engine.upscaler import Upscaler
+
+    upscaler = Upscaler.load(_of_process(request, number), options, lambda text: connection.send(Note(text)))
     connection.send(Ready(f"{upscaler.weights_id} on {upscaler.runtime.reason}"))
     while (chunk := inbox.get()) is not None:
-        for report in reports(chunk, upscaler, request, output):
+        for report in reports(chunk, upscaler, options, output):
             connection.send(report)
 
 
-def reports(chunk: Chunk, upscaler: Upscaler, request: EngineRequest, output: Output) -> Iterator[Report]:
+def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
+    """The same on the device of one process out of several: they take the GPUs in turn, where no single one was named."""
+    import torch
+
+    if request.device in {"auto", "cuda"} and torch.cuda.is_available():
+        return replace(request, device=f"cuda:{number % torch.cuda.device_count()}")
+    return request
+
+
+def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: Output) -> Iterator[Report]:
     """Run the jobs of a chunk; a fault that would meet every further one ends it, as part of its own job's report."""
     numbers = iter([index for index, _ in chunk.jobs])
-    results = run([job for _, job in chunk.jobs], upscaler, request.options, output, None)
+    results = run([job for _, job in chunk.jobs], upscaler, options, output, None)
     held: Result | None = None
     try:
         for result in results:

@@ -42,7 +42,7 @@ class Contender:
         pictures = lr.float() / 255
         with torch.no_grad():
             if len(lr) == 1 and self.tiles(lr.shape[-1] * self.model.spec.scale) > 1:
-                restored = self.upscaler.restore(pictures[0], UpscaleOptions(realism=realism))[0][None]
+                restored = self.upscaler.restore(pictures[0], UpscaleOptions(default_realism=realism))[0][None]
             else:
                 restored = self._at_once(pictures, realism)
             return restored.mul_(255).round_().to(torch.uint8)

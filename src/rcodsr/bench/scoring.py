@@ -14,7 +14,7 @@ from rcodsr.bench.judges import Scorer, mean_scores
 from rcodsr.bench.paper_metrics import METRICS, PaperMetrics
 from rcodsr.bench.quality import eight_bit
 from rcodsr.bench.sets import pairs
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import InputError
 from rcodsr.images import io
@@ -87,10 +87,9 @@ class Judge:
 
     def engine(self, lr: Path, upscaler: Upscaler, options: UpscaleOptions) -> Row:
         """What the engine makes at one realism level, by adaptive choice, or at the timestep its weights were made for."""
-        fixed = upscaler.model.spec.fixed_timestep is not None
-        name = upscaler.model.spec.name if fixed else f"realism {options.realism:g}"
-        level = None if fixed or options.adaptive else options.realism
-        name = "adaptive" if options.adaptive else name
+        control = options.control
+        level = control.realism if isinstance(control, Level) else None
+        name = upscaler.model.spec.name if control is None else "adaptive" if level is None else f"realism {level:g}"
         return self._row(name, lr, lambda picture, size: upscaler.run(picture, options).picture, level)
 
     def _row(

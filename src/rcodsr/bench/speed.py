@@ -24,9 +24,9 @@ from rcodsr.bench.contenders import Contender, agreement, plain_copy, plain_runn
 from rcodsr.bench.cost import PUBLISHED, flops, trainable_parameters, weight_bytes
 from rcodsr.bench.machine import gpu_state, machine
 from rcodsr.bench.natural import natural_batch
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import Log
-from rcodsr.config import Dtype
+from rcodsr.config import Dtype, WeightsRequest
 from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, exact_convolutions, is_out_of_memory
@@ -83,7 +83,7 @@ def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = Non
     before = gpu_state()
     ceilings = measure_ceilings(runtime.device, runtime.dtype)
     if model is None:
-        model = load_weights(LoadRequest(request.weights, drawn_on=runtime.device), log).model.to(runtime.device)
+        model = load_weights(WeightsRequest(request.weights), drawn_on=runtime.device, log=log).model.to(runtime.device)
     planned = cases(request, model.spec, runtime)
     gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in planned)), request.realism, log)
     unchanged = plain_copy(model)

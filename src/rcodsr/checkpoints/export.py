@@ -11,17 +11,18 @@ from safetensors import SafetensorError
 from rcodsr.checkpoints.card import as_merged, model_card, write_notices
 from rcodsr.checkpoints.config import CheckpointConfig, read_config
 from rcodsr.checkpoints.format import check_files, save_model
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.checkpoints.named import find, home, keep
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
 from rcodsr.checkpoints.staging import staged
+from rcodsr.config import WeightsRequest
 from rcodsr.errors import OutputError, UsageError, WeightsError
 
 _CARD = "README.md"
 
 
-def export(request: LoadRequest, directory: Path, merged: bool = False, overwrite: bool = False, log: Log = silent) -> None:
+def export(request: WeightsRequest, directory: Path, merged: bool = False, overwrite: bool = False, log: Log = silent) -> None:
     """Write a checkpoint directory that `--weights` takes: whole, or not at all.
 
     Args:
@@ -37,7 +38,7 @@ def export(request: LoadRequest, directory: Path, merged: bool = False, overwrit
         OutputError: when the directory cannot be written.
     """
     _check_request(request, merged)
-    check_target(request.weights, directory, overwrite)
+    check_target(request.name, directory, overwrite)
     target = directory.resolve()  # through links; and . has no name
     if merged:
         _merge(request, target, log)
@@ -74,8 +75,8 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
     return ResolvedWeights(spec.name, directory, sha256_all(directory, published.config.files), "converted")
 
 
-def _merge(request: LoadRequest, target: Path, log: Log) -> None:
-    loaded = load_weights(request, log)
+def _merge(request: WeightsRequest, target: Path, log: Log) -> None:
+    loaded = load_weights(request, log=log)
     source = loaded.directory
     untrained = CheckpointConfig(loaded.model.spec, training={"steps": 0, "planned_steps": 0})
     config = untrained if source is None else read_config(source)
@@ -84,8 +85,8 @@ def _merge(request: LoadRequest, target: Path, log: Log) -> None:
         save_model(target, loaded.model, config.training, card)
 
 
-def _copy(request: LoadRequest, target: Path, log: Log) -> None:
-    found = find(request.weights, request.revision, request.offline, log)
+def _copy(request: WeightsRequest, target: Path, log: Log) -> None:
+    found = find(request.name, request.revision, request.offline, log)
     config = check_files(found.directory)
     card = _card(found.directory, config, config.layout)
     with writing(target), staged(target) as new:
@@ -105,9 +106,9 @@ def _card(source: Path | None, config: CheckpointConfig, layout: str) -> str:
     return model_card(config.spec, config.training, layout)
 
 
-def _check_request(request: LoadRequest, merged: bool) -> None:
-    if not merged and request.weights.startswith("random:"):
-        raise UsageError(request.weights, "random weights have no files to copy", "add --merged")
+def _check_request(request: WeightsRequest, merged: bool) -> None:
+    if not merged and request.name.startswith("random:"):
+        raise UsageError(request.name, "random weights have no files to copy", "add --merged")
     if not merged and request.base_model is not None:
         raise UsageError("--base-model", "a copy needs no base", "add --merged, or leave it out")
 

@@ -1,6 +1,6 @@
 """From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.named import find
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, silent
+from rcodsr.config import Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
@@ -20,27 +21,8 @@ from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS, VariantSpec
 
 _SEMANTIC = "sem"
-
-
-@dataclass(frozen=True)
-class LoadRequest:
-    """Which weights, where they may come from, and what is settled for all pictures when they are loaded."""
-
-    weights: str
-    base_model: str | None = None
-    """Directory or repository that stands in for the diffusion base of an adapter."""
-    revision: str | None = None
-    offline: bool = False
-    prompt: str | None = None
-    """In the place of a fixed text prompt."""
-    guidance: float | None = None
-    """Scale of S3Diff's guidance, a second U-Net pass."""
-    realism: float | None = None
-    """A realism that was asked for; PiSA-SR's weights turn it into a second U-Net pass, others leave it to each picture."""
-    adaptive: bool = False
-    """The degradation is to decide: refused here, before bases are fetched, where it cannot."""
-    drawn_on: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where random weights are drawn and stay."""
+_CPU = torch.device("cpu")
+_NOTHING = UpscaleOptions()
 
 
 @dataclass(frozen=True)
@@ -49,47 +31,54 @@ class LoadedWeights:
 
     model: OneStepSR
     id: str
-    """Name, abbreviated digest, and what was settled at loading, as records and reports show it."""
+    """Name, abbreviated digest, and what was fixed at loading, as records and reports show it."""
     directory: Path | None = None
     """The checkpoint; None where the weights are random."""
 
 
-def load_weights(request: LoadRequest, log: Log = silent) -> LoadedWeights:
+def load_weights(
+    request: WeightsRequest, options: UpscaleOptions = _NOTHING, drawn_on: torch.device = _CPU, log: Log = silent
+) -> LoadedWeights:
     """Load weights by name, path, organisation/repository, or `random:VARIANT[:SEED]`.
 
+    Args:
+        request: which weights.
+        options: of the pictures to come: refused here, before bases are fetched, where the weights cannot do it; and a level is
+            what PiSA-SR's weights weigh two U-Net passes by.
+        drawn_on: where random weights are drawn and stay.
+        log: receives a line when something is fetched.
+
     Raises:
-        UsageError: when the request contradicts itself.
+        UsageError: when the request contradicts itself or the weights.
         WeightsError: when weights or bases are unknown, unavailable or damaged.
     """
-    if request.weights.startswith("random:"):
-        return _random(request)
-    resolved = find(request.weights, request.revision, request.offline, log)
+    if request.name.startswith("random:"):
+        return _random(request, options, drawn_on)
+    resolved = find(request.name, request.revision, request.offline, log)
     config = read_config(resolved.directory)
-    _check(request, config)
+    share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
+    _check(request, config.spec, options, share)
+    if request.base_model is not None and (config.layout != "adapter" or config.spec.base is None):
+        raise UsageError("--base-model", f"{request.name} needs no base", "leave it out")
     bases: dict[str, ResolvedWeights] = {}
     for name in config.bases if config.layout == "adapter" else ():
         override = request.base_model if name == config.spec.base else None
         bases[name] = resolve_base(name, override, request.offline, log)
-    weighed = request.realism is not None and _weighable(config)
-    model = load_model(resolved.directory, bases, keep=_SEMANTIC if weighed else "")
+    model = load_model(resolved.directory, bases, keep="" if share is None else _SEMANTIC)
     _tell(model, config, request, log)
-    return LoadedWeights(model, _named(resolved.id, request, weighed), resolved.directory)
+    if share is not None:
+        _weigh(model, share)
+    return LoadedWeights(model, _named(resolved.id, request, share), resolved.directory)
 
 
-def _weighable(config: CheckpointConfig) -> bool:
-    return config.layout == "adapter" and config.spec.weighable
+def _share(control: Control | None, weighable: bool) -> float | None:
+    """What the semantic half counts where it is weighed."""
+    return control.realism if weighable and isinstance(control, Level) else None
 
 
-def _check(request: LoadRequest, config: CheckpointConfig) -> None:
+def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, share: float | None) -> None:
     """Refuse what these weights cannot do, before gigabytes are fetched."""
-    spec = config.spec
-    spec.check_steering(request.realism is not None, request.adaptive, _weighable(config))
-    if request.base_model is not None and (config.layout != "adapter" or spec.base is None):
-        raise UsageError("--base-model", f"{request.weights} needs no base", "leave it out")
-    _check_words(request, spec)
-
-
-def _check_words(request: LoadRequest, spec: VariantSpec) -> None:
+    spec.check(options, share)
     prompt = spec.prompt
     if request.prompt is not None and (not isinstance(prompt, TextSpec) or spec.base is None):
         raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
@@ -97,7 +86,7 @@ def _check_words(request: LoadRequest, spec: VariantSpec) -> None:
         raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
 
 
-def _tell(model: OneStepSR, config: CheckpointConfig, request: LoadRequest, log: Log) -> None:
+def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, log: Log) -> None:
     """Give the model its texts, and a second pass where one is opted into."""
     spec, prompt = model.spec, model.spec.prompt
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
@@ -118,49 +107,46 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: LoadRequest, log:
         model.prompt.embedding = embed(text)
     if request.guidance is not None and prompt.negative is not None:
         model.passes = Guidance(request.guidance, embed(prompt.negative))
-    if request.realism is not None and _weighable(config):
-        _weigh(model, request.realism)
 
 
-def _weigh(model: OneStepSR, realism: float) -> None:
+def _weigh(model: OneStepSR, share: float) -> None:
     from rcodsr.models.lora import halves
 
-    model.passes = SemanticShare(halves(model.unet, _SEMANTIC), realism)
+    model.passes = SemanticShare(halves(model.unet, _SEMANTIC), share)
 
 
-def _named(id: str, request: LoadRequest, weighed: bool) -> str:
+def _named(id: str, request: WeightsRequest, share: float | None) -> str:
     """The id with what else decides every pixel: records compare it."""
-    settled = {"semantic": f"{request.realism:g}"} if weighed else {}
-    settled |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
-    settled |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
-    return "+".join([id, *(f"{name}={value}" for name, value in settled.items())])
+    fixed = {} if share is None else {"semantic": f"{share:g}"}
+    fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
+    fixed |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
+    return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])
 
 
-def _random(request: LoadRequest) -> LoadedWeights:
-    _, _, rest = request.weights.partition(":")
+def _random(request: WeightsRequest, options: UpscaleOptions, drawn_on: torch.device) -> LoadedWeights:
+    _, _, rest = request.name.partition(":")
     variant, _, seed = rest.partition(":")
     if variant not in VARIANTS or not (seed or "0").isdecimal():
         known = ", ".join(VARIANTS)
-        raise UsageError("--weights", f"'{request.weights}' is not random:VARIANT[:SEED]", f"variants are {known}")
+        raise UsageError("--weights", f"'{request.name}' is not random:VARIANT[:SEED]", f"variants are {known}")
     if request.base_model is not None or request.revision is not None:
         raise UsageError("--weights", "random weights have no base and no revision", "leave --base-model and --revision out")
     spec = VARIANTS[variant]
-    spec.check_steering(request.realism is not None, request.adaptive, spec.weighable)
-    _check_words(request, spec)
+    share = _share(options.control, spec.weighable)
+    _check(request, spec, options, share)
     name = f"random:{variant}:{int(seed or 0)}"
-    model = random_model(spec, int(seed or 0), request.drawn_on)
-    weighed = request.realism is not None and spec.weighable
-    with torch.random.fork_rng(devices=[request.drawn_on] if request.drawn_on.type == "cuda" else []), request.drawn_on:
+    model = random_model(spec, int(seed or 0), drawn_on)
+    with torch.random.fork_rng(devices=[drawn_on] if drawn_on.type == "cuda" else []), drawn_on:
         torch.manual_seed(int(seed or 0))
-        if weighed or not spec.mergeable:
+        if share is not None or not spec.mergeable:
             _add_lora(model)
         if isinstance(model.prompt, FixedPrompt):
             model.prompt.embedding.normal_()
             if request.guidance is not None:
                 model.passes = Guidance(request.guidance, torch.randn_like(model.prompt.embedding))
-    if weighed and request.realism is not None:
-        _weigh(model, request.realism)
-    return LoadedWeights(model, _named(f"{name}@{sha256(name.encode()).hexdigest()[:12]}", request, weighed))
+    if share is not None:
+        _weigh(model, share)
+    return LoadedWeights(model, _named(f"{name}@{sha256(name.encode()).hexdigest()[:12]}", request, share))
 
 
 def _add_lora(model: OneStepSR) -> None:

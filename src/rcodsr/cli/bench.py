@@ -10,7 +10,7 @@ from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
-from rcodsr.config import DEFAULT_WEIGHTS, Dtype
+from rcodsr.config import DEFAULT_WEIGHTS, WeightsRequest
 
 app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
@@ -57,9 +57,8 @@ def metric(
     from rcodsr.bench.latents import DegradedCrops, correlate
     from rcodsr.engine.upscaler import Upscaler
 
-    number: Dtype = dtype  # type: ignore[assignment]
     scorer = Scorer(JudgeFiles(lpips_squeeze=lpips))
-    model = Upscaler.load(weights, device, number).model
+    model = Upscaler.load(WeightsRequest(weights, device=device, dtype=dtype)).model
     crops = DegradedCrops(photos, count, crop, preset or ["full"], seed, model.spec.multiple)
     progress = Progress(count, quiet=not sys.stderr.isatty())
     try:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, Number, Offline, Revision, Weights
+from rcodsr.cli.options import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line, silent
-from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Level, UpscaleOptions, WeightsRequest, parse_realism
 from rcodsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compare(
     device: Device = "auto",
     dtype: Number = "auto",
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show one picture at several realism levels: a page with sliders that opens in any browser, or a sheet."""
     levels = _levels(realism)
@@ -67,10 +67,9 @@ def compare(
     from rcodsr.report.page import html_page
     from rcodsr.report.sheet import contact_sheet
 
-    number: Dtype = dtype  # type: ignore[assignment]
     log = silent if quiet else note
-    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)
-    upscaler.check(UpscaleOptions(realism=levels[0]), steered=True)
+    request = WeightsRequest(weights, revision, base_model, offline, device, dtype)
+    upscaler = Upscaler.load(request, UpscaleOptions(Level(levels[0])), log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
 
     def shown(path: Path, factor: int) -> "Picture":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Revision, Weights
+from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note, result_line, silent
 from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS
 from rcodsr.errors import NoInputError, OutputError, UsageError
@@ -38,7 +38,7 @@ def estimate(
     dtype: Number = "auto",
     max_pixels: MaxPixels = MAX_OUTPUT_PIXELS,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Say how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
     from rcodsr.batch.plan import expand_lists, sources
@@ -48,16 +48,16 @@ def estimate(
     if not found:
         raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
     from rcodsr.batch.estimates import estimates, match_truths
-    from rcodsr.config import UpscaleOptions
+    from rcodsr.config import Adaptive, UpscaleOptions, WeightsRequest
     from rcodsr.engine.upscaler import Upscaler
 
     truths = match_truths(found, gt) if gt is not None else None
     for path, option in ((csv, "--csv"), (plot, "--plot")):
         if path is not None:
             _check_place(path, option, [*found, *(truths or {}).values()])
-    log, number = silent if quiet else note, dtype
-    upscaler = Upscaler.load(weights, device, number, base_model, revision, offline, log)  # type: ignore[arg-type]
-    upscaler.check(UpscaleOptions(adaptive="image"))
+    log = silent if quiet else note
+    request = WeightsRequest(weights, revision, base_model, offline, device, dtype)
+    upscaler = Upscaler.load(request, UpscaleOptions(Adaptive()), log)
     columns = (*_COLUMNS, "true_similarity") if truths else _COLUMNS
     rows = []
     if not json:

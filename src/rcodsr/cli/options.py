@@ -56,3 +56,4 @@ Offline = Annotated[bool, typer.Option("--offline", help="Ask no server; what is
 Device = Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Number = Annotated[str, option("--dtype", help="auto, fp32, bf16 or fp16.")]
 MaxPixels = Annotated[int, option("--max-pixels", min=1, help="Largest output, in pixels.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]

@@ -13,7 +13,7 @@ import typer
 
 from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note, result_line
-from rcodsr.config import DEFAULT_WEIGHTS, Dtype, UpscaleOptions, parse_realism
+from rcodsr.config import DEFAULT_WEIGHTS, Adaptive, Level, UpscaleOptions, WeightsRequest, parse_realism
 from rcodsr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -79,10 +79,9 @@ def quality(
     from rcodsr.engine.runtime import choose_runtime
     from rcodsr.engine.upscaler import Upscaler
 
-    number: Dtype = dtype  # type: ignore[assignment]
-    place = choose_runtime(device, number).device
+    place = choose_runtime(device, dtype).device
     scorer = Scorer(judge_files(judges, niqe, lpips), place)
-    upscaler = Upscaler.load(weights, device, number) if lr else None
+    upscaler = Upscaler.load(WeightsRequest(weights, device=device, dtype=dtype)) if lr else None
     judge = Judge(truth, scorer, PaperMetrics(str(place)) if paper else None)
     show = _Table(judge, json)
     rows: list[Row] = []
@@ -121,9 +120,7 @@ def _levels(text: str | None) -> list[UpscaleOptions] | None:
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
-    return [
-        UpscaleOptions(adaptive="image") if word == _ADAPTIVE else UpscaleOptions(realism=parse_realism(word)) for word in words
-    ]
+    return [UpscaleOptions(Adaptive() if word == _ADAPTIVE else Level(parse_realism(word))) for word in words]
 
 
 def _rows(
@@ -133,12 +130,11 @@ def _rows(
         yield judge.folder(folder)
     if upscaler is None:
         return
-    asked = levels is not None
     if levels is None:
         fixed, judged = upscaler.model.spec.fixed_timestep is not None, upscaler.model.metric_estimator is not None
         levels = [UpscaleOptions()] if fixed else _levels(_LEVELS + f",{_ADAPTIVE}" * judged) or []
     for options in levels:
-        upscaler.check(options, steered=asked and options.adaptive is None)
+        upscaler.check(options)
     for folder in lr:
         if len(lr) > 1:
             note(f"{folder}:")

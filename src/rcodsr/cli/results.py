@@ -96,9 +96,9 @@ class Tally:
 
 def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
     """Show results as they come; the exit code says whether any failed."""
-    from rcodsr.batch.results import settled
+    from rcodsr.batch.results import decided_ahead
 
-    decided = settled(plan)
+    decided = decided_ahead(plan)
     tally = Tally(len(decided) + len(plan.jobs), len(plan.ignored), tuple(path.name for path in plan.system_folders))
     progress = Progress(tally.total, shown.quiet, shown.bar)
     try:
@@ -207,10 +207,10 @@ def _write(report: IO[str], values: dict[str, Any]) -> None:
 def _describe(result: "Result", verbose: bool) -> str:
     size = f"  {result.width}x{result.height}" if result.width else ""
     seen = f", similarity {result.similarity:.2f}" if result.similarity is not None else ""
-    steered = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
+    level = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
     if result.realism is None and result.timestep is not None:
-        steered = f"  timestep {result.timestep}"
+        level = f"  timestep {result.timestep}"
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
     computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
     remark = f"  ({result.note})" if result.note else ""
-    return f"{result.status} {result.input}{size}{steered}{seconds}{computed}{remark}"
+    return f"{result.status} {result.input}{size}{level}{seconds}{computed}{remark}"

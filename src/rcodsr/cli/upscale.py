@@ -1,27 +1,32 @@
 """`rcodsr upscale`."""
 
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Revision, Weights, is_default, option
+from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
 from rcodsr.cli.results import Shown, open_report, show
 from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
 from rcodsr.config import (
     DEFAULT_WEIGHTS,
+    LEVELS,
     MAX_OUTPUT_PIXELS,
     OUTPUT_FORMATS,
-    Adaptive,
+    AdaptiveBy,
     ColorFix,
-    Dtype,
+    Control,
+    Level,
     Protected,
+    RealismMap,
     TargetSize,
     UpscaleOptions,
+    WeightsRequest,
+    choose_control,
     parse_realism,
+    parse_tile,
 )
 from rcodsr.errors import UsageError
 
@@ -84,7 +89,10 @@ def upscale(
         str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
     ] = None,
     tile: Annotated[str, option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
-    tile_overlap: Annotated[int, typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share.")] = 24,
+    tile_overlap: Annotated[
+        int | None,
+        typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share; default as the weights say."),
+    ] = None,
     format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
     quality: Annotated[int, option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
     name: Annotated[
@@ -138,7 +146,7 @@ def upscale(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
+    quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more about each picture.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines instead of a bar.")] = False,
 ) -> int:
@@ -146,15 +154,19 @@ def upscale(
 
     Outputs appear whole or not at all, inputs are never written, and an output that was made the same way is skipped.
     """
-    asked = realism is not None and not is_default("--realism")
-    by = adaptive_by or ("image" if adaptive else None)
-    if by and asked:
-        raise UsageError("-a", "contradicts -r", "leave one of the two out")
-    options = _options(realism, by, scale, size, tile, tile_overlap, color_fix)
-    options = _local(options, asked, realism_map, protect)
+    default, realism = (realism, None) if is_default("--realism") else (None, realism)
+    options = UpscaleOptions(
+        control=_control(realism, adaptive_by or ("image" if adaptive else None), realism_map),
+        default_realism=LEVELS["neutral"] if default is None else parse_realism(default),
+        scale=4.0 if scale is None else scale,
+        size=_size(size, scale),
+        tile=parse_tile(tile),
+        tile_overlap=tile_overlap,
+        color_fix=cast(ColorFix | None, color_fix),
+        protect=cast(Protected | None, protect),
+    )
     from rcodsr.batch.discovery import Selection
     from rcodsr.batch.jobs import run_processes
-    from rcodsr.batch.loading import EngineRequest
     from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.remote import planned_anywhere
@@ -164,8 +176,7 @@ def upscale(
     if not verbose:
         keep_libraries_quiet()
     chosen = parse_shard(shard) if shard is not None else None
-    level = "auto" if options.adaptive else "map" if options.realism_map else f"{options.realism:g}"
-    naming = Naming(format, options.scale, name, level, options.size)
+    naming = Naming(format, options.scale, name, _level_in_names(options.chosen), options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     strip = metadata == "strip"
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
@@ -186,22 +197,17 @@ def upscale(
         return show((), plan, shown)  # all in other shards
     prepare_outputs(plan.jobs, plan.alone)
     log = silent if quiet else note
-    number: Dtype = dtype  # type: ignore[assignment]
-    settled: dict[str, Any] = {
-        "prompt": prompt,
-        "guidance": guidance,
-        "realism": options.realism if asked else None,
-        "adaptive": options.adaptive is not None,
-    }
-    request = EngineRequest(weights, device, number, base_model, revision, offline, settled, options, asked)
+    request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
     if engine == "ray":
         from rcodsr.batch.ray_engine import run_ray
 
         with results_only():
-            return show(run_ray(plan.jobs, request, settings, jobs, address, log), plan, shown)
+            return show(run_ray(plan.jobs, request, options, settings, jobs, address, log), plan, shown)
     if jobs is not None and min(jobs, len(plan.jobs)) > 1:
-        return show(run_processes(plan.jobs, request, settings, jobs, log), plan, shown)
-    upscaler = request.load(log)
+        return show(run_processes(plan.jobs, request, options, settings, jobs, log), plan, shown)
+    from rcodsr.engine.upscaler import Upscaler
+
+    upscaler = Upscaler.load(request, options, log)
     log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
     stdout = sys.stdout.buffer if sys.stdout else None
     # clashes count as failures, and `show` has seen them before the first result
@@ -220,35 +226,22 @@ def _color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _local(options: UpscaleOptions, given: bool, realism_map: Path | None, protect: str | None) -> UpscaleOptions:
-    """The same, with levels for parts of the pictures; `given` says that there is a level for the whole."""
-    protected: Protected | None = protect  # type: ignore[assignment]
-    options = replace(options, protect=protected)
+def _control(realism: str | None, adaptive_by: str | None, realism_map: Path | None) -> Control | None:
     if realism_map is None:
-        return options
-    if given or options.adaptive:
-        raise UsageError("--realism-map", f"contradicts {'-r' if given else '-a'}", "leave one of the two out")
+        return choose_control(realism, cast(AdaptiveBy | None, adaptive_by))
     from rcodsr.images.maps import read_map
 
-    return replace(options, realism_map=read_map(realism_map))
+    return choose_control(realism, cast(AdaptiveBy | None, adaptive_by), read_map(realism_map))
 
 
-def _options(
-    realism: str | None,
-    adaptive: str | None,
-    scale: float | None,
-    size: str | None,
-    tile: str,
-    tile_overlap: int,
-    color_fix: str | None,
-) -> UpscaleOptions:
+def _level_in_names(control: Control) -> str:
+    """What stands for {realism} in names of outputs."""
+    if isinstance(control, Level):
+        return f"{control.realism:g}"
+    return "map" if isinstance(control, RealismMap) else "auto"
+
+
+def _size(size: str | None, scale: float | None) -> TargetSize | None:
     if size is not None and scale is not None:
         raise UsageError("--size", "contradicts -s", "leave one of the two out")
-    if tile not in {"auto", "off"} and not tile.isdecimal():
-        raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
-    fix: ColorFix | None = color_fix  # type: ignore[assignment]
-    side = None if tile == "auto" else 0 if tile == "off" else int(tile)
-    chosen = 0.5 if realism is None else parse_realism(realism)
-    by: Adaptive | None = adaptive  # type: ignore[assignment]
-    options = UpscaleOptions(realism=chosen, adaptive=by, tile=side, tile_overlap=tile_overlap, color_fix=fix)
-    return replace(options, scale=4.0 if scale is None else scale, size=None if size is None else TargetSize.parse(size))
+    return None if size is None else TargetSize.parse(size)

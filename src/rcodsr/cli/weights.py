@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
+from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 
 app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
@@ -197,11 +198,10 @@ def export(
     if offline and push is not None:
         raise UsageError("--offline", "contradicts --push-to-hub", "leave one of the two out")
     from rcodsr.checkpoints.export import export
-    from rcodsr.checkpoints.load import LoadRequest
     from rcodsr.checkpoints.push import Destination
 
     destination = None if push is None else Destination(push, note)  # a missing token is told before the work
-    export(LoadRequest(source, base_model, revision, offline), output, merged, overwrite, note)
+    export(WeightsRequest(source, revision, base_model, offline), output, merged, overwrite, note)
     result_line(str(output))
     if destination is not None:
         result_line(destination.upload(output, private))

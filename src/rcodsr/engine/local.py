@@ -63,16 +63,17 @@ def local_levels(
     Raises:
         UsageError: when the map fits neither the picture nor its output.
     """
-    if options.realism_map is None and options.protect is None:
+    realism_map = options.control if isinstance(options.control, RealismMap) else None
+    if realism_map is None and options.protect is None:
         return None
     height, width = rgb.shape[1:]
     grid = tuple(side // factor for side in padded)
     levels: tuple[float | None, ...] = (None,)
     index = torch.zeros(grid, dtype=torch.long)
-    if options.realism_map is not None:
-        options.realism_map.require_fit("--realism-map", (width, height), output)
-        levels = options.realism_map.levels
-        index = _sampled(_indices(options.realism_map), (height * scale, width * scale), grid, factor).long()
+    if realism_map is not None:
+        realism_map.require_fit("--realism-map", (width, height), output)
+        levels = realism_map.levels
+        index = _sampled(_indices(realism_map), (height * scale, width * scale), grid, factor).long()
     protected = None
     if options.protect == "text":
         text = find_text(rgb)

@@ -48,7 +48,7 @@ class Runner:
         later = torch.tensor([0], device=self.runtime.device)  # each tile brings its own timestep
         return self.model.condition(enlarged, later, lr)
 
-    def settled(self, condition: Condition) -> Condition:
+    def whole(self, condition: Condition) -> Condition:
         """A condition that anyone may look at, and not only `forward`."""
         return condition
 
@@ -108,7 +108,7 @@ class CudaRunner(Runner):
         with torch.cuda.stream(self._beside):
             return Condition(later, self._tokens(enlarged), modulation)
 
-    def settled(self, condition: Condition) -> Condition:
+    def whole(self, condition: Condition) -> Condition:
         """As of `Runner`: its tokens may still be on their way beside."""
         if self._beside is not None:
             torch.cuda.current_stream().wait_stream(self._beside)
@@ -120,7 +120,7 @@ class CudaRunner(Runner):
         matrices = condition.modulation.matrices
         with self._attention():
             z = self._run("encode", self._encode, tiles, *matrices)
-            condition = self.settled(condition)
+            condition = self.whole(condition)
             return self._run("restore", self._restore, z, condition.timestep, condition.tokens, condition.begins, *matrices)
 
     def finish(self, restored: Tensor, enlarged: Tensor, lr: Tensor, kind: ColorFix) -> Tensor:

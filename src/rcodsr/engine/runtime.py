@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from rcodsr.config import Dtype
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import VariantSpec
@@ -47,7 +46,7 @@ class Runtime:
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def choose_runtime(device: str = "auto", dtype: Dtype = "auto") -> Runtime:
+def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
     """Turn `--device` and `--dtype` into something that works here.
 
     Raises:
@@ -112,7 +111,7 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
     raise DeviceError("--device", f"no {name} device is available here", "use --device auto or cpu")
 
 
-def _choose_dtype(device: torch.device, name: Dtype) -> tuple[torch.dtype, str]:
+def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
     if name != "auto":
         if name not in _DTYPES:
             raise UsageError("--dtype", f"'{name}' is not a dtype", "use auto, fp32, bf16 or fp16")

@@ -59,7 +59,7 @@ class Steering:
         """Steps that each tile takes, one for each of its timesteps."""
         return [max(1, len(self.within(rows, columns))) for rows, columns, _ in grid]
 
-    def settled(self, grid: TileGrid) -> Steering:
+    def over(self, grid: TileGrid) -> Steering:
         """The same with the mean of what the tiles really got, weighted by their share of the picture."""
         if self.degradation is None:
             return self

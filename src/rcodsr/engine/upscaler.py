@@ -6,30 +6,39 @@ It knows nothing about files of pictures, names or progress bars, and keeps no s
 from __future__ import annotations
 
 import copy
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.checkpoints.load import LoadRequest, load_weights
+from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import Log, silent
-from rcodsr.config import Dtype, EngineDefaults, UpscaleOptions, parse_realism
+from rcodsr.config import (
+    DEFAULT_WEIGHTS,
+    Adaptive,
+    Dtype,
+    Level,
+    RealismMap,
+    UpscaleOptions,
+    WeightsRequest,
+    choose_control,
+    from_environment,
+)
+from rcodsr.engine.arguments import UpscaleArguments, read_arguments
 from rcodsr.engine.estimation import measure
 from rcodsr.engine.fast import choose
 from rcodsr.engine.local import blend, local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
-from rcodsr.errors import ModelOutputError, TileMemoryError, UsageError, naming
-from rcodsr.images import color, io, maps
+from rcodsr.errors import ModelOutputError, TileMemoryError, in_python, naming
+from rcodsr.images import color, io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
@@ -73,6 +82,7 @@ class Upscaler:
         weights_id: name and digest of the weights, for records.
         reload: gives the weights again in float32, for pictures that a smaller dtype fails on.
         runner: how to run the model; plainly by default.
+        network: what tiles go through; the runner's by default.
     """
 
     def __init__(
@@ -82,12 +92,13 @@ class Upscaler:
         weights_id: str,
         reload: Callable[[], OneStepSR] | None = None,
         runner: Runner | None = None,
+        network: Network | None = None,
     ) -> None:
         self.model = model
         self.runtime = runtime
         self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
-        self._network: Network = self.runner.forward
+        self._network: Network = network or self.runner.forward
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -95,69 +106,56 @@ class Upscaler:
     @classmethod
     def load(
         cls,
-        weights: str | None = None,
-        device: str | None = None,
-        dtype: Dtype | None = None,
-        base_model: str | None = None,
-        revision: str | None = None,
-        offline: bool = False,
+        request: WeightsRequest | None = None,
+        options: UpscaleOptions | None = None,
         log: Log = silent,
         items: Collection[str] | None = None,
-        **settled: Any,
     ) -> Upscaler:
-        """Load weights by name, path, organisation/repository on the Hub, or `random:VARIANT[:SEED]`; see `load`.
+        """Load what was requested, by default the packaged weights, and put it where it runs.
+
+        Args:
+            request: weights, device, dtype.
+            options: of the pictures to come, as for `load_weights`.
+            log: receives a line when something is fetched.
+            items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
 
         Raises:
             UsageError: when the request contradicts itself.
             WeightsError: when they are unknown, unavailable or damaged.
             DeviceError: when the device or dtype is not available.
         """
-        defaults = EngineDefaults.over(weights=weights, device=device, dtype=dtype)
-        try:
-            request = LoadRequest(defaults.weights, base_model, revision, offline, **settled)
-        except TypeError as error:
-            raise UsageError("load", str(error), "options are prompt, guidance, realism and adaptive") from None
-        with naming(defaults.origins):
-            runtime = choose_runtime(defaults.device, defaults.dtype)
-            chosen = choose(runtime.device.type, items)
-            loaded = load_weights(request, log)
+        asked, coming = request or WeightsRequest(), options or UpscaleOptions()
+        runtime = choose_runtime(asked.device, asked.dtype)
+        chosen = choose(runtime.device.type, items)
+        loaded = load_weights(asked, coming, log=log)
 
         def reload() -> OneStepSR:
-            return runtime.place(load_weights(request, log).model, torch.float32)
+            return runtime.place(load_weights(asked, coming, log=log).model, torch.float32)
 
         runner = prepare(loaded.model, runtime, chosen, log)
         return cls(runner.model, runtime, loaded.id, reload, runner)
 
-    def upscale(self, image: Image.Image | str | Path, realism: float | str | None = None, **options: object) -> Image.Image:
+    def upscale(
+        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
+    ) -> Image.Image:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
 
         Args:
             image: a Pillow image, or the path of a picture file.
             realism: 0 stays with the evidence, 1 fills in believable texture; or fidelity, neutral, realism. Default 0.5.
-            options: other fields of `UpscaleOptions`, for example `scale=2` or `tile=256`. A `realism_map` may also be a mask:
-                a grey Pillow image, the path of one, or a numpy array (h, w) in [0, 1].
+            asked: see `UpscaleArguments`; for example `adaptive=True`, `realism_map=mask`, `scale=2` or `tile=256`.
 
         Returns:
             A Pillow image of mode L, LA, RGB or RGBA, upright, with the input's EXIF, ICC profile and DPI in `info`.
 
         Raises:
-            RcodsrError: as `run`; `InputError` when the file cannot be read.
+            RcodsrError: as `run`; `InputError` when the file cannot be read; `UsageError` for a wrong argument.
         """
-        if realism is not None:
-            options["realism"] = parse_realism(realism) if isinstance(realism, str) else float(realism)
-            if options.get("realism_map") is not None:
-                raise UsageError("realism_map", "contradicts realism", "leave one of the two out")
-        if isinstance(mask := options.get("realism_map"), str | Path | Image.Image | np.ndarray):
-            options["realism_map"] = maps.any_map(mask)
-        try:
-            chosen = UpscaleOptions(**options)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise UsageError(
-                "upscale", str(error), f"options are {', '.join(f.name for f in dataclasses.fields(UpscaleOptions))}"
-            ) from None
-        self.check(chosen, steered=realism is not None)
-        picture = io.from_image(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=chosen.scale)
-        return io.to_image(self.run(picture, chosen).picture)
+        with in_python():
+            options = read_arguments(realism, asked)
+            self.check(options)
+            picture = io.from_image(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=options.scale)
+            return io.to_image(self.run(picture, options).picture)
 
     def run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         """Enlarge one picture, keeping its alpha, greyness and metadata.
@@ -177,10 +175,12 @@ class Upscaler:
 
     def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
         """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
-        engine = copy.copy(self)
         wrapped = wrap(self._network)
-        engine._network = lambda tiles, condition: wrapped(tiles, self.runner.settled(condition))
-        return engine
+
+        def network(tiles: Tensor, condition: Condition) -> Tensor:
+            return wrapped(tiles, self.runner.whole(condition))
+
+        return Upscaler(self.model, self.runtime, self.weights_id, self._reload, self.runner, network)
 
     def _in_float32(self) -> Upscaler:
         """The same weights in float32, loaded when they are first needed."""
@@ -190,29 +190,17 @@ class Upscaler:
                 self._exact = Upscaler(self._reload(), runtime, self.weights_id)
             return self._exact
 
-    def check(self, options: UpscaleOptions, steered: bool = True) -> None:
-        """Refuse what the weights cannot do, before any picture is read.
-
-        Args:
-            options: of the pictures to come.
-            steered: whether a realism was asked for, rather than left at its default.
+    def check(self, options: UpscaleOptions) -> None:
+        """Refuse what the weights cannot do.
 
         Raises:
             UsageError: naming the remedy.
         """
-        spec, settled = self.model.spec, self.model.passes.realism
-        weighed = settled is not None and settled == options.realism
-        spec.check_steering(steered, options.adaptive is not None, weighed)
-        for option, asked in (("--realism-map", options.realism_map), ("--protect", options.protect)):
-            if asked is not None:
-                spec.check_knob(option)
-        if options.adaptive and self.model.metric_estimator is None:
-            remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
-            raise UsageError("-a", "these weights have no degradation estimator", remedy)
+        self.model.spec.check(options, self.model.passes.realism)
 
     def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         started = time.perf_counter()
-        self.check(options, steered=False)
+        self.check(options)
         width, height = options.output_size(picture.size)
         try:
             with torch.no_grad():
@@ -244,7 +232,7 @@ class Upscaler:
         width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
         if alpha.min() < alpha.max():
             level = steering.grouping.timestep_realism(steering.timestep)
-            plainly = replace(options, realism=level, adaptive=None, realism_map=None, protect=None)
+            plainly = replace(options, control=None, default_realism=level, protect=None)
             enlarged = upsample(alpha[None], self.model.spec.scale)[0]
             restored = self.restore(alpha.expand(3, -1, -1), plainly)[0].cpu()
             alpha = color.limit_overshoot(restored.mean(0, keepdim=True), enlarged)
@@ -255,12 +243,12 @@ class Upscaler:
         spec, grouping = self.model.spec, self.model.spec.grouping
         if spec.fixed_timestep is not None:
             return self.model.passes.realism, None
-        given = options.adaptive is None and options.realism_map is None
-        asked = options.realism if given else grouping.timestep_realism(steering.timestep)
-        return asked, grouping.level(steering.timestep)
+        control = options.chosen
+        realism = control.realism if isinstance(control, Level) else grouping.timestep_realism(steering.timestep)
+        return realism, grouping.level(steering.timestep)
 
     def restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], what steered it, passes by tile.
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], its steering, passes by tile.
 
         The result is where the runner keeps pictures: on a GPU that has room for it, else on the CPU.
         """
@@ -278,30 +266,30 @@ class Upscaler:
         restored, grid = self._with_smaller_tiles(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         restored = self.runner.finish(restored, enlarged[0], rgb, options.color_fix or spec.color_fix)
-        return restored, steering.settled(grid), steering.passes(grid)
+        return restored, steering.over(grid), steering.passes(grid)
 
     def _steering(self, enlarged: Tensor, options: UpscaleOptions) -> Steering:
-        grouping = self.model.spec.grouping
-        if options.realism_map is not None:
-            return Steering.by_map(grouping, options.realism_map)
-        if options.adaptive is None:
-            return Steering(grouping, grouping.realism_timestep(options.realism))
+        grouping, control = self.model.spec.grouping, options.chosen
+        if isinstance(control, RealismMap):
+            return Steering.by_map(grouping, control)
+        if isinstance(control, Level):
+            return Steering(grouping, grouping.realism_timestep(control.realism))
         degradation = measure(self.model, enlarged.to(self.runtime.device))
-        return Steering.by_degradation(grouping, degradation, options.adaptive == "tile")
+        return Steering.by_degradation(grouping, degradation, control.by == "tile")
 
     def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
         """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
         spec = self.model.spec
         if tile is None:
             tile = self._tile(options)
-        overlap = min(options.tile_overlap, tile // 2)
+        overlap = min(spec.tile_overlap if options.tile_overlap is None else options.tile_overlap, tile // 2)
         return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
 
     def _tile(self, options: UpscaleOptions) -> int:
         if options.tile is not None:
             return options.tile
         tile = plan_tile(self.runtime, self.model.spec)
-        return min(tile, _ADAPTIVE_TILE) if options.adaptive == "tile" else tile
+        return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
 
     def _with_smaller_tiles(
         self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
@@ -345,7 +333,7 @@ class Upscaler:
             ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
         """
         if len(parts) > 1:
-            restored = blend(self.model, tiles, self.runner.settled(condition), parts)
+            restored = blend(self.model, tiles, self.runner.whole(condition), parts)
         else:
             restored = self._network(tiles, condition)
         finite = torch.isfinite(restored).all()
@@ -375,9 +363,11 @@ def load(
     base_model: str | None = None,
     revision: str | None = None,
     offline: bool = False,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    realism: float | str | None = None,
     log: Log = silent,
     items: Collection[str] | None = None,
-    **settled: Any,
 ) -> Upscaler:
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
 
@@ -389,14 +379,23 @@ def load(
         base_model: directory or repository that stands in for the base of an adapter checkpoint.
         revision: commit, branch or tag of a repository.
         offline: ask no server; what is cached still works.
+        prompt: for weights with a text prompt, in its place.
+        guidance: for s3diff, which uses 1.07: a second U-Net pass.
+        realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
         log: receives a line when something is fetched.
         items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
-        settled: what holds for all pictures: `prompt` and `guidance` (a second U-Net pass) for weights with a text prompt,
-            `realism` for PiSA-SR's (a second pass); other weights take a realism per picture.
 
     Raises:
         UsageError: when the request contradicts itself.
         WeightsError: when the weights are unknown, unavailable or damaged.
         DeviceError: when the device or dtype is not available.
     """
-    return Upscaler.load(weights, device, dtype, base_model, revision, offline, log, items, **settled)
+    given = {"weights": weights, "device": device, "dtype": dtype}
+    found = {name: default for name, value in given.items() if value is None and (default := from_environment(name))}
+    name, where, number = (value or found.get(key, (None, ""))[0] for key, value in given.items())
+    origins = {subject: told for key, (value, told) in found.items() for subject in (f"--{key}", value)}
+    request = WeightsRequest(
+        name or DEFAULT_WEIGHTS, revision, base_model, offline, where or "auto", number or "auto", prompt, guidance
+    )
+    with in_python(), naming(origins):
+        return Upscaler.load(request, UpscaleOptions(choose_control(realism)), log, items)

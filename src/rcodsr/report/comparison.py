@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.estimation import measure
 from rcodsr.engine.steering import Steering
 from rcodsr.engine.upscaler import Upscaler
@@ -119,7 +119,7 @@ def compare(
             return shown
         return replace(shown, scores=score(rgb, true))
 
-    made = [upscaler.run(picture, UpscaleOptions(realism=level, scale=scale)) for level in sorted(set(levels))]
+    made = [upscaler.run(picture, UpscaleOptions(Level(level), scale=scale)) for level in sorted(set(levels))]
     pixels = [one.picture.rgb for one in made]
     against = pixels if len(pixels) > 1 else [*pixels, enlarged[0]]
     return Comparison(

@@ -57,7 +57,7 @@ class Validation:
         for lr, hr in self.pairs:
             row = [resize(lr[None], *hr.shape[1:])[0]]
             for name, realism in LEVELS.items():
-                made = upscaler.run(Picture(lr), UpscaleOptions(realism=realism)).picture.rgb
+                made = upscaler.run(Picture(lr), UpscaleOptions(default_realism=realism)).picture.rgb
                 scores.setdefault(f"psnr_{name}", []).append(psnr_y(made, hr))
                 scores.setdefault(f"ssim_{name}", []).append(ssim_y(made, hr))
                 row.append(made)

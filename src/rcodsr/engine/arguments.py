@@ -1,0 +1,78 @@
+"""What Python callers may ask of one picture, declared once and read once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from PIL import Image
+
+from rcodsr.config import AdaptiveBy, ColorFix, Protected, RealismMap, TargetSize, UpscaleOptions, choose_control, parse_tile
+from rcodsr.errors import UsageError
+from rcodsr.images import maps
+
+Mask = RealismMap | str | Path | Image.Image | np.ndarray[tuple[int, int], np.dtype[np.floating]]
+"""A realism for each pixel; as a file, a grey picture, or an array (h, w) in [0, 1]."""
+
+
+class UpscaleArguments(TypedDict, total=False):
+    """Keyword arguments of `upscale`, besides the realism."""
+
+    adaptive: bool | AdaptiveBy
+    """Let the degradation decide: of the picture (True or "image"), or of each tile."""
+    realism_map: Mask | None
+    """A realism for each pixel; the mask has the size of the input or of the output."""
+    protect: Protected | None
+    """"text": hold what looks like text at realism 0, whatever decides elsewhere."""
+    scale: float
+    """Final enlargement, 1 to 8; 4 by default."""
+    size: TargetSize | str | None
+    """Final size in the place of `scale`: "WxH", "Wx", "xH", "short=N" or "long=N"."""
+    tile: int | Literal["auto", "off"] | None
+    """Tile side in input pixels."""
+    tile_overlap: int | None
+    """Input pixels that neighbouring tiles share."""
+    color_fix: ColorFix | None
+    """wavelet, adain or none; the weights' own by default."""
+
+
+def read_arguments(realism: float | str | None, asked: UpscaleArguments) -> UpscaleOptions:
+    """The options that arguments stand for.
+
+    Raises:
+        UsageError: when a name is unknown, a value is out of range, or two contradict each other.
+    """
+    _require_names(asked)
+    adaptive = asked.get("adaptive") or None
+    mask = asked.get("realism_map")
+    control = choose_control(
+        realism,
+        "image" if adaptive is True else adaptive,
+        mask if mask is None or isinstance(mask, RealismMap) else maps.any_map(mask),
+    )
+    size = asked.get("size")
+    if size is not None and "scale" in asked:
+        raise UsageError("--size", "contradicts --scale", "leave one of the two out")
+    try:
+        return UpscaleOptions(
+            control=control,
+            scale=asked.get("scale", 4.0),
+            size=TargetSize.parse(size) if isinstance(size, str) else size,
+            tile=parse_tile(asked.get("tile")),
+            tile_overlap=asked.get("tile_overlap"),
+            color_fix=asked.get("color_fix"),
+            protect=asked.get("protect"),
+        )
+    except TypeError as error:  # a comparison with what is no number
+        raise UsageError("upscale", f"an argument has the wrong type ({error})", "see help(rcodsr.UpscaleOptions)") from None
+
+
+def _require_names(asked: Mapping[str, Any]) -> None:
+    known = ["realism", *UpscaleArguments.__annotations__]
+    for name in asked.keys() - set(known):
+        near = difflib.get_close_matches(name, known, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+        raise UsageError(name, "is not an argument of upscale", remedy)
