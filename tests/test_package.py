@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_public_names_are_exactly_these() -> None:
-    assert sorted(rcodsr.__all__) == ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load"]
+    assert sorted(rcodsr.__all__) == ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load", "save"]
     for name in rcodsr.__all__:
         assert getattr(rcodsr, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

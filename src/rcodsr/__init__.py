@@ -1,11 +1,12 @@
 """rcodsr: enlarge real photos ×4 with one diffusion step and a realism knob.
 
     import rcodsr
-    rcodsr.load("rcod-tiny").upscale("photo.jpg", realism=0.5).save("photo_x4.png")
+    rcodsr.save(rcodsr.load().upscale("photo.jpg", realism=0.5), "photo_x4.jpg")
 
 Importing the package loads no torch; the first use of `load` or `Upscaler` does.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import errors
@@ -14,18 +15,18 @@ from rcodsr.config import UpscaleOptions
 if TYPE_CHECKING:
     from rcodsr.batch.shared import SharedUpscaler
     from rcodsr.engine.upscaler import Upscaler, load
+    from rcodsr.images.exchange import save
 
 __version__ = "0.1.0"
-__all__ = ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load"]
+__all__ = ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load", "save"]
+_LAZY = {"SharedUpscaler": "batch.shared", "Upscaler": "engine.upscaler", "load": "engine.upscaler", "save": "images.exchange"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Upscaler", "load"}:
-        from rcodsr.engine import upscaler
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rcodsr' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"rcodsr.{_LAZY[name]}"), name)
 
-        return getattr(upscaler, name)
-    if name == "SharedUpscaler":
-        from rcodsr.batch.shared import SharedUpscaler
 
-        return SharedUpscaler
-    raise AttributeError(f"module 'rcodsr' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return sorted(__all__)

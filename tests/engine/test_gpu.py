@@ -23,6 +23,7 @@ from rcodsr.engine.runner import CudaRunner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images import io
+from rcodsr.images.exchange import to_srgb_image
 from rcodsr.images.picture import Picture
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
@@ -170,7 +171,7 @@ def test_tiles_halve_when_the_gpu_is_full(small_sd_spec: VariantSpec) -> None:
 def test_eight_threads_share_one_engine(model: OneStepSR, dtype: str) -> None:
     """Recordings are made and replayed while other threads compute; every picture is as if it were alone."""
     upscaler, plain = _engine(model, dtype, None), _engine(model, "fp32", ["none"])
-    pictures = [io.to_image(_picture(24 + 8 * (i % 2), 24, i)) for i in range(16)]
+    pictures = [to_srgb_image(_picture(24 + 8 * (i % 2), 24, i)) for i in range(16)]
     expected = [io.from_image(plain.upscale(picture, 0.5)).rgb for picture in pictures]
     found: list[list[Tensor]] = [[] for _ in range(8)]
     with SharedUpscaler(upscaler, together=8) as shared:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
-from pathlib import Path
 from queue import Queue
 from threading import Lock, Thread
 from types import TracebackType
@@ -14,11 +14,12 @@ from PIL import Image
 from rcodsr.batch.tiles import TileBatcher
 from rcodsr.engine.arguments import UpscaleArguments
 from rcodsr.engine.upscaler import Upscaler
+from rcodsr.images.exchange import ImageLike
 
 
 class _Task(NamedTuple):
     future: Future[Image.Image]
-    image: Image.Image | str | Path
+    image: ImageLike
     realism: float | str | None
     asked: UpscaleArguments
 
@@ -43,18 +44,18 @@ class SharedUpscaler:
         count = together or (1 if upscaler.runtime.device.type == "cpu" else 8)
         self._upscaler = upscaler.through(lambda network: TileBatcher(network, count)) if count > 1 else upscaler
         self._tasks: Queue[_Task | None] = Queue(waiting)
-        self._closed, self._lock = False, Lock()
+        self._closed, self._lock, self._process = False, Lock(), os.getpid()
         self._threads = [Thread(target=self._work, name="rcodsr", daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
     def submit(
-        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
+        self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
     ) -> Future[Image.Image]:
         """Hand in a picture; waits while the queue is full.
 
         Args:
-            image: a Pillow image, or the path of a picture file.
+            image: as for `Upscaler.upscale`.
             realism: as for `Upscaler.upscale`.
             asked: likewise.
 
@@ -63,18 +64,18 @@ class SharedUpscaler:
             engine has taken the picture.
 
         Raises:
-            RuntimeError: after `close`.
+            RuntimeError: after `close`, and in a forked process.
         """
         task = _Task(Future(), image, realism, asked)
+        if os.getpid() != self._process:
+            raise RuntimeError("this SharedUpscaler has no threads after a fork; make one in each process")
         with self._lock:  # so that nothing is put behind the end marks
             if self._closed:
                 raise RuntimeError("this SharedUpscaler is closed")
             self._tasks.put(task)
         return task.future
 
-    def upscale(
-        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
-    ) -> Image.Image:
+    def upscale(self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]) -> Image.Image:
         """Enlarge one picture and wait for it: `Upscaler.upscale` for many threads.
 
         Raises:

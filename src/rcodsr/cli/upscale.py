@@ -171,7 +171,7 @@ def upscale(
     from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
-    from rcodsr.images.io import FORMATS
+    from rcodsr.images.formats import FORMATS, parse_background
 
     if not verbose:
         keep_libraries_quiet()
@@ -182,7 +182,7 @@ def upscale(
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
     require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = Output(quality, overwrite, max_pixels, encoded, strip, _color(background), plan.alone)
+    settings = Output(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
     shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
@@ -214,16 +214,6 @@ def upscale(
     left = None if shown.max_failures is None else shown.max_failures - len(plan.clashes)
     results = run(plan.jobs, upscaler, options, settings, stdout, left)
     return show(results, plan, shown)
-
-
-def _color(text: str) -> tuple[int, int, int]:
-    from PIL import ImageColor
-
-    try:
-        red, green, blue, *_ = ImageColor.getrgb(text)
-    except ValueError:
-        raise UsageError("--background", f"'{text}' is not a colour", "use for example white, black or #20ff00") from None
-    return red, green, blue
 
 
 def _control(realism: str | None, adaptive_by: str | None, realism_map: Path | None) -> Control | None:

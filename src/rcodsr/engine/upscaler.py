@@ -6,12 +6,12 @@ It knows nothing about files of pictures, names or progress bars, and keeps no s
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Unpack
+from typing import Literal, TypeVar, Unpack, overload
 
 import torch
 from PIL import Image
@@ -31,19 +31,21 @@ from rcodsr.config import (
     from_environment,
 )
 from rcodsr.engine.arguments import UpscaleArguments, read_arguments
-from rcodsr.engine.estimation import measure
+from rcodsr.engine.estimation import DegradationMap, measure
 from rcodsr.engine.fast import choose
 from rcodsr.engine.local import blend, local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
 from rcodsr.engine.steering import Steering
-from rcodsr.errors import ModelOutputError, TileMemoryError, in_python, naming
-from rcodsr.images import color, io
+from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python, naming
+from rcodsr.images import color
+from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srgb_image
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition, OneStepSR
 
+Kind = TypeVar("Kind", Image.Image, Array, Tensor)
 Network = Callable[[Tensor, Condition], Tensor]
 """Tiles (B, 3, H, W) in [-1, 1] and their conditions → the same shape."""
 _ADAPTIVE_TILE = 128
@@ -71,6 +73,19 @@ class Upscaled:
     dtype: str
     """What it was computed in: float32 where the asked dtype gave no picture."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """How degraded a picture is, and what follows from it."""
+
+    similarity: float
+    """M̂_L: 0 clean, 1 ruined."""
+    timestep: int
+    """Eq. (5)."""
+    realism: float
+    level: str
+    """Name of the nearest level: fidelity, neutral, realism."""
 
 
 class Upscaler:
@@ -102,6 +117,7 @@ class Upscaler:
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
+        self._process = os.getpid()
 
     @classmethod
     def load(
@@ -135,18 +151,41 @@ class Upscaler:
         runner = prepare(loaded.model, runtime, chosen, log)
         return cls(runner.model, runtime, loaded.id, reload, runner)
 
+    @overload
     def upscale(
-        self, image: Image.Image | str | Path, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
-    ) -> Image.Image:
+        self,
+        image: ImageLike,
+        realism: float | str | None = None,
+        *,
+        returns: Literal["pillow"] = "pillow",
+        **asked: Unpack[UpscaleArguments],
+    ) -> Image.Image: ...
+
+    @overload
+    def upscale(
+        self, image: Kind, realism: float | str | None = None, *, returns: Literal["same"], **asked: Unpack[UpscaleArguments]
+    ) -> Kind: ...
+
+    def upscale(
+        self,
+        image: ImageLike,
+        realism: float | str | None = None,
+        *,
+        returns: Literal["pillow", "same"] = "pillow",
+        **asked: Unpack[UpscaleArguments],
+    ) -> Image.Image | Array | Tensor:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
 
         Args:
-            image: a Pillow image, or the path of a picture file.
+            image: the path of a picture file, its bytes or a stream; a Pillow image; a numpy array (h, w[, c]) or torch tensor
+                (c, h, w) of uint8, uint16, or floats in [0, 1].
             realism: 0 stays with the evidence, 1 fills in believable texture; or fidelity, neutral, realism. Default 0.5.
+            returns: "pillow", or "same": an array for an array and a tensor for a tensor, of its dtype.
             asked: see `UpscaleArguments`; for example `adaptive=True`, `realism_map=mask`, `scale=2` or `tile=256`.
 
         Returns:
-            A Pillow image of mode L, LA, RGB or RGBA, upright, with the input's EXIF, ICC profile and DPI in `info`.
+            A Pillow image of mode L, LA, RGB or RGBA, upright, in sRGB, with the input's EXIF, XMP and DPI in `info`;
+            `rcodsr.save` writes it with the input's own colour profile and depth.
 
         Raises:
             RcodsrError: as `run`; `InputError` when the file cannot be read; `UsageError` for a wrong argument.
@@ -154,8 +193,33 @@ class Upscaler:
         with in_python():
             options = read_arguments(realism, asked)
             self.check(options)
-            picture = io.from_image(image) if isinstance(image, Image.Image) else io.read(Path(image), scale=options.scale)
-            return io.to_image(self.run(picture, options).picture)
+            if returns not in {"pillow", "same"}:
+                raise UsageError("returns", f"{returns!r} is not known", "use pillow or same")
+            made = self.run(to_picture(image, options.scale), options).picture
+            return to_kind(made, image) if returns == "same" else to_srgb_image(made)
+
+    def estimate(self, image: ImageLike) -> Estimated:
+        """How degraded a picture is, and what `adaptive=True` would choose for it: the counterpart of `rcodsr estimate`.
+
+        Args:
+            image: as for `upscale`.
+
+        Raises:
+            UsageError: when the weights have no estimator.
+            InputError: when the file cannot be read.
+        """
+        with in_python():
+            self.check(UpscaleOptions(Adaptive()))
+            picture = to_picture(image, self.model.spec.scale)
+            with torch.no_grad():
+                degradation = self.degradation(upsample(picture.rgb[None], self.model.spec.scale))
+        steering = Steering.by_degradation(self.model.spec.grouping, degradation, by_tile=False)
+        realism = steering.grouping.timestep_realism(steering.timestep)
+        return Estimated(degradation.mean, steering.timestep, realism, steering.grouping.level(steering.timestep))
+
+    def __repr__(self) -> str:
+        """Weights, device and dtype."""
+        return f"<Upscaler {self.weights_id} on {self.runtime.reason}>"
 
     def run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         """Enlarge one picture, keeping its alpha, greyness and metadata.
@@ -166,12 +230,24 @@ class Upscaler:
             TileMemoryError: when the picture, or even the smallest tile, does not fit into memory.
             ModelOutputError: when the model returns no picture, also in float32.
         """
+        self._require_own_process()
         try:
             return self._run(picture, options)
         except ModelOutputError:
             if self.runtime.dtype == torch.float32:
                 raise
         return self._in_float32()._run(picture, options)
+
+    def _require_own_process(self) -> None:
+        """After a fork, torch's threads are gone: a CPU goes on with one, a GPU cannot be used."""
+        if os.getpid() == self._process:
+            return
+        if self.runtime.device.type != "cpu":
+            raise DeviceError(
+                f"{self.runtime.device}", "cannot be used after a fork", "load in the child, or start it by spawn"
+            )
+        torch.set_num_threads(1)
+        self._process = os.getpid()
 
     def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
         """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
@@ -274,8 +350,11 @@ class Upscaler:
             return Steering.by_map(grouping, control)
         if isinstance(control, Level):
             return Steering(grouping, grouping.realism_timestep(control.realism))
-        degradation = measure(self.model, enlarged.to(self.runtime.device))
-        return Steering.by_degradation(grouping, degradation, control.by == "tile")
+        return Steering.by_degradation(grouping, self.degradation(enlarged), control.by == "tile")
+
+    def degradation(self, enlarged: Tensor) -> DegradationMap:
+        """M̂_L over an enlarged picture (1, 3, H, W) in [0, 1]."""
+        return measure(self.model, enlarged.to(self.runtime.device))
 
     def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
         """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""

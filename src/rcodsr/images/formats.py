@@ -1,5 +1,7 @@
 """Which picture formats are read and written, and what each of them can hold. Nothing outside these lists is ever decoded."""
 
+from rcodsr.errors import UsageError
+
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF")
 """Pillow's decoders that may run, whatever a file is called; HEIF joins them where pillow-heif is installed."""
 FORMATS = {
@@ -33,3 +35,18 @@ def has_room_for_alpha(format: str) -> bool:
 def has_room_for_record(format: str) -> bool:
     """Whether a format stores how a picture was made."""
     return format != "BMP"
+
+
+def parse_background(text: str) -> tuple[int, int, int]:
+    """`--background`: what transparency is laid on where a format has none, as #rrggbb or a name.
+
+    Raises:
+        UsageError: when it is not a colour.
+    """
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    except ValueError:
+        raise UsageError("--background", f"'{text}' is not a colour", "use for example white, black or #20ff00") from None
+    return red, green, blue

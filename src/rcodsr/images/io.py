@@ -67,7 +67,6 @@ __all__ = [
     "read_header",
     "read_record",
     "remove_stale_parts",
-    "to_image",
     "write_atomic",
     "write_stream",
 ]
@@ -119,19 +118,6 @@ def from_image(image: Image.Image, name: object = "image") -> Picture:
         InputError: for pixels that are not numbers.
     """
     return _picture(image, name, None)
-
-
-def to_image(picture: Picture) -> Image.Image:
-    """The 8-bit Pillow image of a picture, its metadata in `info`."""
-    from rcodsr.images.picture import to_pil
-    from rcodsr.images.profiles import from_working
-
-    image = to_pil(from_working(picture, hdr=False))
-    exif = written_exif(picture.metadata, picture.size, "PNG", None)
-    info = {"icc_profile": picture.metadata.icc, "dpi": picture.metadata.dpi, "exif": exif.tobytes() if len(exif) else None}
-    info["xmp"] = picture.metadata.resized(picture.size).xmp
-    image.info |= {key: value for key, value in info.items() if value is not None}
-    return image
 
 
 def encode(
