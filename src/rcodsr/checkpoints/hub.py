@@ -59,6 +59,7 @@ class Repository:
     def __init__(self, repo: str, log: Callable[[str], None]) -> None:
         self.repo = repo
         self.log = log
+        self._folder = f"models--{repo.replace('/', '--')}"
 
     def commit(self, revision: str | None) -> tuple[str, list[RemoteFile]]:
         """The commit that a branch, tag or hash means now, and its files.
@@ -120,31 +121,31 @@ class Repository:
 
         return Path(self._patiently(fetch, lambda: (arrivals, self._bytes_underway()), commit, name))
 
+    def _unfinished(self) -> list[Path]:
+        """Files of downloads that are under way, of any process, or were killed."""
+        return list(Path(cache(), self._folder, "blobs").glob("*.incomplete"))
+
     def _bytes_underway(self) -> int:
         """Size of all unfinished downloads: another process may be fetching what this one waits for."""
         total = 0
-        for path in Path(cache(), f"models--{self.repo.replace('/', '--')}", "blobs").glob("*.incomplete"):
+        for path in self._unfinished():
             with suppress(OSError):  # finished meanwhile
                 total += path.stat().st_size
         return total
 
-    def sweep(self) -> int:
-        """Remove what killed downloads have left: unfinished files whose lock nobody holds. Returns how many bytes.
+    def sweep(self) -> None:
+        """Remove what killed downloads have left: unfinished files whose lock nobody holds.
 
         Unlike a lock, the name of an unfinished file is its process's own: nobody would ever go on with it.
         """
         from filelock import FileLock
 
-        freed, folder = 0, f"models--{self.repo.replace('/', '--')}"
-        for path in Path(cache(), folder, "blobs").glob("*.incomplete"):
-            lock = Path(cache(), ".locks", folder, f"{path.name.split('.')[0]}.lock")
+        for path in self._unfinished():
+            lock = Path(cache(), ".locks", self._folder, f"{path.name.split('.')[0]}.lock")
             with suppress(Exception):  # locked: someone is at it; or gone meanwhile; or not ours to remove
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(lock, timeout=0, mode=0o664):
-                    size = path.stat().st_size
                     path.unlink()
-                    freed += size
-        return freed
 
     def discard(self, path: Path) -> None:
         """Remove a damaged file from the cache, the blob behind the link too."""
@@ -346,7 +347,8 @@ class _Watchdog:
         def work() -> None:
             try:
                 with _quiet():
-                    outcome.set_result(action())
+                    found = action()
+                outcome.set_result(found)
             except Exception as error:
                 outcome.set_exception(error)
 
