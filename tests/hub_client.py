@@ -112,6 +112,11 @@ class Client:
         command = [sys.executable, "-c", _ANOTHER, json.dumps([function, arguments])]
         subprocess.run(command, env=self.environment, capture_output=True, check=True, timeout=60)
 
+    def runs(self, code: str) -> None:
+        """A program of theirs, which must succeed and say nothing."""
+        done = subprocess.run([sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
     def keeps_the_token_secret(self) -> None:
         """No file of this home holds it, and no second origin was sent it."""
         if self.home.is_dir():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from rcodsr.cli import stopping
 
@@ -12,6 +13,7 @@ def main() -> None:
         stopping.install()
         if sys.stderr is None:  # closed (2>&-): or the next file that is opened would take its place, and its lines
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # a full disk, for example, has our own line
         from rcodsr.cli.app import run
 
         code = run()

@@ -1,6 +1,7 @@
 """Weights from a Hub that works: pins, caches, revisions, mirrors."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,50 @@ def test_offline_by_environment(hub: LoopbackHub, small_files: Files, tmp_path: 
     Client(hub, tmp_path / "home").resolve("org/small")
     assert offline.resolve("org/small").files() == small_files
     assert hub.log == []
+
+
+def _share(blob: Path, cache: Path) -> Path:
+    """Move contents to where huggingface_hub keeps those of several repositories: under a hash of Xet's, linked from both."""
+    shared = cache / "blobs" / "ab" / f"ab{'0' * 62}"
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    return shared
+
+
+def test_contents_that_repositories_share_are_used_and_stay_when_one_is_removed(
+    hub: LoopbackHub, client: Client, small_files: Files
+) -> None:
+    hub.add("org/sharing", small_files)
+    client.another_program("snapshot_download", repo_id="org/sharing")
+    (file,) = client.home.rglob("unet.safetensors")
+    shared = _share(file.resolve(), client.home / "hub")
+    found = client.resolve("org/sharing", offline=True)
+    assert (found.files(), found.log) == (small_files, [])
+    client.runs("from rcodsr.checkpoints.store import remove; remove('org/sharing')")
+    assert not list(client.home.rglob("unet.safetensors"))
+    assert shared.read_bytes() == small_files["unet.safetensors"]
+
+
+_HOST = """
+import warnings
+from huggingface_hub import constants, logging
+from rcodsr.checkpoints.resolve import resolve
+
+def state():
+    handlers = logging.get_logger().handlers
+    return dict(vars(constants)), logging.get_verbosity(), list(warnings.filters), [list(h.filters) for h in handlers]
+
+before = state()
+resolve("org/small")
+assert state() == before
+"""
+
+
+def test_the_host_program_finds_the_library_as_it_was(hub: LoopbackHub, client: Client, small_files: Files) -> None:
+    hub.add("org/small", small_files)
+    hub.fault("503", path="unet.safetensors", times=2)
+    client.runs(_HOST)
 
 
 # ---- commits

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rcodsr.batch.memory import require_memory
 from rcodsr.config import MAX_OUTPUT_PIXELS
 from rcodsr.data.photos import bare_stem
-from rcodsr.engine.memory import require_memory
 from rcodsr.errors import InputError, RcodsrError, UsageError
 from rcodsr.images import io
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from rcodsr.batch.memory import has_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Output, Result
 from rcodsr.batch.stages import LARGE, Item, Stages, planned
 from rcodsr.batch.workers import Later, Workers
 from rcodsr.config import UpscaleOptions
-from rcodsr.engine.memory import has_memory
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler

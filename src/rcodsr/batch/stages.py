@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of, size_of
 from rcodsr.batch.results import Output, Result, about, blank, failed, own_result, unforeseen
 from rcodsr.config import PIXELS, UpscaleOptions
-from rcodsr.engine.memory import has_memory, require_memory
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
 from rcodsr.variants import RCOD_TINY

@@ -1,21 +1,23 @@
 """One repository of the Hugging Face Hub: a pinned commit, downloaded files, and every fault as one clear line.
 
 Downloads go through huggingface_hub, so its cache, tokens, proxies and environment (HF_HOME, HF_ENDPOINT, HF_TOKEN, …) hold
-here too. What it lacks is added: it may wait for minutes on a server that never answers, and its errors mislead.
+here too. What it lacks is added: it may wait for minutes on a server that never answers, and its errors mislead. Nothing of it
+that the host program might use is changed: neither constants nor verbosity, and no filter of warnings.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 import threading
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -57,6 +59,7 @@ class Repository:
     def __init__(self, repo: str, log: Callable[[str], None]) -> None:
         self.repo = repo
         self.log = log
+        self._folder = f"models--{repo.replace('/', '--')}"
 
     def commit(self, revision: str | None) -> tuple[str, list[RemoteFile]]:
         """The commit that a branch, tag or hash means now, and its files.
@@ -90,12 +93,10 @@ class Repository:
         Raises:
             WeightsError: as `commit`, and when the connection keeps breaking.
         """
-        from huggingface_hub import constants, hf_hub_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         if not is_inside(name):
             raise WeightsError(self.repo, f"'{name}' leads out of the repository", "do not use it")
-        constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # it tells of each whole chunk: of its own, 10 MB, a slow line makes few
         arrivals = 0
         log = self.log
 
@@ -116,35 +117,35 @@ class Repository:
                 return super().update(n)
 
         def fetch() -> str:
-            return hf_hub_download(self.repo, name, revision=commit, tqdm_class=Bar)
+            return _own_downloads().hf_hub_download(self.repo, name, revision=commit, tqdm_class=Bar)
 
         return Path(self._patiently(fetch, lambda: (arrivals, self._bytes_underway()), commit, name))
+
+    def _unfinished(self) -> list[Path]:
+        """Files of downloads that are under way, of any process, or were killed."""
+        return list(Path(cache(), self._folder, "blobs").glob("*.incomplete"))
 
     def _bytes_underway(self) -> int:
         """Size of all unfinished downloads: another process may be fetching what this one waits for."""
         total = 0
-        for path in Path(cache(), f"models--{self.repo.replace('/', '--')}", "blobs").glob("*.incomplete"):
+        for path in self._unfinished():
             with suppress(OSError):  # finished meanwhile
                 total += path.stat().st_size
         return total
 
-    def sweep(self) -> int:
-        """Remove what killed downloads have left: unfinished files whose lock nobody holds. Returns how many bytes.
+    def sweep(self) -> None:
+        """Remove what killed downloads have left: unfinished files whose lock nobody holds.
 
         Unlike a lock, the name of an unfinished file is its process's own: nobody would ever go on with it.
         """
         from filelock import FileLock
 
-        freed, folder = 0, f"models--{self.repo.replace('/', '--')}"
-        for path in Path(cache(), folder, "blobs").glob("*.incomplete"):
-            lock = Path(cache(), ".locks", folder, f"{path.name.split('.')[0]}.lock")
+        for path in self._unfinished():
+            lock = Path(cache(), ".locks", self._folder, f"{path.name.split('.')[0]}.lock")
             with suppress(Exception):  # locked: someone is at it; or gone meanwhile; or not ours to remove
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(lock, timeout=0, mode=0o664):
-                    size = path.stat().st_size
                     path.unlink()
-                    freed += size
-        return freed
 
     def discard(self, path: Path) -> None:
         """Remove a damaged file from the cache, the blob behind the link too."""
@@ -152,44 +153,24 @@ class Repository:
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
 
-    def remove(self, path: Path) -> None:
-        """Remove a file of a commit from the cache, and its contents unless another commit holds them too."""
-        blob, folder = path.resolve(), Path(cache(), f"models--{self.repo.replace('/', '--')}")
-        path.unlink(missing_ok=True)
-        if not any(other.resolve() == blob for other in folder.glob("snapshots/*/**/*") if other.is_symlink()):
-            blob.unlink(missing_ok=True)
-        for parent in path.parents:
-            if parent == folder or any(parent.iterdir()):
-                return
-            parent.rmdir()
-
     def _patiently(self, action: Callable[[], _T], signs: Callable[[], object], revision: str, file: str | None = None) -> _T:
-        """Run `action` until it hangs; broken connections are tried again, everything else becomes a `WeightsError`."""
-        from huggingface_hub import logging as library
-
-        if library.get_verbosity() == logging.WARNING:  # the default: its tries would be told between our lines
-            library.set_verbosity(logging.ERROR)
-        warnings.filterwarnings("ignore", module="huggingface_hub")  # a full disk, for example, has our own line
-        for attempt in range(1, ATTEMPTS + 1):
+        """Run `action` until it hangs; faults that may pass are tried again, everything else becomes a `WeightsError`."""
+        attempt = 1
+        while True:
             watchdog = _Watchdog(PATIENCE, signs)
             try:
                 return watchdog.run(action)
-            except TimeoutError as error:
-                raise self._explain(self._cause_of_waiting(revision, file) or error, revision, file) from error
             except Exception as error:
-                again = f"trying again ({attempt} of {ATTEMPTS - 1})"
+                pause = _pause(error, attempt)
                 # where nothing came for long, the library has already tried again
-                if attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
-                    raise self._explain(error, revision, file) from error
-                if _is_broken_connection(error):
-                    self.log(f"connection to {host()} broke off, {again}")
-                    time.sleep(0.5 * attempt)
-                elif file is None and (pause := _pause(error)) is not None:  # of files the library does it itself
-                    self.log(f"{host()} answers with status {_status(error)}, {again}")
-                    time.sleep(pause)
-                else:
-                    raise self._explain(error, revision, file) from error
-        raise AssertionError("unreachable")
+                if pause is None or attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
+                    cause = self._cause_of_waiting(revision, file) if isinstance(error, TimeoutError) else None
+                    raise self._explain(cause or error, revision, file) from error
+                status = _status(error)
+                told = f"connection to {host()} broke off" if status is None else f"{host()} answers with status {status}"
+                self.log(f"{told}, trying again ({attempt} of {ATTEMPTS - 1})")
+                time.sleep(pause)
+                attempt += 1
 
     def _cause_of_waiting(self, commit: str, file: str | None) -> Exception | None:
         """What the Hub says of a file now; the library keeps asking a server that is busy or out of order, and says nothing."""
@@ -279,9 +260,12 @@ def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _pause(error: Exception) -> float | None:
-    """Seconds after which a busy server may be asked again; None where that makes no sense, or is too long to wait for."""
-    if _status(error) not in {429, 500, 502, 503, 504}:
+def _pause(error: Exception, attempt: int) -> float | None:
+    """Seconds after which to ask again; None where that makes no sense, or is too long to wait for."""
+    status = _status(error)
+    if status is None:
+        return 0.5 * attempt if _is_broken_connection(error) else None
+    if status not in {429, 500, 502, 503, 504}:
         return None
     told = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
     pause = float(told) if told.isascii() and told.isdecimal() else 0.5
@@ -293,6 +277,43 @@ def _is_broken_connection(error: Exception) -> bool:
     names = {base.__name__ for base in type(error).__mro__}
     broken = names & {"ReadError", "RemoteProtocolError", "WriteError", "ConnectionResetError"}
     return bool(broken) or "Consistency check" in str(error)
+
+
+def _own_downloads() -> Any:
+    """The library's module of downloads once more, for us alone, with smaller chunks.
+
+    It tells of each whole chunk: of its own, 10 MB, a slow line makes few. There is no parameter for it, and the constants
+    themselves belong to the host program.
+    """
+    from huggingface_hub import constants
+
+    spec = importlib.util.find_spec("huggingface_hub.file_download")
+    assert spec is not None and spec.loader is not None  # or the import above had failed
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    vars(module)["constants"] = SimpleNamespace(**vars(constants) | {"DOWNLOAD_CHUNK_SIZE": CHUNK})
+    return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what the library warns of in this thread off standard error; not where the host program asks it to say more."""
+    from huggingface_hub import logging as library
+
+    ours = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        told = record.levelno > logging.WARNING or library.get_verbosity() < logging.WARNING
+        return told or threading.get_ident() != ours
+
+    handlers = logging.getLogger("huggingface_hub").handlers.copy()
+    for handler in handlers:
+        handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(passes)
 
 
 class _Watchdog:
@@ -325,7 +346,9 @@ class _Watchdog:
 
         def work() -> None:
             try:
-                outcome.set_result(action())
+                with _quiet():
+                    found = action()
+                outcome.set_result(found)
             except Exception as error:
                 outcome.set_exception(error)
 

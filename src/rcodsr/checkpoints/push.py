@@ -6,7 +6,8 @@ Uploads go through huggingface_hub like downloads. It waits for ever on a server
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rcodsr.checkpoints.config import WEIGHT_FILES
@@ -57,9 +58,7 @@ class Destination(Repository):
         Raises:
             WeightsError: when the Hub does not answer or refuses; when the repository exists and is public, but should not be.
         """
-        from huggingface_hub import HfApi, get_session
-        from huggingface_hub import logging as library
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+        from huggingface_hub import HfApi
 
         api = HfApi()
         url = f"{address()}/{self.repo}"
@@ -68,12 +67,8 @@ class Destination(Repository):
             raise WeightsError(self.repo, "exists and is public", "make it private in its settings, or choose another name")
         size = sum(path.stat().st_size for path in directory.iterdir())
         self.log(f"uploading {directory} to {url} ({size / 1e6:.0f} MB)")
-        if not sys.stderr.isatty():
-            disable_progress_bars()
-        library.set_verbosity(logging.ERROR)
-        get_session().timeout = PATIENCE
         try:
-            with warnings.catch_warnings(action="ignore"):  # on the card's metadata; the Hub shows them on the page
+            with _calm_library():
                 api.upload_folder(
                     repo_id=self.repo,
                     folder_path=directory,
@@ -98,3 +93,30 @@ class Destination(Repository):
             reason = "; ".join(str(error).splitlines()[1:])
             return WeightsError(self.repo, f"{host()} refuses README.md ({reason})", "correct it")
         return super()._explain(error, revision, file)
+
+
+@contextmanager
+def _calm_library() -> Iterator[None]:
+    """The library without a word, and with a limit on the Hub's silence; afterwards as it was."""
+    from huggingface_hub import get_session
+    from huggingface_hub import logging as library
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    session, verbosity = get_session(), library.get_verbosity()
+    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    timeout, session.timeout = session.timeout, PATIENCE
+    library.set_verbosity(logging.ERROR)
+    if hide:
+        disable_progress_bars()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # on the card's metadata; the Hub shows them on the page
+            yield
+    finally:
+        session.timeout = timeout
+        library.set_verbosity(verbosity)
+        if hide:
+            enable_progress_bars()

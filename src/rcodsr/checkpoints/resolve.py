@@ -312,8 +312,11 @@ def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
 
 
 def _cache_hash(path: Path) -> str | None:
-    """The hash by which the Hub names a file's contents, if it is one."""
-    blob = path.resolve().name
+    """The hash by which the Hub names a file's contents, if it is one.
+
+    It is the name of what the file links to, which may be a link itself: to contents that several repositories share.
+    """
+    blob = path.readlink().name if path.is_symlink() else path.name
     return blob if DIGEST.fullmatch(blob) else None
 
 

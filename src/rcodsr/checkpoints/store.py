@@ -260,18 +260,24 @@ def _remove_converted(name: str, dry_run: bool) -> int | None:
 
 
 def _remove_pinned(key: str, pin: Pin, dry_run: bool) -> int:
-    """Remove the files of a pin that no other pin needs."""
+    """Remove the files of a pin that no other pin needs; contents that other commits or repositories hold too stay."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
     where = (pin.repo, pin.revision)
     others = [other for name, other in read_pins().items() if name != key and (other.repo, other.revision) == where]
-    shared = {file.name for other in others for file in other.files}
-    repository, freed = Repository(pin.repo, silent), 0
-    for file in pin.files:
-        path = repository.cached(file.name, pin.revision)
-        if path is None or file.name in shared:
-            continue
-        freed += path.stat().st_size
+    names = {file.name for file in pin.files} - {file.name for other in others for file in other.files}
+    freed = 0
+    with suppress(CacheNotFound):
+        cache = scan_cache_dir()
+        repositories = [repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", pin.repo)]
+        commits = [commit for repo in repositories for commit in repo.revisions if commit.commit_hash == pin.revision]
+        strategy = cache.delete_files(
+            *(file for c in commits for file in c.files if file.file_path.relative_to(c.snapshot_path).as_posix() in names)
+        )
+        freed = strategy.expected_freed_size
         if not dry_run:
-            repository.remove(path)
+            strategy.execute()
     if not dry_run:
         write_pin(key, None)
     return freed

@@ -1,8 +1,9 @@
 """How much memory a picture will take, and how much there is; asked before anything is decoded. Without torch."""
 
-import sys
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from rcodsr.errors import TileMemoryError
 
@@ -41,23 +42,20 @@ def _needed(pixels: int) -> int:
 
 def free_memory() -> int | None:
     """Bytes that this process may still take: of the machine, its control group and its own limit; None where unknown."""
-    if not sys.platform.startswith("linux"):
-        return None
     known = [value for value in (_of_machine(), _of_group(), _of_process()) if value is not None]
     return min(known, default=None)
 
 
 def _of_machine() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
+    with suppress(OSError, psutil.Error):
+        return psutil.virtual_memory().available
     return None
 
 
-def _of_group() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().split("::/", 1)[1].split("\n")[0]
+def _of_group(root: Path = Path("/")) -> int | None:
+    """What a container or a systemd unit leaves, which psutil does not know of; Linux only."""
+    with suppress(OSError, ValueError, LookupError):
+        group = root / "sys/fs/cgroup" / (root / "proc/self/cgroup").read_text().split("::/", 1)[1].split("\n")[0]
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
         return max(0, limit - used + int(cached))
@@ -65,12 +63,12 @@ def _of_group() -> int | None:
 
 
 def _of_process() -> int | None:
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
+    """What `ulimit -v` leaves, where there is such a limit."""
+    if not hasattr(psutil, "RLIMIT_AS"):
         return None
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        return max(0, limit - pages * resource.getpagesize())
+    with suppress(OSError, psutil.Error):
+        process = psutil.Process()
+        limit, _ = process.rlimit(psutil.RLIMIT_AS)
+        if limit != psutil.RLIM_INFINITY:
+            return max(0, limit - process.memory_info().vms)
     return None
