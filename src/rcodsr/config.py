@@ -24,7 +24,7 @@ LAST_TIMESTEP = 999
 OUTPUT_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp", "avif": ".avif"}
 """The words of `--format` and the suffix of their files."""
 
-PIXELS = 2
+PIXELS = 3
 """Revision of the pixels: rises when the same input, weights and options give another picture than before."""
 MAX_OUTPUT_PIXELS = 200_000_000
 """Default limit on one output: a 12-megapixel photo enlarged ×4, about 8 GB of memory."""

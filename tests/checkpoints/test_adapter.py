@@ -23,7 +23,7 @@ Bases = dict[str, ResolvedWeights]
 def _run(model: OneStepSR, t: int = 500) -> Tensor:
     x_l = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        out: Tensor = model(2 * x_l - 1, model.condition(x_l, torch.tensor([t])))
+        out: Tensor = model(x_l, model.condition(x_l, torch.tensor([t])))
     return out
 
 

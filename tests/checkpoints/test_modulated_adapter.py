@@ -44,7 +44,7 @@ def checkpoint(small_s_spec: VariantSpec, turbo: Bases, tmp_path: Path) -> Path:
 def _run(model: OneStepSR, lr: Tensor) -> Tensor:
     x_l = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        out: Tensor = model(2 * x_l - 1, model.condition(x_l, torch.tensor([500]), lr))
+        out: Tensor = model(x_l, model.condition(x_l, torch.tensor([500]), lr))
     return out
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.data.dataset import Batch, PhotoPairs, batches, collate
+from rcodsr.data.dataset import PhotoPairs, RawBatch, batches, collate
 from rcodsr.data.degradation import Degradation, degrade
 from rcodsr.data.photos import find_pairs, find_photos
 from rcodsr.data.presets import PRESETS
@@ -19,8 +19,8 @@ MIX = {"full": 0.4, "light": 0.3, "camera": 0.3}
 
 
 def pair(pairs: PhotoPairs, index: int) -> tuple[Tensor, Tensor]:
-    hr, lr = collate([pairs[index]]).pairs()
-    return hr[0], lr[0]
+    batch = collate([pairs[index]]).to_batch()
+    return batch.hr[0], batch.lr[0]
 
 
 def pairs_of(photos: list[Path], seed: int = 3, length: int = 6) -> PhotoPairs:
@@ -116,7 +116,9 @@ def test_samples_travel_as_bytes_and_arrive_as_numbers(photos: list[Path]) -> No
     sample = pairs_of(photos)[0]
     assert isinstance(sample.lr, Tensor)
     assert sample.hr.dtype == sample.lr.dtype == torch.uint8
-    hr, lr = collate([sample, sample]).pairs()
+    batch = collate([sample, sample]).to_batch(samples=(4, 5))
+    assert batch.samples == (4, 5)
+    hr, lr = batch.hr, batch.lr
     assert (hr.shape, lr.shape) == ((2, 3, 64, 64), (2, 3, 16, 16))
     assert hr.dtype == lr.dtype == torch.float32
     assert torch.equal(hr[1] * 255, sample.hr.float())
@@ -126,8 +128,9 @@ def test_degrading_later_gives_the_same_pairs(photos: list[Path]) -> None:
     now, later = (PhotoPairs(photos, 64, MIX, 3, 12, degrade=here) for here in (True, False))
     samples = [later[index] for index in range(12)]
     assert all(isinstance(sample.lr, Degradation) for sample in samples)
-    for a, b in zip(collate([now[i] for i in range(12)]).pairs(), collate(samples).pairs(), strict=True):
-        assert torch.equal(a, b)
+    made, planned = collate([now[i] for i in range(12)]).to_batch(), collate(samples).to_batch()
+    assert torch.equal(made.hr, planned.hr)
+    assert torch.equal(made.lr, planned.lr)
 
 
 # ------------------------------------------------------------------------------------------------------- corrupt photos
@@ -213,5 +216,5 @@ def test_a_pair_is_as_good_as_its_worse_half(pair_folders: tuple[Path, Path]) ->
 def test_batches_carry_every_corrupt_photo(photos: list[Path]) -> None:
     sample = pairs_of(photos)[0]
     error = InputError("a.png", "cut short")
-    batch = Batch(sample.hr[None], sample.lr[None], (error,))  # type: ignore[index]
+    batch = RawBatch(hr=sample.hr[None], lr=sample.lr[None], corrupt=(error,))  # type: ignore[index]
     assert pickle.loads(pickle.dumps(batch)).corrupt[0].subject == "a.png"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.data.dataset import Batch, PhotoPairs, batches
+from rcodsr.data.dataset import PhotoPairs, RawBatch, batches
 from rcodsr.data.degradation import Degradation
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
 from rcodsr.data.photos import find_pairs, find_photos
@@ -26,7 +26,7 @@ def ignore(_: str) -> None:
     pass
 
 
-def loaded(pairs: PhotoPairs, workers: int, size: int = 4, log: Callable[[str], None] = ignore) -> Iterator[Batch]:
+def loaded(pairs: PhotoPairs, workers: int, size: int = 4, log: Callable[[str], None] = ignore) -> Iterator[RawBatch]:
     return load(pairs, list(batches(pairs, size, 0, len(pairs) // size)), workers, CorruptPhotos(log))
 
 
@@ -43,12 +43,13 @@ def many(tmp_path: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------------------- identity
 
 
-def assert_same(one: list[Batch], other: list[Batch]) -> None:
+def assert_same(one: list[RawBatch], other: list[RawBatch]) -> None:
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
         assert list(map(str, a.corrupt)) == list(map(str, b.corrupt))
-        for x, y in zip(a.pairs(), b.pairs(), strict=True):
-            assert torch.equal(x, y)
+        one_pair, other_pair = a.to_batch(), b.to_batch()
+        assert torch.equal(one_pair.hr, other_pair.hr)
+        assert torch.equal(one_pair.lr, other_pair.lr)
 
 
 @pytest.mark.parametrize("degrade", [True, False])
@@ -63,8 +64,8 @@ def test_workers_do_not_change_a_batch(many: list[Path], workers: int, degrade: 
 
 def test_batches_of_other_sizes_hold_the_same_pairs(many: list[Path]) -> None:
     fours, twos = (list(loaded(PhotoPairs(many, 64, MIX, 3, 12, degrade=False), 0, size)) for size in (4, 2))
-    for part in (0, 1):
-        one, other = (torch.cat([batch.pairs()[part] for batch in found]) for found in (fours, twos))
+    for part in ("hr", "lr"):
+        one, other = (torch.cat([getattr(raw.to_batch(), part) for raw in found]) for found in (fours, twos))
         assert torch.equal(one, other)
 
 
@@ -86,9 +87,10 @@ def test_pairs_of_files_come_through_workers(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- corrupt
 
 
-def fake(samples: int, *corrupt: str) -> Batch:
+def fake(samples: int, *corrupt: str) -> RawBatch:
     pixels = torch.zeros(samples, 3, 4, 4, dtype=torch.uint8)
-    return Batch(pixels, pixels[..., :1, :1], tuple(InputError(name, "cut short or damaged") for name in corrupt))
+    errors = tuple(InputError(name, "cut short or damaged") for name in corrupt)
+    return RawBatch(hr=pixels, lr=pixels[..., :1, :1], corrupt=errors)
 
 
 def test_each_corrupt_photo_is_named_once() -> None:
@@ -163,7 +165,7 @@ class SlowPairs(PhotoPairs):
         return super().__getitem__(index)
 
 
-def slow(photos: list[Path]) -> tuple[Iterator[Batch], int]:
+def slow(photos: list[Path]) -> tuple[Iterator[RawBatch], int]:
     """A loader after its first batch, and its worker."""
     found = loaded(SlowPairs(photos, 64, MIX, 0, 64), 1)
     next(found)

@@ -223,11 +223,24 @@ def test_half_precision_is_close_to_float32(sd_upscaler: Callable[[str], Upscale
 
 
 def test_a_blank_picture_is_an_error(small_upscaler: Upscaler) -> None:
-    small_upscaler.model.decode = lambda z: torch.full((1, 3, 4 * z.shape[2], 4 * z.shape[3]), -1.0)  # type: ignore[method-assign]
+    small_upscaler.model.decode = lambda z: torch.full((1, 3, 4 * z.shape[2], 4 * z.shape[3]), 0.0)  # type: ignore[method-assign]
     with pytest.raises(ModelOutputError, match="blank"):
         small_upscaler.run(Picture(torch.rand(3, 8, 8)), UpscaleOptions())
     flat = small_upscaler.run(Picture(torch.zeros(3, 8, 8)), UpscaleOptions(color_fix="none"))
     assert flat.picture.rgb.max() == 0  # a black input may stay black
+
+
+@pytest.mark.parametrize(("deviation", "blank"), [(0.0045, False), (0.0055, True)])
+def test_a_flat_answer_is_blank_where_the_input_is_lively(small_upscaler: Upscaler, deviation: float, blank: bool) -> None:
+    """The bound is a standard deviation of 0.005, of pixels in [0, 1]: a little more than one of 255 steps."""
+    halves = torch.full((3, 16, 16), 0.5 - deviation)
+    halves[:, 8:] = 0.5 + deviation
+    small_upscaler.model.decode = lambda z: torch.full((1, 3, 4 * z.shape[2], 4 * z.shape[3]), 0.5)  # type: ignore[method-assign]
+    if blank:
+        with pytest.raises(ModelOutputError, match="blank"):
+            small_upscaler.run(Picture(halves), UpscaleOptions())
+    else:
+        assert small_upscaler.run(Picture(halves), UpscaleOptions()).picture.size == (64, 64)
 
 
 def test_small_pictures_are_padded_to_what_the_prior_knows(sd_upscaler: Callable[[str], Upscaler]) -> None:

@@ -50,6 +50,16 @@ def test_wavelet_removes_a_colour_cast(face: Tensor) -> None:
     assert torch.allclose(match(face + cast, face, "wavelet"), face, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_beyond_the_range_of_pictures_does_not_count(face: Tensor, kind: ColorFix) -> None:
+    """Halos of a network reach far below 0 and above 1; as the originals, the fix measures the picture that would be seen."""
+    beyond = face.clone()
+    beyond[:, 40:50, 40:60], beyond[:, 40:50, 60:80] = 1.6, -0.5
+    seen = match(beyond.clamp(0, 1), face, kind)
+    assert torch.equal(match(beyond, face, kind), seen)
+    assert (seen == match(face.clone(), face, kind)).float().mean() < 1
+
+
 def test_wavelet_keeps_the_pictures_high_frequencies() -> None:
     # fine stripes on a wrong level over a smooth reference: the level changes, the stripes stay
     stripes = 0.1 * torch.tensor([1.0, -1.0]).repeat(64).expand(3, 128, 128)

@@ -17,28 +17,28 @@ def _picture(batch: int = 1, side: int = 64) -> Tensor:
 def test_fresh_model_returns_its_input(small_spec: VariantSpec) -> None:
     model = build_model(small_spec)
     x = _picture()
-    restored = model(2 * x - 1, model.condition(x, torch.tensor([750])))
-    torch.testing.assert_close(restored, 2 * x - 1, atol=1e-5, rtol=0)
+    restored = model(x, model.condition(x, torch.tensor([750])))
+    torch.testing.assert_close(restored, x, atol=1e-5, rtol=0)
 
 
 def test_the_timestep_steers(small_model: OneStepSR) -> None:
     x = _picture()
-    a, b = (small_model(2 * x - 1, small_model.condition(x, torch.tensor([t]))) for t in (250, 750))
+    a, b = (small_model(x, small_model.condition(x, torch.tensor([t]))) for t in (250, 750))
     assert (a - b).abs().mean() > 1e-4
 
 
 def test_the_visual_tokens_steer(small_model: OneStepSR) -> None:
     x, other = _picture(), _picture().square()
     t = torch.tensor([500])
-    a, b = (small_model(2 * x - 1, small_model.condition(source, t)) for source in (x, other))
+    a, b = (small_model(x, small_model.condition(source, t)) for source in (x, other))
     assert (a - b).abs().max() > 1e-7
 
 
 def test_a_batch_equals_its_samples(small_model: OneStepSR) -> None:
     x, t = _picture(3), torch.tensor([250, 500, 750])
-    together = small_model(2 * x - 1, small_model.condition(x, t))
+    together = small_model(x, small_model.condition(x, t))
     for i in range(3):
-        alone = small_model(2 * x[i : i + 1] - 1, small_model.condition(x[i : i + 1], t[i : i + 1]))
+        alone = small_model(x[i : i + 1], small_model.condition(x[i : i + 1], t[i : i + 1]))
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -46,9 +46,7 @@ def test_one_condition_serves_all_tiles(small_model: OneStepSR) -> None:
     x = _picture(2)
     condition = small_model.condition(x[:1], torch.tensor([500]))
     assert len(condition.expand(2)) == 2
-    torch.testing.assert_close(
-        small_model(2 * x - 1, condition)[1:], small_model(2 * x[1:] - 1, condition), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(small_model(x, condition)[1:], small_model(x[1:], condition), atol=1e-5, rtol=1e-5)
 
 
 def test_conditions_are_indexed_by_tile_and_never_mixed() -> None:
@@ -68,17 +66,17 @@ def test_the_network_depends_on_its_neighbourhood_only(small_model: OneStepSR) -
     changed = x.clone()
     changed[..., :16, :16] = 1
     condition = small_model.condition(x, torch.tensor([750]))
-    a, b = (small_model(2 * picture - 1, condition) for picture in (x, changed))
+    a, b = (small_model(picture, condition) for picture in (x, changed))
     torch.testing.assert_close(a[..., 160:, 160:], b[..., 160:, 160:], atol=1e-6, rtol=0)
     assert (a - b)[..., :32, :32].abs().max() > 0.1
 
 
 def test_bfloat16_network_keeps_float32_latents(small_model: OneStepSR) -> None:
     x, t = _picture(), torch.tensor([500])
-    reference = small_model(2 * x - 1, small_model.condition(x, t))
+    reference = small_model(x, small_model.condition(x, t))
     half = copy.deepcopy(small_model)
     half.unet.bfloat16()
-    restored = half(2 * x - 1, half.condition(x, t))
+    restored = half(x, half.condition(x, t))
     assert restored.dtype == torch.float32
     assert (restored - reference).abs().mean() < 0.02
 
@@ -90,5 +88,5 @@ def test_every_weight_receives_a_gradient(small_spec: VariantSpec) -> None:
             if not parameter.any():
                 parameter.normal_(0, 0.02)
     x = _picture(2)
-    model(2 * x - 1, model.condition(x, torch.tensor([250, 750]))).square().mean().backward()
+    model(x, model.condition(x, torch.tensor([250, 750]))).square().mean().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []

@@ -47,15 +47,15 @@ def dists(vgg: LpipsVgg) -> Dists:
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[Tensor, Tensor]:
-    """Two batches of two, of odd sides, in [-1, 1]; the second is the first with noise."""
+    """Two batches of two, of odd sides, in [0, 1]; the second is the first with noise."""
     generator = torch.Generator().manual_seed(3)
-    smooth = F.interpolate(torch.rand(2, 3, 9, 8, generator=generator), (67, 61), mode="bicubic").clamp(0, 1) * 2 - 1
-    return smooth, (smooth + 0.2 * torch.randn(smooth.shape, generator=generator)).clamp(-1, 1)
+    smooth = F.interpolate(torch.rand(2, 3, 9, 8, generator=generator), (67, 61), mode="bicubic").clamp(0, 1)
+    return smooth, (smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
 
 
 def alex_maps(network: Lpips, x: Tensor) -> list[Tensor]:
     """torchvision's `alexnet.features`, seen after each rectifier."""
-    x = ((x + 1) / 2 - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
+    x = (x - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
     w = network.state_dict()
     one = F.conv2d(x, w["conv0.weight"], w["conv0.bias"], stride=4, padding=2).clamp(min=0)
     two = F.conv2d(F.max_pool2d(one, 3, 2), w["conv1.weight"], w["conv1.bias"], padding=2).clamp(min=0)
@@ -66,7 +66,7 @@ def alex_maps(network: Lpips, x: Tensor) -> list[Tensor]:
 
 def vgg_maps(network: Lpips, x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """torchvision's `vgg16.features`, seen at the end of each block."""
-    x = ((x + 1) / 2 - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
+    x = (x - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
     w, maps, number = network.state_dict(), [], 0
     for layer in [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "end"]:
         if isinstance(layer, int):
@@ -110,7 +110,7 @@ def root_mean_square(x: Tensor) -> Tensor:
 
 
 def test_dists_is_the_statistics_written_out(dists: Dists, pictures: tuple[Tensor, Tensor]) -> None:
-    first, second = ([(x + 1) / 2, *vgg_maps(dists.vgg, x, root_mean_square)] for x in pictures)
+    first, second = ([x, *vgg_maps(dists.vgg, x, root_mean_square)] for x in pictures)
     alpha, beta = dists.shares["alpha"], dists.shares["beta"]
     shared, start = torch.zeros(2), 0
     for f, g in zip(first, second, strict=True):
@@ -141,7 +141,7 @@ def test_dists_of_the_pixels_alone(vgg: LpipsVgg, share: str, expected: float) -
             value[:3] = 0.2  # of the picture's own channels
     checks = torch.tensor([-1.0, 1.0]).repeat(16, 8).expand(1, 3, 16, 16)
     faint, strong = 0.25 + 0.1 * checks, 0.5 + 0.2 * checks
-    assert dists(2 * faint - 1, 2 * strong - 1).item() == pytest.approx(expected, abs=1e-4)
+    assert dists(faint, strong).item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["alex", "vgg", "dists"])
@@ -206,7 +206,7 @@ def test_judges_are_frozen(build: Callable[[], nn.Module]) -> None:
 def test_the_smallest_picture_is_scored_and_a_smaller_one_is_not(build: Build) -> None:
     network = seeded(build)
     side = network.SMALLEST
-    a, b = torch.rand(2, 1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    a, b = torch.rand(2, 1, 3, side, side, generator=torch.Generator().manual_seed(0))
     assert network(a, b).item() > 0
     with pytest.raises(RuntimeError, match="too small"):
         network(a[..., 1:], b[..., 1:])

@@ -22,7 +22,7 @@ SMALL = DinoSpec(image_side=32, patch=8, width=16, layers=3, heads=2, levels=(0,
 
 def _made(picture: Tensor) -> Generated:
     zeros = torch.zeros(2, 1, 1, 1)
-    target, timestep = torch.rand_like(picture) * 2 - 1, torch.tensor([250, 750])
+    target, timestep = torch.rand_like(picture), torch.tensor([250, 750])
     tokens, weight = torch.zeros(2, 1, 1), torch.ones(2)
     return Generated(zeros, picture, target, target, target, timestep, tokens, weight, weight, Draws(0, (4, 5)))
 
@@ -43,7 +43,7 @@ def test_levels_are_outputs_of_their_blocks() -> None:
     for block in blocks:
         block.register_forward_hook(lambda m, i, out: outputs.append(out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():
-        scores = dino(torch.rand(2, 3, 48, 40) * 2 - 1)
+        scores = dino(torch.rand(2, 3, 48, 40))
         for level, head, seen in zip(SMALL.levels, dino.heads, scores, strict=False):
             patches = outputs[level][:, 1:].transpose(1, 2).reshape(2, 16, 4, 4)
             torch.testing.assert_close(head(patches).flatten(1), seen)
@@ -61,7 +61,7 @@ def test_cross_entropy_by_hand() -> None:
 
 def test_gradients_stay_on_their_side() -> None:
     objective = DinoObjective(DinoDiscriminator(SMALL))
-    picture = (torch.rand(2, 3, 32, 32) * 2 - 1).requires_grad_()
+    picture = torch.rand(2, 3, 32, 32).requires_grad_()
     made = _made(picture)
     term, _ = objective.generator_term(made)
     assert term.shape == (2,)
@@ -79,7 +79,7 @@ def test_gradients_stay_on_their_side() -> None:
 
 def test_the_heads_learn_to_tell_apart() -> None:
     objective = DinoObjective(DinoDiscriminator(SMALL), augmented=False)
-    made = _made(torch.zeros(2, 3, 32, 32))
+    made = _made(torch.full((2, 3, 32, 32), 0.5))
     optimizer = torch.optim.AdamW(objective.trained().values(), lr=1e-2)
     losses = []
     for _ in range(60):
@@ -92,12 +92,12 @@ def test_the_heads_learn_to_tell_apart() -> None:
 
 
 def test_augmentation_is_each_samples_own_and_differentiable() -> None:
-    x = (torch.rand(3, 3, 32, 48) * 2 - 1).requires_grad_()
+    x = torch.rand(3, 3, 32, 48).requires_grad_()
     whole = augment(x, Draws(1, (7, 8, 9)))
     assert whole.shape == x.shape
     assert torch.equal(augment(x[1:2], Draws(1, (8,))), whole[1:2])
     assert not torch.equal(augment(x, Draws(2, (7, 8, 9))), whole)
-    blank = (whole == 0).all(1).flatten(1).float().mean(1)
+    blank = (whole == 0.5).all(1).flatten(1).float().mean(1)
     assert ((blank > 0.05) & (blank < 0.6)).all()  # the hole, in part outside, and what a shift brings in
     whole.sum().backward()
     assert x.grad is not None
@@ -132,3 +132,14 @@ def test_the_published_file_is_read_strictly(tmp_path: Path) -> None:
     save_file({**tensors, "surprise": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="unexpected surprise"):
         load_dino(dino.backbone, base)
+
+
+def test_it_sees_pixels_as_its_origin_standardises_them() -> None:
+    """Mean 0.481 and deviation 0.229 of red in [0, 1]: white is 2.264, the grey that augmentation leaves is 0.081."""
+    dino = DinoDiscriminator(SMALL)
+    seen: list[Tensor] = []
+    dino.backbone.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    for level in (1.0, 0.5):
+        dino(torch.full((1, 3, 48, 40), level))
+    assert [x.shape for x in seen] == [(1, 3, 32, 32)] * 2
+    assert [x[0, 0].mean().item() for x in seen] == pytest.approx([2.2644, 0.0810], abs=1e-3)

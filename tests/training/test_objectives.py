@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.diffusion.schedule import NoiseSchedule
-from rcodsr.models.discriminator import PatchDiscriminator
+from rcodsr.models.discriminator import PatchDiscriminator, UNetDiscriminator
 from rcodsr.training.draws import Draws
 from rcodsr.training.losses import discriminator_hinge
 from rcodsr.training.objectives import AdversarialObjective, Generated, VsdObjective
@@ -160,3 +160,18 @@ def test_draws_depend_on_the_sample_not_on_its_batch(draw: Callable[[Draws, Tens
     assert torch.equal(whole, parts)
     assert not torch.equal(whole, draw(Draws(6, (0, 1, 2, 3)), z))
     assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("build", [PatchDiscriminator, UNetDiscriminator])
+def test_a_discriminator_of_pixels_sees_them_from_minus_one_to_one(build: type[PatchDiscriminator | UNetDiscriminator]) -> None:
+    discriminator = build(8).eval()
+    first = next(module for module in discriminator.modules() if isinstance(module, nn.Conv2d))
+    seen: list[Tensor] = []
+    first.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    spike = torch.zeros(1, 3, 32, 32)
+    spike[..., 16, 16] = 1.0
+    discriminator(spike)
+    assert seen[0].shape == (1, 6, 32, 32)
+    assert torch.equal(seen[0][:, :3], 2 * spike - 1)
+    details = seen[0][0, 3, 16, 15:17].tolist()  # four times what a 5×5 mean leaves of 2: −2/25, and 2 − 2/25
+    assert details == pytest.approx([-0.32, 7.68], abs=1e-5)

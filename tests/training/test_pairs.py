@@ -47,8 +47,8 @@ def test_a_picture_that_is_its_ground_truth_has_no_margin(objective: PairObjecti
 
 
 def test_gradients_stay_on_their_side(objective: PairObjective) -> None:
-    picture = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
-    made = _made(picture, torch.rand(2, 3, 64, 64) * 2 - 1)
+    picture = torch.rand(2, 3, 64, 64).requires_grad_()
+    made = _made(picture, torch.rand(2, 3, 64, 64))
     term, facts = objective.generator_term(made)
     assert term.shape == (2,)
     assert set(facts) == {"margin"}
@@ -70,8 +70,8 @@ def test_the_heads_learn_to_tell_apart() -> None:
     """Noise is real here, smoothness is not: a few steps suffice."""
     torch.manual_seed(0)
     objective = PairObjective(PairDiscriminator(LpipsSqueeze(), hidden=8))
-    smooth = torch.zeros(2, 3, 64, 64)
-    made = replace(_made(smooth, 0.5 * torch.randn(2, 3, 64, 64)), weight=torch.ones(2), texture=torch.ones(2))
+    smooth = torch.full((2, 3, 64, 64), 0.5)
+    made = replace(_made(smooth, 0.5 + 0.25 * torch.randn(2, 3, 64, 64)), weight=torch.ones(2), texture=torch.ones(2))
     optimizer = torch.optim.Adam(objective.trained().values(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
@@ -95,3 +95,9 @@ def test_it_needs_the_network_it_sees_through(recipe: Recipe) -> None:
         replace(recipe, phases=phases, perceptual="wavelet", perceptual_weights=None)
     with pytest.raises(UsageError, match="perceptual_weights"):
         replace(recipe, phases=phases, perceptual_weights=None)
+
+
+def test_what_a_shift_brings_in_is_grey() -> None:
+    """0.5, which the networks see as zero: a white picture stays white or becomes grey."""
+    moved = shift(torch.ones(4, 3, 64, 64), Draws(1, (7, 8, 9, 10)))
+    assert set(moved.unique().tolist()) == {0.5, 1.0}

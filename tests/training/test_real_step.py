@@ -10,13 +10,12 @@ from PIL import Image
 from torch import nn
 
 from rcodsr.bench.natural import natural_batch
+from rcodsr.data.dataset import Batch
 from rcodsr.images.resize import resize
-from rcodsr.training.draws import Draws
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe_file import read_recipe
 from rcodsr.training.run import Run
 from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
-from rcodsr.training.trainer import Batch
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-o.toml"
 
@@ -64,7 +63,7 @@ def test_one_step_at_the_real_shape_fits_into_a_small_gpu(
         model = build_networks(recipe, recipe.variant, bases, lambda _: None)
     trainer = build_trainer(recipe, model, bases, Processes("cuda"))
     hr = (natural_batch(1, 512, 1).float() / 255).cuda()
-    batch = Batch(resize(hr, 128, 128), hr, Draws(recipe.seed, (0,)))
+    batch = Batch(hr=hr, lr=resize(hr, 128, 128), samples=(0,))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     for step in range(2):

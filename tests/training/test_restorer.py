@@ -92,8 +92,8 @@ def test_the_restorer_pulls_towards_its_picture_and_only_as_far_as_realism_goes(
     (objective,) = (o for o in run.trainer.objectives if isinstance(o, RestorerObjective))
     assert objective.name not in run.trainer.judges  # nothing of it learns
     lr = torch.rand(2, 3, 16, 16)
-    taught = 2 * objective.restorer(lr) - 1
-    picture = (taught + 0.1).requires_grad_()
+    taught = objective.restorer(lr)
+    picture = (taught + 0.05).requires_grad_()
     none, w = torch.zeros(2, 1, 1, 1), torch.tensor([0.0, 1.0])
     made = Generated(none, picture, taught, lr, none, torch.tensor([250, 750]), none[:, 0], w, w, Draws(0, (0, 1)))
     phase = replace(dense_recipe.phases[0], restorer=2.0, restorer_features=0.0)
@@ -109,8 +109,7 @@ def test_the_restorer_pulls_towards_its_picture_and_only_as_far_as_realism_goes(
 
 def test_the_unet_discriminator_scores_every_pixel_and_sees_around_it() -> None:
     discriminator = UNetDiscriminator(8).eval()
-    x = torch.rand(1, 3, 48, 40) * 2 - 1
-    x.requires_grad_()
+    x = torch.rand(1, 3, 48, 40, requires_grad=True)
     scores = discriminator(x)
     assert scores.shape == (1, 1, 48, 40)
     scores[0, 0, 24, 20].backward()

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from rcodsr.checkpoints.format import save_model
+from rcodsr.data.dataset import Batch
 from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import UsageError
 from rcodsr.images.resize import upsample
 from rcodsr.models.build import build_model
 from rcodsr.parts import GroupingSpec
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.run import Run
-from rcodsr.training.trainer import Batch, GeneratorTrainer
 from rcodsr.variants import VariantSpec
 
 
@@ -26,6 +27,7 @@ def _silent(_: str) -> None:
 def _prepared(recipe: Recipe, **changes: object) -> tuple[GeneratorTrainer, list[Batch], Phase]:
     run = Run(replace(recipe, **changes), _silent)  # type: ignore[arg-type]
     phase = run.recipe.phases[0]
+    assert isinstance(run.trainer, GeneratorTrainer)
     return run.trainer, next(run._phase_batches(0, phase, 0)), phase
 
 
@@ -64,7 +66,7 @@ def test_timesteps_are_each_samples_own(sd_recipe: Recipe) -> None:
     model = trainer.model
     x_l = upsample(batch.lr, 4)
     with torch.no_grad():
-        metric = latent_metric(model.encode(2 * x_l - 1), model.encode(2 * batch.hr - 1))
+        metric = latent_metric(model.encode(x_l), model.encode(batch.hr))
     middle = float(metric.median())
     model.spec = replace(model.spec, grouping=GroupingSpec(metric_min=middle - 0.1, metric_max=middle + 0.02))
     made, facts = trainer.generate(batch, phase)
@@ -161,26 +163,27 @@ def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe:
     phase = replace(recipe.phases[0], pixel_weight=0.0, perceptual=0.0, adversarial=0.0, mesh=0.0, restrain=1.0, restraint=0.0)
     trainer, (batch,), phase = _prepared(recipe, phases=(phase,), perceptual="none")
     with torch.no_grad():  # the timestep must matter: fresh networks ignore it
-        for model in (trainer.model, trainer.before):
+        for model in (trainer.model, trainer.data_loss.before):
             torch.manual_seed(5)
             for parameter in model.parameters():  # type: ignore[union-attr]
                 parameter.add_(0.1 * torch.randn_like(parameter))
     made, _ = trainer.generate(batch, phase)
-    assert trainer.before is not None
-    condition = trainer.before.condition(made.x_l, torch.full_like(made.timestep, 250))
-    calm = trainer.before(2 * made.x_l - 1, replace(condition, origin=trainer._origin(batch.draws)))
-    torch.testing.assert_close(trainer._restrained(made, phase), calm)
-    itself = trainer._restrained(made, replace(phase, restraint=1.0))
+    before = trainer.data_loss.before
+    assert before is not None
+    condition = before.condition(made.x_l, torch.full_like(made.timestep, 250))
+    calm = before(made.x_l, replace(condition, origin=made.draws.origins()))
+    torch.testing.assert_close(trainer.data_loss.restrained(made, phase), calm)
+    itself = trainer.data_loss.restrained(made, replace(phase, restraint=1.0))
     assert not torch.allclose(itself, calm, atol=1e-3)
     torch.testing.assert_close(itself, made.picture)  # the same noise at the same places
     middle = replace(made, timestep=torch.full_like(made.timestep, 500))
-    bent = trainer._restrained(middle, replace(phase, restraint=0.8, bend=2.0))  # 250 + 0.8 · 0.5² · 500
-    condition = trainer.before.condition(made.x_l, torch.full_like(made.timestep, 350))
-    lower = trainer.before(2 * made.x_l - 1, replace(condition, origin=trainer._origin(batch.draws)))
+    bent = trainer.data_loss.restrained(middle, replace(phase, restraint=0.8, bend=2.0))  # 250 + 0.8 · 0.5² · 500
+    condition = before.condition(made.x_l, torch.full_like(made.timestep, 350))
+    lower = before(made.x_l, replace(condition, origin=made.draws.origins()))
     torch.testing.assert_close(bent, lower)
-    frozen = {name: tensor.clone() for name, tensor in trainer.before.state_dict().items()}
+    frozen = {name: tensor.clone() for name, tensor in before.state_dict().items()}
     trainer.train_step([batch], phase, 1e-3, 0)
-    assert all(torch.equal(tensor, frozen[name]) for name, tensor in trainer.before.state_dict().items())
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in before.state_dict().items())
 
 
 def test_grain_alone_can_be_trained(recipe: Recipe, small_spec: VariantSpec, tmp_path: Path) -> None:

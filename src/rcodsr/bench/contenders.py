@@ -48,14 +48,14 @@ class Contender:
             return restored.mul_(255).round_().to(torch.uint8)
 
     def network(self, lr: Tensor, realism: float) -> Tensor:
-        """What the networks say before any colour fix: (B, 3, h, w) uint8 → (B, 3, H, W), about [-1, 1]."""
+        """What the networks say before any colour fix: (B, 3, h, w) uint8 → (B, 3, H, W), nominally in [0, 1]."""
         with torch.no_grad():
             return self._network(upsample(lr.float() / 255, self.model.spec.scale), lr.float() / 255, realism)
 
     def _at_once(self, pictures: Tensor, realism: float) -> Tensor:
         spec = self.model.spec
         enlarged = upsample(pictures, spec.scale)
-        restored = self._network(enlarged, pictures, realism).add_(1).mul_(0.5)[..., : enlarged.shape[2], : enlarged.shape[3]]
+        restored = self._network(enlarged, pictures, realism)[..., : enlarged.shape[2], : enlarged.shape[3]]
         finish = self.runner.finish
         return torch.stack([finish(*each, spec.color_fix) for each in zip(restored, enlarged, pictures, strict=True)])
 
@@ -63,7 +63,7 @@ class Contender:
         spec = self.model.spec
         t = torch.full((len(pictures),), spec.grouping.realism_timestep(realism), device=pictures.device)
         condition = replace(self.runner.condition(enlarged, pictures), timestep=t)
-        return self.runner.forward(2 * pad_to_multiple(enlarged, spec.multiple) - 1, condition)
+        return self.runner.forward(pad_to_multiple(enlarged, spec.multiple), condition)
 
 
 def plain_copy(model: OneStepSR) -> OneStepSR:

@@ -116,7 +116,7 @@ class Scorer:
         a, b = eight_bit(result.rgb), eight_bit(truth.rgb)
         side = min(result.size)
         niqe = self.niqe(a) if self.niqe and side >= 2 * Niqe.block else None
-        x, y = (2 * picture[None].to(self.device) - 1 for picture in (a, b))
+        x, y = (picture[None].to(self.device) for picture in (a, b))
         with torch.no_grad(), exact_convolutions():
             learned = {score: d(x, y).item() for score, d in self.distances.items() if side >= d.SMALLEST}
         return Scores(psnr_y(a, b), ssim_y(a, b), niqe, **learned)

@@ -120,7 +120,7 @@ def _latent_metrics(batch: list[Pair], model: OneStepSR) -> list[tuple[float, ..
     """M_L of each pair by all kinds, in their order."""
     enlarged, truth = (torch.stack(pictures).to(model.device) for pictures in zip(*batch, strict=True))
     with torch.no_grad():
-        z_l, z_h = model.encode(2 * enlarged - 1), model.encode(2 * truth - 1)
+        z_l, z_h = model.encode(enlarged), model.encode(truth)
     return list(zip(*(latent_metric(z_l, z_h, kind).tolist() for kind in KINDS), strict=True))
 
 

@@ -269,7 +269,7 @@ def _stages(model: OneStepSR, lr: Tensor, realism: float, device: torch.device) 
         times["condition"] = keep("condition", lambda: model.condition(made["x"], t, pictures))
         condition: Condition = made["condition"]
         with model.modulator.using(condition.modulation):
-            times["encode"] = keep("z", lambda: model.encode(2 * made["x"] - 1))
+            times["encode"] = keep("z", lambda: model.encode(made["x"]))
             times["unet"] = keep("restored", lambda: model.restore(made["z"], condition))
             times["decode"] = keep("picture", lambda: model.decode(made["restored"]))
     return times

@@ -31,9 +31,21 @@ class Sample:
     """Photos drawn for this pair that could not be read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training pairs as a loader delivers them."""
+    """Training pairs, ready on a device."""
+
+    hr: Tensor
+    """Ground truth, shape (B, 3, H, W), float32 in [0, 1]."""
+    lr: Tensor
+    """Low resolution, shape (B, 3, H/4, W/4), float32 in [0, 1]."""
+    samples: tuple[int, ...] = ()
+    """Number of each pair in the whole run, which its random draws follow from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawBatch:
+    """Training pairs as a loader delivers them: in bytes, and not degraded where the device is to do so."""
 
     hr: Tensor
     """Shape (B, 3, crop, crop), uint8."""
@@ -41,22 +53,26 @@ class Batch:
     """Shape (B, 3, crop/4, crop/4), uint8; or how they are to be made."""
     corrupt: tuple[InputError, ...]
 
-    def pairs(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Ground truth (B, 3, crop, crop) and low resolution (B, 3, crop/4, crop/4), float32 in [0, 1], on a device.
+    def to_batch(self, device: torch.device | str = "cpu", samples: tuple[int, ...] = ()) -> Batch:
+        """The pairs as floats on a device; degrades there what the workers have not.
 
-        Degrades there what the workers have not.
+        Args:
+            device: where they are trained on.
+            samples: number of each pair in the whole run.
         """
         hr = _to_float(self.hr.to(device))
-        return hr, _to_float(self.lr.to(device)) if isinstance(self.lr, Tensor) else degrade_batch(hr, self.lr)
+        lr = _to_float(self.lr.to(device)) if isinstance(self.lr, Tensor) else degrade_batch(hr, self.lr)
+        return Batch(hr=hr, lr=lr, samples=samples)
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample]) -> RawBatch:
     """Samples of one dataset as a batch, in their order."""
     lr = [sample.lr for sample in samples]
     made, planned = [x for x in lr if isinstance(x, Tensor)], [x for x in lr if isinstance(x, Degradation)]
-    hr = torch.stack([sample.hr for sample in samples])
-    return Batch(
-        hr, torch.stack(made) if made else tuple(planned), tuple(error for sample in samples for error in sample.corrupt)
+    return RawBatch(
+        hr=torch.stack([sample.hr for sample in samples]),
+        lr=torch.stack(made) if made else tuple(planned),
+        corrupt=tuple(error for sample in samples for error in sample.corrupt),
     )
 
 

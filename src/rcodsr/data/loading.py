@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rcodsr.data.dataset import Batch, PhotoPairs, Sample, collate
+from rcodsr.data.dataset import PhotoPairs, RawBatch, Sample, collate
 from rcodsr.errors import InputError, RcodsrError, WorkerError
 
 Log = Callable[[str], None]
@@ -34,7 +34,7 @@ class CorruptPhotos:
         self.corrupt = 0
         self.files: list[str] = []
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: RawBatch) -> None:
         """Add a batch.
 
         Raises:
@@ -54,7 +54,7 @@ class CorruptPhotos:
             )
 
 
-def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt: CorruptPhotos) -> Iterator[Batch]:
+def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt: CorruptPhotos) -> Iterator[RawBatch]:
     """Batches of the given pairs, the same for any number of workers.
 
     Args:
@@ -119,7 +119,7 @@ class _ErrorsAsValues(Dataset[Sample | RcodsrError]):
             return error
 
 
-def _collate(items: list[Sample | RcodsrError]) -> Batch | RcodsrError:
+def _collate(items: list[Sample | RcodsrError]) -> RawBatch | RcodsrError:
     samples = [item for item in items if isinstance(item, Sample)]
     return collate(samples) if len(samples) == len(items) else next(item for item in items if isinstance(item, RcodsrError))
 

@@ -90,7 +90,7 @@ def blend(model: OneStepSR, tile: Tensor, condition: Condition, shares: dict[int
 
     Args:
         model: the model.
-        tile: shape (1, 3, H, W) in [-1, 1].
+        tile: shape (1, 3, H, W) in [0, 1].
         condition: of the picture; its timestep is not used.
         shares: timestep → share (H', W') on the latent's grid, on any device; they sum to one.
 

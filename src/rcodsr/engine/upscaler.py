@@ -47,11 +47,11 @@ from rcodsr.models.one_step import Condition, OneStepSR
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
 Network = Callable[[Tensor, Condition], Tensor]
-"""Tiles (B, 3, H, W) in [-1, 1] and their conditions → the same shape."""
+"""Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
 _ADAPTIVE_TILE = 128
 """Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
-_FLAT, _LIVELY = 1e-4, 1e-2
-"""Standard deviations in [-1, 1]: an output below the first for an input above the second is blank."""
+_FLAT, _LIVELY = 0.5e-4, 0.5e-2
+"""Standard deviations of pixels in [0, 1]: an output below the first for an input above the second is blank."""
 
 
 @dataclass(frozen=True)
@@ -399,14 +399,13 @@ class Upscaler:
             tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
             begins = torch.tensor([(rows.start, columns.start) for rows, columns, _ in some], device=device)
             origin = begins // self.model.spec.autoencoder.factor
-            restored = self._sound(2 * tiles - 1, replace(condition, timestep=t, origin=origin), parts)
-            restored = restored.add_(1).mul_(0.5).to(padded.device)
+            restored = self._sound(tiles, replace(condition, timestep=t, origin=origin), parts).to(padded.device)
             for tile, (rows, columns, weight) in zip(restored, some, strict=True):
                 blended[:, rows, columns] += tile * weight.to(padded.device)
         return blended
 
     def _sound(self, tiles: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
-        """The model's output for tiles in [-1, 1], if it is pictures; `parts` has a single tile's timesteps where several.
+        """The model's output for tiles in [0, 1], if it is pictures; `parts` has a single tile's timesteps where several.
 
         Raises:
             ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.

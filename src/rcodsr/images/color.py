@@ -13,6 +13,8 @@ _ROWS = 256
 def match(picture: Tensor, reference: Tensor, kind: ColorFix) -> Tensor:
     """Give a picture the colours of its reference, in place.
 
+    Pixels outside [0, 1] are clamped first, as StableSR, OSEDiff and S3Diff do: their excess is not part of the picture.
+
     Args:
         picture: restored picture, shape (3, H, W), nominally in [0, 1]; overwritten.
         reference: the enlarged input, same shape.
@@ -22,6 +24,7 @@ def match(picture: Tensor, reference: Tensor, kind: ColorFix) -> Tensor:
     Returns:
         The picture in [0, 1].
     """
+    picture.clamp_(0, 1)
     for channel, target in zip(picture, reference, strict=True):
         if kind == "wavelet":
             # the filter is linear: low(reference) − low(picture) in one pass

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.models.layout import like_weights
+from rcodsr.models.pixels import signed, unsigned
 from rcodsr.parts import WaveletSpec
 
 
@@ -79,24 +80,28 @@ class WaveletAutoencoder(nn.Module):
         self.refine = _refinement(spec.refine_channels) if spec.refine_channels else None
 
     def fit(self, x: Tensor) -> None:
-        """Take the channels' mean and standard deviation from ground-truth pictures, shape (B, 3, H, W) in [-1, 1]."""
-        z = self._transform(x)
+        """Take the channels' mean and standard deviation from ground-truth pictures, shape (B, 3, H, W) in [0, 1]."""
+        z = self._transform(signed(x))
         self.mean.copy_(z.mean((0, 2, 3), keepdim=True))
         self.std.copy_(z.std((0, 2, 3), keepdim=True).clamp(min=1e-4))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] → standardised latents (B, 48, H/4, W/4), float32."""
+        """Pictures (B, 3, H, W) in [0, 1] → standardised latents (B, 48, H/4, W/4), float32."""
+        return self.standardise(signed(x))
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """`encode` for what a network's last layer makes: (B, 3, H, W), nominally in [-1, 1]."""
         return (self._transform(x) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1] but not clamped."""
+        """Latents → pictures (B, 3, H, W), float32, nominally in [0, 1] but not clamped."""
         x = z * self.std + self.mean
         for _ in range(self.levels):
             x = inverse_wavelet(x)
         if self.refine is None:
-            return x
+            return unsigned(x)
         x = like_weights(x, self.refine)
-        return x + self.refine(x)
+        return unsigned(x + self.refine(x))
 
     def _transform(self, x: Tensor) -> Tensor:
         for _ in range(self.levels):

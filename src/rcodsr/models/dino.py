@@ -54,10 +54,10 @@ class DinoDiscriminator(nn.Module):
         self.heads.append(nn.Sequential(nn.Linear(spec.width, spec.hidden), nn.LeakyReLU(0.2), nn.Linear(spec.hidden, 1)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Pictures (B, 3, H, W) in [-1, 1] → scores of each head, (B, n) each, as logits: larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1] → scores of each head, (B, n) each, as logits: larger for real."""
         side = self.spec.image_side
         mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, IMAGENET_STD))  # as its origin mixes them
-        pixels = (F.interpolate((x + 1) / 2, (side, side), mode="area") - mean) / std
+        pixels = (F.interpolate(x, (side, side), mode="area") - mean) / std
         seen = self.backbone(pixels, output_hidden_states=True)
         across = side // self.spec.patch
         # hidden_states starts with the embeddings, so a block's output stands one further

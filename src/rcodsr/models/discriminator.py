@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.pixels import signed
 
 
 class PatchDiscriminator(nn.Module):
@@ -28,7 +29,7 @@ class PatchDiscriminator(nn.Module):
         self.head = spectral_norm(nn.Conv2d(3 * c, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] → scores (B, 1, H/4, W/4), larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1] → scores (B, 1, H/4, W/4), larger for real."""
         x = _with_high_pass(x)
         for layer in self.body:
             x = F.leaky_relu(layer(x), 0.2)
@@ -56,7 +57,7 @@ class UNetDiscriminator(nn.Module):
         self.head = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1], sides multiples of 8 → scores (B, 1, H, W), larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1], sides multiples of 8 → scores (B, 1, H, W), larger for real."""
         x = F.leaky_relu(self.first(_with_high_pass(x)), 0.2)
         skips = []
         for down in self.downs:
@@ -93,9 +94,9 @@ class PairDiscriminator(nn.Module):
         """By how much the ground truth looks more real, place by place.
 
         Args:
-            picture: x̂_H, shape (B, 3, H, W) in [-1, 1]; the only one that gradients flow to.
+            picture: x̂_H, shape (B, 3, H, W) in [0, 1]; the only one that gradients flow to.
             target: x_H, same shape.
-            x_l: the enlarged input, same shape, in [-1, 1].
+            x_l: the enlarged input, same shape.
 
         Returns:
             For each level D(target) − D(picture), shape (B, n), float32.
@@ -114,7 +115,8 @@ class PairDiscriminator(nn.Module):
 
 
 def _with_high_pass(x: Tensor) -> Tensor:
-    """A picture and its details, amplified: (B, 3, H, W) → (B, 6, H, W)."""
+    """A picture in [-1, 1] and its details, amplified: (B, 3, H, W) in [0, 1] → (B, 6, H, W)."""
+    x = signed(x)
     smooth = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 5, 1)
     return torch.cat((x, 4 * (x - smooth)), 1)
 

@@ -36,7 +36,7 @@ class Dists(nn.Module):
         """Distance of two pictures.
 
         Args:
-            a: shape (B, 3, H, W) in [-1, 1], sides of at least `SMALLEST`.
+            a: shape (B, 3, H, W) in [0, 1], sides of at least `SMALLEST`.
             b: same shape.
 
         Returns:
@@ -56,7 +56,7 @@ class Dists(nn.Module):
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         """The picture in [0, 1] and VGG16's maps of it, with L2 pooling between the blocks."""
-        maps = [(x + 1) / 2]
+        maps = [x]
         x = normalised(x)
         for i in range(len(LpipsVgg.WIDTHS)):
             x = self.vgg.level(i, x, _l2_pool)

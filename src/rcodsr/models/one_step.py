@@ -195,7 +195,7 @@ class OneStepSR(nn.Module):
         return self.modulator.measure(resize(x_l, *(max(1, side // self.spec.scale) for side in x_l.shape[-2:])))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] → latents, float32. Deterministic (posterior mode)."""
+        """Pictures (B, 3, H, W) in [0, 1] → latents, float32. Deterministic (posterior mode)."""
         return self.autoencoder.encode(x)
 
     def estimate(self, x_l: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class OneStepSR(nn.Module):
         modulation = self._measure(x_l)
         (features,) = modulation.features or (self.prompt.look(x_l),)
         with self.modulator.using(modulation):
-            return self.encode(2 * x_l - 1), features
+            return self.encode(x_l), features
 
     def similarity(self, x_l: Tensor, x_h: Tensor) -> Tensor:
         """M_L itself, Eq. (6), by the grouping's metric, with the encoder as the low-resolution pictures set it.
@@ -227,7 +227,7 @@ class OneStepSR(nn.Module):
             Shape (B,), float32, no gradient; NaN where there is nothing to compare.
         """
         with torch.no_grad(), self.modulator.using(self._measure(x_l)):
-            return latent_metric(self.encode(2 * x_l - 1), self.encode(2 * x_h - 1), self.spec.grouping.metric)
+            return latent_metric(self.encode(x_l), self.encode(x_h), self.spec.grouping.metric)
 
     def restore(self, z_l: Tensor, condition: Condition) -> Tensor:
         """The single U-Net step, Eq. (4): ẑ_H = F_θ(z_L; t, c_y).
@@ -250,11 +250,11 @@ class OneStepSR(nn.Module):
         return self.schedule.predict_x0(z_l, self.noise_head(net, z_l, t_coefficient), t_coefficient)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1]."""
+        """Latents → pictures (B, 3, H, W), float32, nominally in [0, 1]."""
         return self.autoencoder.decode(z)
 
     def forward(self, x_l: Tensor, condition: Condition) -> Tensor:
-        """Encode, restore, decode: (B, 3, H, W) in [-1, 1] → the same shape, not clamped."""
+        """Encode, restore, decode: (B, 3, H, W) in [0, 1] → the same shape, not clamped."""
         condition = condition.expand(len(x_l))
         with self.modulator.using(condition.modulation):
             return self.decode(self.restore(self.encode(x_l), condition))

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# ImageNet's mean and standard deviation, for pictures in [-1, 1]
+from rcodsr.models.pixels import signed
+
+# ImageNet's mean and standard deviation, for pixels in [-1, 1], as LPIPS writes them
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 # torchvision's indices of the fire modules (squeeze, expand) in squeezenet1_1.features, with channels in and out
@@ -23,8 +25,8 @@ _VGG_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def normalised(x: Tensor) -> Tensor:
-    """A picture (B, 3, H, W) in [-1, 1] as the networks were trained to see it: ImageNet's mean 0 and deviation 1."""
-    return (x - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
+    """A picture (B, 3, H, W) in [0, 1] as the networks were trained to see it: ImageNet's mean 0 and deviation 1."""
+    return (signed(x) - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ class Lpips(nn.Module, ABC):
         """Distance of two pictures.
 
         Args:
-            a: shape (B, 3, H, W) in [-1, 1], sides of at least `SMALLEST`.
+            a: shape (B, 3, H, W) in [0, 1], sides of at least `SMALLEST`.
             b: same shape.
 
         Returns:
@@ -73,7 +75,7 @@ class Lpips(nn.Module, ABC):
         """The network's features of a picture.
 
         Args:
-            x: shape (B, 3, H, W) in [-1, 1].
+            x: shape (B, 3, H, W) in [0, 1].
             count: how many maps; all by default.
 
         Returns:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcodsr.models.pixels import signed
 from rcodsr.parts import TextSpec
 
 
@@ -24,7 +25,7 @@ class TinyVisionTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens of pictures that are already squashed to the tower's side."""
-        x = (2 * x - 1).to(self.norm.weight.dtype)
+        x = signed(x).to(self.norm.weight.dtype)
         for stage in self.stages:
             x = F.leaky_relu(stage(x), 0.1)
         patches = x.flatten(2).transpose(1, 2)

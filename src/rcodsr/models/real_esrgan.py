@@ -75,7 +75,7 @@ def take_over(net: ResidualDenseNet, generator: RealEsrgan, latents: WaveletAuto
     net.conv_body.load_state_dict(generator.conv_body.state_dict())
     net.head.load_state_dict(generator.head.state_dict())
     net.output.latents.load_state_dict(latents.state_dict(), strict=False)
-    last = generator.conv_last.state_dict()  # ours gives pictures in [-1, 1]
+    last = generator.conv_last.state_dict()  # ours gives pixels in [-1, 1]
     net.output.conv_last.load_state_dict({"weight": 2 * last["weight"], "bias": 2 * last["bias"] - 1})
     return _solve_first(net.conv_first, generator.conv_first, latents)
 
@@ -88,7 +88,7 @@ def _kept(there: int, here: int) -> list[int]:
 def _solve_first(ours: nn.Conv2d, theirs: nn.Conv2d, latents: WaveletAutoencoder) -> float:
     """Least squares, held back a little: some sub-bands of enlarged pictures hardly vary and would get huge weights."""
     x = _clouds(60, 24)
-    z, wanted = latents.encode(2 * upsample(x, _SCALE) - 1), theirs(x)
+    z, wanted = latents.encode(upsample(x, _SCALE)), theirs(x)
     seen = F.unfold(z, 3, padding=1).transpose(1, 2).flatten(0, 1)
     seen = torch.cat((seen, seen.new_ones(len(seen), 1)), 1).double()
     target = wanted.flatten(2).transpose(1, 2).flatten(0, 1).double()

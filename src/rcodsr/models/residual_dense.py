@@ -122,7 +122,7 @@ class LatentOutput(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features → standardised latents, float32."""
-        return self.latents.encode(self.conv_last(x))
+        return self.latents.standardise(self.conv_last(x))
 
 
 class ResidualDenseNet(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from rcodsr.models.layout import like_weights
+from rcodsr.models.pixels import signed, unsigned
 from rcodsr.parts import ClipSpec, KlSpec, SdUNetSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -80,14 +81,14 @@ class KlAutoencoder(nn.Module):
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] → latents (B, 4, H/8, W/8) of about unit variance, float32."""
-        mean = self.quant_conv(self.encoder(self._cast(x))).chunk(2, 1)[0]
+        """Pictures (B, 3, H, W) in [0, 1] → latents (B, 4, H/8, W/8) of about unit variance, float32."""
+        mean = self.quant_conv(self.encoder(self._cast(signed(x)))).chunk(2, 1)[0]
         return mean.float() * self.scaling
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents → pictures (B, 3, H, W), float32, nominally in [-1, 1] but not clamped."""
+        """Latents → pictures (B, 3, H, W), float32, nominally in [0, 1] but not clamped."""
         out: Tensor = self.decoder(self.post_quant_conv(self._cast(z / self.scaling)))
-        return out.float()
+        return unsigned(out.float())
 
     def _cast(self, x: Tensor) -> Tensor:
         dtype = next(self.post_quant_conv.parameters()).dtype

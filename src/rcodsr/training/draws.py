@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rcodsr.diffusion.grouping import regularizer_timestep
+from rcodsr.models.grain import SIDE
 
 _PURPOSES = ("timestep", "anywhere", "fidelity", "t_r", "eps_r", "t_diff", "eps_diff", "drop", "augment", "row", "column")
 _STREAMS = {name: number for number, name in enumerate(_PURPOSES)}
@@ -47,6 +48,10 @@ class Draws:
         here = t.cpu()
         rows = (regularizer_timestep(here[i : i + 1], k, self._generator(purpose, i)) for i in range(len(self.samples)))
         return torch.cat(list(rows)).to(t.device)
+
+    def origins(self) -> Tensor:
+        """Where each crop begins in the field of noise that grain is drawn from: shape (B, 2), int64."""
+        return torch.stack([self.integers(axis, 0, SIDE - 1) for axis in ("row", "column")], 1)
 
     def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         return torch.stack([draw(self._generator(purpose, i)) for i in range(len(self.samples))])

@@ -1,4 +1,8 @@
-"""Losses as pure functions. Per-sample losses return shape (B,), so that each sample can be weighted by its timestep."""
+"""Losses as pure functions. Per-sample losses return shape (B,), so that each sample can be weighted by its timestep.
+
+Pictures are in [0, 1], but their differences count double, as in [-1, 1]: the range for which OSEDiff and our recipes set the
+weights of losses.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -7,21 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rcodsr.models.autoencoder import wavelet
+from rcodsr.models.pixels import signed
 
 
 def clamped_mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of pictures clamped to [-1, 1] per sample, as OSEDiff takes it. (B, C, H, W) twice → (B,)."""
-    return (a.clamp(-1, 1) - b).square().mean((1, 2, 3))
+    """Mean squared error of pictures clamped to [0, 1] per sample, as OSEDiff takes it. (B, C, H, W) twice → (B,)."""
+    return _difference(a.clamp(0, 1), b).square().mean((1, 2, 3))
 
 
 def charbonnier(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
     """Mean of √((a − b)² + ε²) per sample: L1 with a smooth minimum. (B, C, H, W) twice → (B,)."""
-    return ((a - b).square() + eps**2).sqrt().mean((1, 2, 3))
+    return (_difference(a, b).square() + eps**2).sqrt().mean((1, 2, 3))
 
 
 def low_frequency(a: Tensor, b: Tensor, side: int = 4) -> Tensor:
     """L1 between side×side averages per sample: holds colour and shading while texture is free. → (B,)."""
-    return (F.avg_pool2d(a, side) - F.avg_pool2d(b, side)).abs().mean((1, 2, 3))
+    return F.avg_pool2d(_difference(a, b), side).abs().mean((1, 2, 3))
 
 
 def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
@@ -31,7 +36,7 @@ def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
     loss tempts it to paint the same little pattern everywhere. Over `window`×`window` repetitions true texture averages out, a
     mesh does not.
     """
-    return F.avg_pool2d(F.pixel_unshuffle(a - b, period), window).abs().mean((1, 2, 3))
+    return F.avg_pool2d(F.pixel_unshuffle(_difference(a, b), period), window).abs().mean((1, 2, 3))
 
 
 def overshoot(a: Tensor, b: Tensor, reach: int = 2) -> Tensor:
@@ -42,7 +47,7 @@ def overshoot(a: Tensor, b: Tensor, reach: int = 2) -> Tensor:
     side = 2 * reach + 1
     with torch.no_grad():
         highest, lowest = F.max_pool2d(b, side, 1, reach), -F.max_pool2d(-b, side, 1, reach)
-    return (F.relu(a - highest) + F.relu(lowest - a)).mean((1, 2, 3))
+    return (F.relu(_difference(a, highest)) + F.relu(_difference(lowest, a))).mean((1, 2, 3))
 
 
 def wavelet_distance(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
@@ -62,8 +67,12 @@ def faint_distance(a: Tensor, b: Tensor, levels: int = 2) -> Tensor:
     return _between_details(a, b, levels, _faint)
 
 
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    return 2 * (a - b)
+
+
 def _between_details(a: Tensor, b: Tensor, levels: int, measure: Callable[[Tensor], Tensor]) -> Tensor:
-    total = a.new_zeros(len(a))
+    a, b, total = signed(a), signed(b), a.new_zeros(len(a))
     for _ in range(levels):
         (a, a_detail), (b, b_detail) = _details(a), _details(b)
         total = total + (measure(a_detail) - measure(b_detail)).abs().mean((1, 2, 3))

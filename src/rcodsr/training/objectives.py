@@ -28,9 +28,9 @@ class Generated:
     z: Tensor
     """ẑ_H, shape (B, C, h, w)."""
     picture: Tensor
-    """x̂_H, shape (B, 3, H, W), nominally in [-1, 1]."""
+    """x̂_H, shape (B, 3, H, W), nominally in [0, 1]."""
     target: Tensor
-    """x_H, same shape, in [-1, 1]."""
+    """x_H, same shape, in [0, 1]."""
     lr: Tensor
     """Low-resolution pictures, (B, 3, H/4, W/4) in [0, 1]."""
     x_l: Tensor
@@ -241,7 +241,7 @@ class RestorerObjective:
         """w(t) · (distance of the pictures + distance of the features in units of the restorer's)."""
         with torch.no_grad():
             features = self.restorer.features(made.lr.contiguous(memory_format=torch.channels_last))
-            taught = 2 * self.restorer.decode(features) - 1
+            taught = self.restorer.decode(features)
         distance = charbonnier(made.picture, taught)
         term = self.picture_weight * distance
         if self.feature_weight and self.features is not None:
@@ -311,7 +311,7 @@ class PairObjective:
 
     def _margins(self, made: Generated) -> list[Tensor]:
         # shifted at random: the network strides, and would see every crop's pixels at the same phase
-        shown = (shift(x, made.draws) for x in (made.picture, made.target, 2 * made.x_l - 1))
+        shown = (shift(x, made.draws) for x in (made.picture, made.target, made.x_l))
         margins: list[Tensor] = self.discriminator(*shown)
         return margins
 
@@ -360,7 +360,7 @@ class DinoObjective:
         return dict(self.discriminator.heads.named_buffers())
 
     def _scores(self, picture: Tensor, made: Generated) -> list[Tensor]:
-        shown = picture.float().clamp(-1, 1)
+        shown = picture.float().clamp(0, 1)
         out: list[Tensor] = self.discriminator(augment(shown, made.draws) if self.augmented else shown)
         return out
 

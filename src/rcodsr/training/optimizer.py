@@ -36,16 +36,18 @@ class Optimizer:
         self.clip = clip
         self.processes = processes
 
-    def step(self, rate: float | None = None) -> Tensor:
-        """Average, clip, update, forget the gradients; returns their norm before clipping."""
+    def gather(self) -> Tensor:
+        """Average the gradients over the processes and clip them; returns their norm before, which may not be finite."""
+        self.processes.average_gradients(self.parameters)
+        return nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
+
+    def step(self, rate: float | None = None) -> None:
+        """Update with what `gather` left, at a learning rate, and forget the gradients."""
         if rate is not None:
             for group in self.inner.param_groups:
                 group["lr"] = rate
-        self.processes.average_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
-        return norm
 
 
 class Average:

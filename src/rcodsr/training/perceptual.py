@@ -13,7 +13,7 @@ from rcodsr.training.losses import wavelet_distance
 from rcodsr.training.recipe import Perceptual
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Pictures (B, 3, H, W) in [-1, 1] twice → (B,)."""
+"""Pictures (B, 3, H, W) in [0, 1] twice → (B,)."""
 
 
 def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.device) -> Distance | None:
@@ -40,4 +40,4 @@ def _lpips_package(device: torch.device) -> Distance:
         remedy = "add perceptual_weights=FILE.safetensors, or choose perceptual=lpips-squeeze or wavelet"
         raise UsageError("perceptual", f"lpips-vgg without weights needs the lpips package ({error})", remedy) from error
     net = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
-    return lambda a, b: net(a, b).flatten()
+    return lambda a, b: net(a, b, normalize=True).flatten()  # from [0, 1]

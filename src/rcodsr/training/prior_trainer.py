@@ -7,53 +7,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rcodsr.errors import RcodsrError
+from rcodsr.data.dataset import Batch
 from rcodsr.images.resize import upsample
-from rcodsr.models.one_step import OneStepSR
-from rcodsr.training.processes import Processes
-from rcodsr.training.recipe import Phase, Recipe
-from rcodsr.training.trainer import Batch, GeneratorTrainer
+from rcodsr.training.draws import Draws
+from rcodsr.training.recipe import Phase
+from rcodsr.training.trainer import Trainer, floats
 
 _DROPPED = 0.1
 """Share of the samples that see no tokens, so that guidance has something to point away from."""
 
 
-class PriorTrainer(GeneratorTrainer):
+class PriorTrainer(Trainer):
     """Trains the same networks as an ordinary noise predictor: L = ‖ε_φ(z_t; t, c_y) − ε‖², t uniform in 0…999.
 
-    Args:
-        recipe: rates and phases; weights of losses are not used.
-        model: on the device, with plain noise prediction.
-        processes: who the gradients are shared with.
+    The model predicts plain noise; weights of losses are not used.
     """
 
-    def __init__(self, recipe: Recipe, model: OneStepSR, processes: Processes) -> None:
-        super().__init__(recipe, model, (), None, processes)
-
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
-        """One update; arguments as `GeneratorTrainer.train_step`.
-
-        Raises:
-            RcodsrError: when the loss is not finite.
-        """
-        losses = []
+        """One update; arguments, results and errors as `Trainer.train_step`."""
+        facts = []
         for batch in batches:
             with self._precision():
                 loss = self._loss(batch).mean()
             (loss / len(batches)).backward()
-            losses.append(loss.detach())
-        mean = self.processes.average(torch.stack(losses).mean())
-        if not torch.isfinite(mean):
-            raise RcodsrError("training", f"the loss is not finite at step {step}", "resume with a lower learning rate")
-        norm = self.optimizer.step(rate)
-        if self.average is not None:
-            self.average.update(step)
-        return {"loss": float(mean), "grad_norm": float(norm)}
+            facts.append({"loss": loss})
+        return floats(self._update(facts, rate, step))
 
     def _loss(self, batch: Batch) -> Tensor:
-        model, draws = self.model, batch.draws
+        model, draws = self.model, Draws(self.recipe.seed, batch.samples)
         with torch.no_grad():
-            z = model.encode(2 * batch.hr - 1)
+            z = model.encode(batch.hr)
         t = draws.integers("t_diff", 0, 999).to(z.device)
         eps = draws.normal("eps_diff", z)
         seen = (draws.uniform("drop") >= _DROPPED).to(z)[:, None, None]

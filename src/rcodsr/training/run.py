@@ -19,7 +19,7 @@ from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
 from rcodsr.checkpoints.named import find
 from rcodsr.checkpoints.resolve import Log, sha256
-from rcodsr.data.dataset import PhotoPairs
+from rcodsr.data.dataset import Batch, PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
 from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
 from rcodsr.engine.runtime import Runtime
@@ -29,14 +29,12 @@ from rcodsr.images.resize import upsample
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import validation
-from rcodsr.training.draws import Draws
 from rcodsr.training.journal import Journal
 from rcodsr.training.metric_trainer import windows
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.run_state import Facts, newest_state, save_state
 from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
-from rcodsr.training.trainer import Batch
 from rcodsr.variants import VariantSpec
 
 _MANY_WORKERS = 4
@@ -248,8 +246,7 @@ class Run:
         indices = [list(range(start, start + phase.batch)) for start in mine]
         batches = []
         for loaded, numbers in zip(load(pairs, indices, recipe.workers, self.corrupt), indices, strict=True):
-            hr, lr = loaded.pairs(self.processes.device)
-            batches.append(Batch(lr, hr, Draws(recipe.seed, tuple(earlier + number for number in numbers))))
+            batches.append(loaded.to_batch(self.processes.device, tuple(earlier + number for number in numbers)))
             if len(batches) == recipe.accumulate:
                 yield batches
                 batches = []
@@ -274,19 +271,19 @@ class Run:
     def _fit(self, model: OneStepSR) -> None:
         """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
         pairs = self._pairs(self.recipe.phases[0], seed=self.recipe.seed * 100, length=384)
-        (batch,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
-        hr, lr = batch.pairs()
+        (loaded,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
+        batch = loaded.to_batch()
         if model.metric_estimator is not None:
             with torch.no_grad():
-                x_l, _ = windows(model, lr, hr)
+                x_l, _ = windows(model, batch)
                 model.metric_estimator.fit(*model.evidence(x_l))
             return
         if isinstance(model.autoencoder, WaveletAutoencoder) and self.recipe.start is None:
-            model.autoencoder.fit(2 * hr - 1)
+            model.autoencoder.fit(batch.hr)
         grouping = model.spec.grouping
         if grouping.n == 1:
             return
-        metric = model.similarity(upsample(lr, model.spec.scale), hr)
+        metric = model.similarity(upsample(batch.lr, model.spec.scale), batch.hr)
         inner = torch.nanquantile(metric, torch.tensor([1 / grouping.n, 1 - 1 / grouping.n])).tolist()
         width = (inner[1] - inner[0]) / max(1, grouping.n - 2)
         bounds = {"metric_min": round(inner[0] - width, 4), "metric_max": round(inner[1] + width, 4)}

@@ -28,6 +28,7 @@ from rcodsr.models.real_esrgan import RealEsrgan, take_over
 from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.models.tiny_unet import TinyUNet
 from rcodsr.parts import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.metric_trainer import MetricTrainer
 from rcodsr.training.objectives import (
     AdversarialObjective,
@@ -42,7 +43,7 @@ from rcodsr.training.prior_trainer import PriorTrainer
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
-from rcodsr.training.trainer import GeneratorTrainer
+from rcodsr.training.trainer import Trainer
 from rcodsr.variants import VariantSpec
 
 _WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
@@ -171,9 +172,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     return model
 
 
-def build_trainer(
-    recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], processes: Processes
-) -> GeneratorTrainer:
+def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], processes: Processes) -> Trainer:
     """The trainer of a recipe's stage; moves the model to its device.
 
     Raises:

@@ -1,0 +1,13 @@
+"""The two ranges of pixels: pictures are in [0, 1]; networks that were trained on [-1, 1] convert inside themselves."""
+
+from torch import Tensor
+
+
+def signed(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] → [-1, 1]. Any shape and floating dtype."""
+    return 2 * x - 1
+
+
+def unsigned(x: Tensor) -> Tensor:
+    """Inverse of `signed`."""
+    return (x + 1) * 0.5

@@ -1,0 +1,180 @@
+"""Algorithm 1: one step of the generator, and of what learns beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rcodsr.data.dataset import Batch
+from rcodsr.diffusion.grouping import group_timestep, latent_metric
+from rcodsr.images.resize import upsample
+from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.training.data_loss import DataLoss, realism_range
+from rcodsr.training.draws import Draws
+from rcodsr.training.losses import realism_weight
+from rcodsr.training.objectives import Facts, Generated, Objective
+from rcodsr.training.optimizer import Optimizer
+from rcodsr.training.perceptual import Distance
+from rcodsr.training.processes import Processes
+from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.trainer import Trainer, floats, require_finite
+
+
+class GeneratorTrainer(Trainer):
+    """Trains a one-step generator.
+
+    Args:
+        recipe: weights of losses, rates, ablations.
+        model: on the device; what requires gradients is trained.
+        objectives: judges that learn beside it.
+        perceptual: distance for λ1, or None.
+        processes: who the gradients are shared with.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: OneStepSR,
+        objectives: Sequence[Objective],
+        perceptual: Distance | None,
+        processes: Processes,
+    ) -> None:
+        judged = [parameter for objective in objectives for parameter in objective.trained().values()]
+        super().__init__(recipe, model, processes, apart=judged)
+        self.objectives = objectives
+        self.judges = {o.name: self._judge_optimizer(o) for o in objectives if o.trained()}
+        self.data_loss = DataLoss(recipe, model, perceptual)
+
+    def _judge_optimizer(self, objective: Objective) -> Optimizer:
+        rates = objective.rates(self.recipe)
+        return Optimizer(objective.trained(), rates.betas, rates.weight_decay, rates.clip, self.processes, rates.rate)
+
+    def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
+        """One update of θ, then one of everything that learns beside it (Algorithm 1, lines 5 to 19).
+
+        Arguments, results and errors as `Trainer.train_step`.
+        """
+        share, facts, finished = 1 / len(batches), [], []
+        for batch in batches:
+            with self._precision():
+                made, own = self.generate(batch, phase)
+                loss, seen = self._generator_loss(made, phase)
+            (loss.mean() * share).backward()
+            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
+            finished.append(made.detached())
+        averaged = self._update(facts, rate, step)
+        for objective in self.objectives:
+            if objective.name in self.judges and objective.weight(phase):
+                averaged[f"{objective.name}_own"] = self._train_judge(objective, finished, step)
+        return floats(averaged)
+
+    def generate(self, batch: Batch, phase: Phase) -> tuple[Generated, Facts]:
+        """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
+        model, draws = self.model, Draws(self.recipe.seed, batch.samples)
+        x_l, x_h = upsample(batch.lr, model.spec.scale), batch.hr
+        modulation = model.modulator.measure(batch.lr)
+        with model.modulator.using(modulation):
+            z_l = model.encode(x_l)
+            metric = self._metric(z_l, x_l, x_h)
+            t = self._timesteps(metric, draws, phase)
+            condition = Condition(t, model.prompt(x_l), modulation, draws.origins().to(t.device))
+            z = model.restore(z_l, condition)
+            picture = model.decode(z)
+        if z.requires_grad:
+            z.retain_grad()
+        first, last = realism_range(model.spec.grouping)
+        weight = realism_weight(t, first, last) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
+        made = Generated(
+            z=z,
+            picture=picture,
+            target=x_h,
+            lr=batch.lr,
+            x_l=x_l,
+            timestep=t,
+            tokens=condition.tokens,
+            weight=weight,
+            texture=phase.texture_floor + (1 - phase.texture_floor) * weight,
+            draws=draws,
+        )
+        return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
+        """M_L, Eq. (6), with the encoder that the grouping names."""
+        grouping = self.model.spec.grouping
+        with torch.no_grad():
+            if grouping.metric_encoder == "frozen" and self.model.spec.lora is not None:
+                from rcodsr.models.lora import without_lora
+
+                with without_lora(self.model.autoencoder):
+                    z_l, z_h = self.model.encode(x_l), self.model.encode(x_h)
+            else:
+                z_h = self.model.encode(x_h)
+            return latent_metric(z_l, z_h, grouping.metric)
+
+    def _timesteps(self, metric: Tensor, draws: Draws, phase: Phase) -> Tensor:
+        """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its ends."""
+        first, last = realism_range(self.model.spec.grouping)
+        t = group_timestep(metric, self.model.spec.grouping)
+        if self.recipe.grouped_share < 1:
+            grouped = draws.uniform("timestep") < self.recipe.grouped_share
+            t = torch.where(grouped.to(t.device), t, draws.integers("anywhere", first, last).to(t.device))
+        if phase.fidelity_share or phase.realism_share:
+            drawn = draws.uniform("fidelity").to(t.device)
+            t = torch.where(drawn < phase.fidelity_share, first, t)
+            t = torch.where(drawn >= 1 - phase.realism_share, last, t)
+        return t
+
+    def _generator_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
+        """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. L_cls is never defined and left out."""
+        loss, facts = self.data_loss(made, phase)
+        for objective in self.objectives:
+            if weight := objective.weight(phase):
+                term, seen = objective.generator_term(made)
+                loss = loss + weight * term
+                if objective.acts_on_latents and made.z.requires_grad:
+                    (made.pulls[objective.name],) = torch.autograd.grad((weight * term).mean(), made.z, retain_graph=True)
+                facts |= {objective.name: term.mean(), **seen}
+        return loss, facts
+
+    def _train_judge(self, objective: Objective, finished: Sequence[Generated], step: int) -> Tensor:
+        """Update φ′ or the discriminator on what the generator has just made."""
+        losses = []
+        for made in finished:
+            with self._precision():
+                loss = objective.own_loss(made).mean()
+            (loss / len(finished)).backward()
+            losses.append(loss.detach())
+        judge = self.judges[objective.name]
+        require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
+        judge.step()
+        return self.processes.average(torch.stack(losses).mean())
+
+    def _occupancy(self, t: Tensor) -> Facts:
+        """Share of the samples nearest to each group's timestep."""
+        grouping = self.model.spec.grouping
+        nearest = (t.float() / grouping.k).round().clamp(1, grouping.n)
+        return {f"share_{timestep}": (nearest == g).float().mean() for g, timestep in enumerate(grouping.timesteps, 1)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As of `Trainer`, and what the judges have learnt."""
+        found = super().tensors()
+        for objective in self.objectives:
+            judge = objective.trained() | objective.buffers()
+            found |= {f"{objective.name}/{name}": tensor for name, tensor in judge.items()}
+        return found
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """As of `Trainer`, and the judges'."""
+        return super().optimizers() | {f"{name}_optimizer": judge.inner for name, judge in self.judges.items()}
+
+
+def _alignment(made: Generated, share: float) -> Facts:
+    """Cosine between what the distillation and everything else ask of ẑ_H; watch it instead of the raw L_reg."""
+    pull = made.pulls.get("vsd")
+    if pull is None or made.z.grad is None:
+        return {}
+    vsd = pull.flatten(1) * share
+    rest = made.z.grad.flatten(1) - vsd
+    return {"gradient_cosine": nn.functional.cosine_similarity(vsd, rest).mean()}
