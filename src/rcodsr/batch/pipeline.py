@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Output, Result
-from rcodsr.batch.stages import LARGE, Item, Stages, planned
+from rcodsr.batch.stages import LARGE, Item, Stages, planned, run_step
 from rcodsr.batch.workers import Later, Workers
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.memory import has_memory
@@ -103,7 +103,7 @@ class _Pipeline:
             while self.unwritten and not self._has_room(item):
                 yield from self._next()
             if item.result is None and item.picture is None:
-                self.stages.read_alone(item)
+                run_step(item, self.stages.read_alone)
             self._process(item)
             while self.unwritten and self.unwritten[0][1].ready:
                 yield from self._next()
@@ -125,7 +125,7 @@ class _Pipeline:
     def _read_ahead(self, jobs: list[Job]) -> Iterator[Item]:
         reading: deque[Later[Item]] = deque()
         for job in jobs:
-            reading.append(self.readers.submit(partial(self._unless_closed, self.stages.read, Item(job))))
+            reading.append(self.readers.submit(partial(self._run, Item(job), self.stages.read)))
             if len(reading) > 2 * self.together:
                 yield reading.popleft().take()
         while reading:
@@ -142,20 +142,20 @@ class _Pipeline:
     def _process(self, item: Item) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
         pixels = item.pixels if item.result is None else 0
-        enlarged = self.engines.submit(lambda: self._unless_closed(self.stages.enlarge, item))
-        encoded = self.encoders.submit(lambda: self._unless_closed(self.stages.encode, enlarged.take()))
+        enlarged = self.engines.submit(lambda: self._run(item, self.stages.enlarge))
+        encoded = self.encoders.submit(lambda: self._run(enlarged.take(), self.stages.encode))
         written = self.writer.submit(lambda: self._write(encoded.take()))
         self.unwritten.append((pixels, written))
 
-    def _unless_closed(self, stage: Callable[[Item], Item], item: Item) -> Item:
-        return item if self.closed else stage(item)
+    def _run(self, item: Item, step: Callable[[Item], None]) -> Item:
+        return item if self.closed else run_step(item, step)
 
     def _write(self, item: Item) -> Item:
         """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
         with self.writing:
             if self.closed:
                 return item
-            self.stages.write(item)
+            run_step(item, self.stages.write)
             if item.result is not None and item.result.status == "failed" and self.failures_left is not None:
                 self.failures_left -= 1
             if item.lasting is not None or self.failures_left == 0:

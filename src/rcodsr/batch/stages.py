@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Stages:
-    """The steps of all jobs of a batch.
+    """The steps of all jobs of a batch; `run_step` carries one out.
 
     Args:
         upscaler: the engine.
@@ -65,27 +65,8 @@ class Stages:
     readers = 2
     """Threads that read ahead."""
 
-    def read(self, item: Item) -> Item:
+    def read(self, item: Item) -> None:
         """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
-        return _step(item, self._read)
-
-    def read_alone(self, item: Item) -> Item:
-        """Decode what has been waited for, or refuse it for good."""
-        return _step(item, self._read_alone)
-
-    def enlarge(self, item: Item) -> Item:
-        """Run the engine."""
-        return _step(item, self._enlarge)
-
-    def encode(self, item: Item) -> Item:
-        """Make the output file in memory."""
-        return _step(item, self._encode)
-
-    def write(self, item: Item) -> Item:
-        """Write it; after this there is a result."""
-        return _step(item, self._write)
-
-    def _read(self, item: Item) -> None:
         job = item.job
         header = io.read_header(job.source)
         if not self.output.again and is_result(job.source):
@@ -101,15 +82,18 @@ class Stages:
         elif item.pixels <= LARGE and has_memory(item.pixels):
             item.picture = io.read(job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def _read_alone(self, item: Item) -> None:
+    def read_alone(self, item: Item) -> None:
+        """Decode what has been waited for, or refuse it for good."""
         require_memory(item.job.source, item.pixels)
         item.picture = io.read(item.job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def _enlarge(self, item: Item) -> None:
+    def enlarge(self, item: Item) -> None:
+        """Run the engine."""
         assert item.picture is not None
         item.upscaled = self.upscaler.run(item.picture, self.options)
 
-    def _encode(self, item: Item) -> None:
+    def encode(self, item: Item) -> None:
+        """Make the output file in memory."""
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
         found = {} if "timestep" in item.record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity}
@@ -121,7 +105,8 @@ class Stages:
         item.promised = self._done(item)
         item.picture = item.upscaled = None  # by far the larger part of it
 
-    def _write(self, item: Item) -> None:
+    def write(self, item: Item) -> None:
+        """Write it; after this there is a result."""
         assert item.data is not None
         if item.job.target is None:
             io.write_stream(self.stdout, item.data)
@@ -141,6 +126,27 @@ class Stages:
         result.weights = self.upscaler.weights_id
         result.note = "; ".join(_notes(upscaled.picture, item.format, self.output)) or None
         return result
+
+
+def run_step(item: Item, step: Callable[[Item], None]) -> Item:
+    """Carry out a step of `Stages` on an item that has no result yet; an error becomes its result."""
+    if item.result is not None:
+        return item
+    started = time.perf_counter()
+    try:
+        step(item)
+    except OutputError as error:
+        item.result = failed(item.job, error)
+        item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
+    except RcodsrError as error:
+        item.result = failed(item.job, about(error, item.job))
+    except Exception as error:  # one strange file must not cost the others
+        item.result = failed(item.job, unforeseen(error, item.job))
+    item.seconds += time.perf_counter() - started
+    if item.result is not None:
+        item.result.seconds = round(item.seconds, 3)
+        item.picture = item.upscaled = item.data = None
+    return item
 
 
 def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
@@ -186,27 +192,6 @@ def format_of(job: Job, output: Output, header: io.Header) -> str:
     if job.target is not None:
         return io.FORMATS[job.target.suffix.lower()]
     return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
-
-
-def _step(item: Item, work: Callable[[Item], None]) -> Item:
-    """Do one step of an item that has no result yet; an error becomes its result."""
-    if item.result is not None:
-        return item
-    started = time.perf_counter()
-    try:
-        work(item)
-    except OutputError as error:
-        item.result = failed(item.job, error)
-        item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
-    except RcodsrError as error:
-        item.result = failed(item.job, about(error, item.job))
-    except Exception as error:  # one strange file must not cost the others
-        item.result = failed(item.job, unforeseen(error, item.job))
-    item.seconds += time.perf_counter() - started
-    if item.result is not None:
-        item.result.seconds = round(item.seconds, 3)
-        item.picture = item.upscaled = item.data = None
-    return item
 
 
 def _notes(picture: Picture, format: str, output: Output) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import first_line, size_text
 from rcodsr.parts import ClipSpec, TextSpec, TowerSpec
 from rcodsr.spec import Spec
 from rcodsr.variants import VariantSpec
@@ -68,7 +69,7 @@ def read_config(directory: Path) -> CheckpointConfig:
     path = directory / NAME
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
-            raise ValueError(f"{path.stat().st_size / 1e6:.0f} MB are no configuration")
+            raise ValueError(f"{size_text(path.stat().st_size)} are no configuration")
         if path.exists() and not path.is_file():
             raise ValueError("not a file")
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -107,8 +108,3 @@ def _bases(values: Any, spec: VariantSpec, layout: str) -> dict[str, dict[str, s
     if bad := [sha256 for files in bases.values() for sha256 in files.values() if not _SHA256.fullmatch(sha256)]:
         raise ValueError(f"'{bad[0][:20]}' is no sha256 of a base")
     return bases
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

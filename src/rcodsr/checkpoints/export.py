@@ -14,10 +14,11 @@ from rcodsr.checkpoints.format import check_files, save_model
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.checkpoints.named import find, home, keep
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.checkpoints.staging import staged
 from rcodsr.config import WeightsRequest
 from rcodsr.errors import OutputError, UsageError, WeightsError
+from rcodsr.messages import Log, silent
 
 _CARD = "README.md"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from rcodsr.checkpoints.config import FORMAT_VERSION
 from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
-from rcodsr.checkpoints.resolve import PICKLES, Log, ResolvedWeights, resolve, sha256_all, silent
+from rcodsr.checkpoints.resolve import PICKLES, ResolvedWeights, resolve, sha256_all
 from rcodsr.errors import OutputError, WeightsError
+from rcodsr.messages import Log, silent
 
 
 def find(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:

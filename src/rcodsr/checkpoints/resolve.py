@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,8 @@ from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, addre
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
+from rcodsr.messages import Log, silent, size_text
 
-Log = Callable[[str], None]
 _CONFIG = ManifestFile(NAME)
 LARGEST = 32 << 30
 """Bytes of a file that is hashed; the largest of a base has 3.5 billion."""
@@ -26,10 +26,6 @@ PICKLES = (".pkl", ".pth")
 """Suffixes of others' checkpoints in the manifest."""
 _FOREIGN = {".pkl", ".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
 """Suffixes of single files of weights, which we do not load as they are."""
-
-
-def silent(line: str) -> None:
-    """A log that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +251,7 @@ class _Fetcher:
 
     def _announce(self, repository: Repository, name: str, commit: str, about: RemoteFile | None) -> None:
         if repository.cached(name, commit) is None:
-            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes and about.bytes > 1e6 else ""
+            size = f" ({size_text(about.bytes)})" if about is not None and about.bytes and about.bytes > 1e6 else ""
             self.log(f"fetching {repository.repo}@{commit[:12]} {name}{size}")
 
     def _done(self, pin: Pin, paths: list[Path], hashes: dict[str, str]) -> ResolvedWeights:
@@ -343,7 +339,7 @@ def sha256(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise WeightsError(path, "not a file", "delete it and fetch or export the checkpoint again")
         if path.is_file() and path.stat().st_size > LARGEST:
-            raise WeightsError(path, f"{path.stat().st_size / 1e9:.0f} GB are no weights", "delete it and fetch it again")
+            raise WeightsError(path, f"{size_text(path.stat().st_size)} are no weights", "delete it and fetch it again")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:

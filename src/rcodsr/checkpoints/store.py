@@ -13,8 +13,9 @@ from rcodsr.checkpoints.config import NAME, WEIGHT_FILES, CheckpointConfig, read
 from rcodsr.checkpoints.hub import RemoteFile, Repository
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.errors import HubError, UsageError, WeightsError
+from rcodsr.messages import Log, silent
 from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS
 

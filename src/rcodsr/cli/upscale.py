@@ -9,7 +9,7 @@ import typer
 
 from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
 from rcodsr.cli.results import Shown, open_report, show
-from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
+from rcodsr.cli.streams import keep_libraries_quiet, note, results_only
 from rcodsr.config import (
     DEFAULT_WEIGHTS,
     LEVELS,
@@ -29,6 +29,7 @@ from rcodsr.config import (
     parse_tile,
 )
 from rcodsr.errors import UsageError
+from rcodsr.messages import silent
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -165,10 +166,10 @@ def upscale(
         color_fix=cast(ColorFix | None, color_fix),
         protect=cast(Protected | None, protect),
     )
-    from rcodsr.batch.discovery import Selection
+    from rcodsr.batch.discovery import Selection, expand_lists
     from rcodsr.batch.jobs import run_processes
     from rcodsr.batch.pipeline import Output, run
-    from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
+    from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS

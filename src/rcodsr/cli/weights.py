@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
+from rcodsr.cli.streams import error_line, json_line, note, result_line
 from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import silent, size_text
 
 app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,7 +75,7 @@ def _show_plan(files: list, json: bool) -> None:  # type: ignore[type-arg]
         json_line(asdict(file)) if json else result_line(f"{state:<7} {_size(file.bytes):>8}  {file.source} {file.file}")
     missing = [file.bytes or 0 for file in files if not file.cached]
     if not json:
-        note(f"{len(missing)} files to fetch, {_size(sum(missing))}")
+        note(f"{len(missing)} files to fetch, {size_text(sum(missing))}")
 
 
 @app.command("path")
@@ -125,7 +126,7 @@ def _each(names: list[str], action: Callable[[str], int], done: str, json: bool)
                 json_line({"name": name, "status": "failed", "bytes": None, "error": str(error)})
             continue
         values = {"name": name, "status": done, "bytes": size, "error": None}
-        json_line(values) if json else result_line(f"{done} {name} ({_size(size)})")
+        json_line(values) if json else result_line(f"{done} {name} ({size_text(size)})")
     return code
 
 
@@ -168,10 +169,7 @@ def convert(
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
-    return f"{count / divisor:.1f} {unit}"
+    return "-" if count is None else size_text(count)
 
 
 @app.command("export")

@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.checkpoints.load import load_weights
-from rcodsr.checkpoints.resolve import Log, silent
 from rcodsr.config import (
     DEFAULT_WEIGHTS,
     Adaptive,
@@ -42,6 +41,7 @@ from rcodsr.images import color, io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
+from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import Condition, OneStepSR
 
 Network = Callable[[Tensor, Condition], Tensor]

@@ -12,10 +12,11 @@ from rcodsr.checkpoints.bases import load_bases, load_dino
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, read_adapter
 from rcodsr.checkpoints.named import find
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.checkpoints.text import text_embedding
 from rcodsr.errors import UsageError
+from rcodsr.messages import Log
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
