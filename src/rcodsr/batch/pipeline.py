@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Output, Result
 from rcodsr.batch.stages import LARGE, Item, Stages, planned, run_step
-from rcodsr.batch.workers import Later, Workers
+from rcodsr.batch.threads import Later, Workers
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.memory import has_memory
 

@@ -20,12 +20,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from rcodsr import errors
+from rcodsr.batch.child import Chunk, reports
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import Output, Result, failed
-from rcodsr.batch.worker import Chunk, reports
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 from rcodsr.images import io

@@ -167,9 +167,9 @@ def upscale(
         protect=cast(Protected | None, protect),
     )
     from rcodsr.batch.discovery import Selection, expand_lists
-    from rcodsr.batch.jobs import run_processes
     from rcodsr.batch.pipeline import Output, run
     from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
+    from rcodsr.batch.process_pool import run_processes
     from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.io import FORMATS

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
+from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, work
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.results import Output, Result, failed
-from rcodsr.batch.worker import PATIENCE, Broken, Chunk, Note, Ready, work
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import WorkerError
 from rcodsr.messages import Log
