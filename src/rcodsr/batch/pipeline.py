@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Output, Result
+from rcodsr.batch.results import Result, WriteOptions
 from rcodsr.batch.stages import LARGE, Item, Stages, planned, run_step
 from rcodsr.batch.threads import Later, Workers
 from rcodsr.config import UpscaleOptions
@@ -27,7 +27,7 @@ from rcodsr.engine.memory import has_memory
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler
 
-__all__ = ["Output", "Result", "planned", "run"]
+__all__ = ["Result", "WriteOptions", "planned", "run"]
 
 _TOGETHER = 8
 """Pictures that share network calls where that pays."""
@@ -41,7 +41,7 @@ def run(
     jobs: list[Job],
     upscaler: Upscaler,
     options: UpscaleOptions,
-    output: Output,
+    output: WriteOptions,
     stdout: BinaryIO | None,
     max_failures: int | None = None,
     together: int | None = None,

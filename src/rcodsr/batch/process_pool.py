@@ -21,7 +21,7 @@ from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, work
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
-from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.results import Result, WriteOptions, failed
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import WorkerError
 from rcodsr.messages import Log
@@ -33,7 +33,7 @@ _REMEDY = "use fewer --jobs, or close other programs"
 
 
 def run_processes(
-    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int, log: Log
+    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, count: int, log: Log
 ) -> Iterator[Result]:
     """Enlarge and write the jobs in several processes.
 
@@ -86,7 +86,7 @@ class _Pool:
         jobs: list[Job],
         request: WeightsRequest,
         options: UpscaleOptions,
-        output: Output,
+        output: WriteOptions,
         count: int,
         log: Log,
     ) -> None:

@@ -25,7 +25,7 @@ from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.remote import named
-from rcodsr.batch.results import Output, Result, failed
+from rcodsr.batch.results import Result, WriteOptions, failed
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 from rcodsr.images import io
@@ -43,7 +43,7 @@ def run_ray(
     jobs: list[Job],
     request: WeightsRequest,
     options: UpscaleOptions,
-    output: Output,
+    output: WriteOptions,
     count: int | None,
     address: str | None,
     log: Log,
@@ -169,7 +169,13 @@ def _probe(where: str) -> None:
 
 
 def _reports(
-    ray: Any, jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int | None, log: Log
+    ray: Any,
+    jobs: list[Job],
+    request: WeightsRequest,
+    options: UpscaleOptions,
+    output: WriteOptions,
+    count: int | None,
+    log: Log,
 ) -> Iterator[Report]:
     """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
@@ -254,7 +260,7 @@ class Enlarger:
     """
 
     def __init__(
-        self, request: WeightsRequest, options: UpscaleOptions, output: Output, threads: int, ledger: Any, tries: int
+        self, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, threads: int, ledger: Any, tries: int
     ) -> None:
         import torch
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Output, Result, failed, unforeseen
+from rcodsr.batch.results import Result, WriteOptions, failed, unforeseen
 from rcodsr.batch.stages import Item, Stages, planned
 from rcodsr.config import UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
@@ -51,7 +51,7 @@ def named(result: Result, job: Job, local: Job) -> Result:
     return result
 
 
-def planned_anywhere(job: Job, options: UpscaleOptions, output: Output) -> Result:
+def planned_anywhere(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
     """`planned`, for jobs in a store too."""
     try:
         with near(job) as local:

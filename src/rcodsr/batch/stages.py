@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of, size_of
-from rcodsr.batch.results import Output, Result, about, blank, failed, own_result, unforeseen
+from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.engine.memory import has_memory, require_memory
 from rcodsr.errors import InputError, OutputError, RcodsrError
@@ -59,7 +59,7 @@ class Stages:
 
     upscaler: Upscaler
     options: UpscaleOptions
-    output: Output
+    output: WriteOptions
     stdout: BinaryIO | None
 
     readers = 2
@@ -149,7 +149,7 @@ def run_step(item: Item, step: Callable[[Item], None]) -> Item:
     return item
 
 
-def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
+def planned(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
     """What `run` would do with a job, as far as headers and an existing output tell without loading a model."""
     result = blank(job, "planned")
     try:
@@ -167,7 +167,7 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
     return result
 
 
-def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) -> int:
+def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOptions) -> int:
     """Refuse what cannot end well before anything is decoded.
 
     Returns:
@@ -187,14 +187,14 @@ def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) 
     return width * height
 
 
-def format_of(job: Job, output: Output, header: io.Header) -> str:
+def format_of(job: Job, output: WriteOptions, header: io.Header) -> str:
     """The format a job's output is written in."""
     if job.target is not None:
         return io.FORMATS[job.target.suffix.lower()]
     return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
 
 
-def _notes(picture: Picture, format: str, output: Output) -> list[str]:
+def _notes(picture: Picture, format: str, output: WriteOptions) -> list[str]:
     """What people should know about a picture that was written."""
     notes = list(picture.notes)
     if picture.alpha is not None and not io.has_room_for_alpha(format):
