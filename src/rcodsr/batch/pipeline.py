@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions
-from rcodsr.batch.stages import LARGE, Item, Stages, planned, run_step
+from rcodsr.batch.stages import LARGE, Passage, Stages, planned, run_step
 from rcodsr.batch.threads import Later, Workers
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.memory import has_memory
@@ -92,7 +92,7 @@ class _Pipeline:
         self.engines = Workers(together if together > 1 else 0)
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
         self.writer = Workers(1)
-        self.unwritten: deque[tuple[int, Later[Item]]] = deque()
+        self.unwritten: deque[tuple[int, Later[Passage]]] = deque()
         """Pixels and what will come of each picture that has been given to the engine."""
 
     def results(self, jobs: list[Job]) -> Iterator[Result]:
@@ -122,16 +122,16 @@ class _Pipeline:
         for pool in pools:
             pool.join(deadline)
 
-    def _read_ahead(self, jobs: list[Job]) -> Iterator[Item]:
-        reading: deque[Later[Item]] = deque()
+    def _read_ahead(self, jobs: list[Job]) -> Iterator[Passage]:
+        reading: deque[Later[Passage]] = deque()
         for job in jobs:
-            reading.append(self.readers.submit(partial(self._run, Item(job), self.stages.read)))
+            reading.append(self.readers.submit(partial(self._run, Passage(job), self.stages.read)))
             if len(reading) > 2 * self.together:
                 yield reading.popleft().take()
         while reading:
             yield reading.popleft().take()
 
-    def _has_room(self, item: Item) -> bool:
+    def _has_room(self, item: Passage) -> bool:
         """Whether a picture may join those under way; one that waits for memory joins none."""
         if item.result is not None:
             return True
@@ -139,7 +139,7 @@ class _Pipeline:
         full = len(self.unwritten) > _UNWRITTEN * self.together
         return item.picture is not None and not full and under_way <= LARGE and has_memory(under_way)
 
-    def _process(self, item: Item) -> None:
+    def _process(self, item: Passage) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
         pixels = item.pixels if item.result is None else 0
         enlarged = self.engines.submit(lambda: self._run(item, self.stages.enlarge))
@@ -147,10 +147,10 @@ class _Pipeline:
         written = self.writer.submit(lambda: self._write(encoded.take()))
         self.unwritten.append((pixels, written))
 
-    def _run(self, item: Item, step: Callable[[Item], None]) -> Item:
+    def _run(self, item: Passage, step: Callable[[Passage], None]) -> Passage:
         return item if self.closed else run_step(item, step)
 
-    def _write(self, item: Item) -> Item:
+    def _write(self, item: Passage) -> Passage:
         """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
         with self.writing:
             if self.closed:

@@ -16,7 +16,7 @@ from typing import Any
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions, failed, unforeseen
-from rcodsr.batch.stages import Item, Stages, planned
+from rcodsr.batch.stages import Passage, Stages, planned
 from rcodsr.config import UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 
@@ -66,15 +66,15 @@ class RemoteStages(Stages):
 
     readers = 16
 
-    def read(self, item: Item) -> None:
+    def read(self, item: Passage) -> None:
         """As the base; the copies on this machine live no longer than this step."""
         self._near(item, super().read)
 
-    def read_alone(self, item: Item) -> None:
+    def read_alone(self, item: Passage) -> None:
         """As the base."""
         self._near(item, super().read_alone)
 
-    def _near(self, item: Item, step: Callable[[Item], None]) -> None:
+    def _near(self, item: Passage, step: Callable[[Passage], None]) -> None:
         """Do a step on copies; its result or its error is then told of the job itself."""
         job = item.job
         try:
@@ -91,7 +91,7 @@ class RemoteStages(Stages):
         finally:
             item.job = job
 
-    def encode(self, item: Item) -> None:
+    def encode(self, item: Passage) -> None:
         """As the base; an output in a store is sent there already."""
         super().encode(item)
         assert item.data is not None
@@ -102,7 +102,7 @@ class RemoteStages(Stages):
                 remedy = "see that the bucket can be written, and run again: finished pictures are kept"
                 raise OutputError(item.job.target, f"cannot be written ({error.strerror})", remedy) from error
 
-    def write(self, item: Item) -> None:
+    def write(self, item: Passage) -> None:
         """As the base, unless the output has been sent."""
         if isinstance(item.job.target, RemotePath):
             item.result = item.promised

@@ -1,4 +1,4 @@
-"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Item`."""
+"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Passage`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE = 1 << 25
 
 
 @dataclass
-class Item:
+class Passage:
     """A job on its way; one thread at a time has it."""
 
     job: Job
@@ -65,7 +65,7 @@ class Stages:
     readers = 2
     """Threads that read ahead."""
 
-    def read(self, item: Item) -> None:
+    def read(self, item: Passage) -> None:
         """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
         job = item.job
         header = io.read_header(job.source)
@@ -82,17 +82,17 @@ class Stages:
         elif item.pixels <= LARGE and has_memory(item.pixels):
             item.picture = io.read(job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def read_alone(self, item: Item) -> None:
+    def read_alone(self, item: Passage) -> None:
         """Decode what has been waited for, or refuse it for good."""
         require_memory(item.job.source, item.pixels)
         item.picture = io.read(item.job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def enlarge(self, item: Item) -> None:
+    def enlarge(self, item: Passage) -> None:
         """Run the engine."""
         assert item.picture is not None
         item.upscaled = self.upscaler.run(item.picture, self.options)
 
-    def encode(self, item: Item) -> None:
+    def encode(self, item: Passage) -> None:
         """Make the output file in memory."""
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
@@ -105,7 +105,7 @@ class Stages:
         item.promised = self._done(item)
         item.picture = item.upscaled = None  # by far the larger part of it
 
-    def write(self, item: Item) -> None:
+    def write(self, item: Passage) -> None:
         """Write it; after this there is a result."""
         assert item.data is not None
         if item.job.target is None:
@@ -114,7 +114,7 @@ class Stages:
             io.write_atomic(item.job.target, item.data)
         item.result = item.promised
 
-    def _done(self, item: Item) -> Result:
+    def _done(self, item: Passage) -> Result:
         assert item.picture is not None
         assert item.upscaled is not None
         result, upscaled = blank(item.job, "done"), item.upscaled
@@ -128,7 +128,7 @@ class Stages:
         return result
 
 
-def run_step(item: Item, step: Callable[[Item], None]) -> Item:
+def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
     """Carry out a step of `Stages` on an item that has no result yet; an error becomes its result."""
     if item.result is not None:
         return item

@@ -21,7 +21,7 @@ from rcodsr.variants import VARIANTS
 
 
 @dataclass(frozen=True)
-class Item:
+class WeightsEntry:
     """Weights or a base, as `weights list` shows them; the fields are the keys of `--json`."""
 
     name: str
@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedFile:
     """A file that `pull` would fetch."""
 
     name: str
@@ -53,7 +53,7 @@ class Planned:
     cached: bool
 
 
-def items() -> Iterator[Item]:
+def list_weights() -> Iterator[WeightsEntry]:
     """Everything the manifest names, and the repositories that were used before. Asks no server."""
     pins = read_pins()
     for name, entry in read_manifest().items():
@@ -62,22 +62,22 @@ def items() -> Iterator[Item]:
         source = entry.directory.name if entry.status == "packaged" else entry.page
         source = f"{pin.repo}@{pin.revision[:12]}" if pin else entry.sources[0].repo if entry.sources else source
         published = entry.status not in {"unpublished"}
-        yield Item(name, entry.status, published, cached, entry.size, entry.licence, source, entry.about, needs(name))
+        yield WeightsEntry(name, entry.status, published, cached, entry.size, entry.licence, source, entry.about, needs(name))
     for key, pin in pins.items():
         name = key.removesuffix("@main")
         if REPO.fullmatch(name.partition("@")[0]) and pin.repo == name.partition("@")[0]:
             found = _paths(pin)
             size = sum(file.bytes or 0 for file in pin.files)
-            yield Item(name, "repository", True, found is not None, size, source=f"{pin.repo}@{pin.revision[:12]}")
+            yield WeightsEntry(name, "repository", True, found is not None, size, source=f"{pin.repo}@{pin.revision[:12]}")
 
 
-def describe(weights: str, log: Log = silent) -> Item:
+def describe(weights: str, log: Log = silent) -> WeightsEntry:
     """One item: by name, a checkpoint directory, or a repository, whose model card and configuration are read.
 
     Raises:
         WeightsError: when there is no such thing, or the Hub does not answer.
     """
-    for item in items():
+    for item in list_weights():
         if item.name == weights and item.status != "repository":
             return item
     directory = Path(weights)
@@ -98,11 +98,11 @@ def describe(weights: str, log: Log = silent) -> Item:
     return _described(weights, "repository", config, size, f"{weights}@{commit[:12]}", card)
 
 
-def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> Item:
+def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> WeightsEntry:
     licence = str(card.get("license_name") or card.get("license") or "")
     about = f"{config.spec.name}, {config.layout}" + (f" over {card['base_model']}" if card.get("base_model") else "")
     cached = status == "local" or read_pin(f"{name}@main") is not None
-    return Item(name, status, True, cached, size, licence, source, about, _needs(config))
+    return WeightsEntry(name, status, True, cached, size, licence, source, about, _needs(config))
 
 
 def needs(name: str) -> list[str]:
@@ -136,7 +136,7 @@ def pull(weights: str, revision: str | None = None, force: bool = False, log: Lo
     return [found, *(resolve_base(name, log=log) for name in _needs(read_config(found.directory)))]
 
 
-def plan(weights: str, revision: str | None = None, log: Log = silent) -> list[Planned]:
+def plan_pull(weights: str, revision: str | None = None, log: Log = silent) -> list[PlannedFile]:
     """What `pull` would fetch; only asks what there is.
 
     Raises:
@@ -153,7 +153,7 @@ def plan(weights: str, revision: str | None = None, log: Log = silent) -> list[P
     return files + [file for name in below for file in _planned(name, read_manifest()[name], None, log)]
 
 
-def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: Log) -> list[Planned]:
+def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: Log) -> list[PlannedFile]:
     """The files of one name, from the first source that answers."""
     known = read_pin(name)
     repos = [name] if entry is None else [source.repo for source in entry.sources]
@@ -171,7 +171,7 @@ def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: 
             continue
         chosen = [file for file in remote if _is_wanted(file, entry)]
         return [
-            Planned(name, f"{repo}@{commit[:12]}", f.name, f.bytes, repository.cached(f.name, commit) is not None)
+            PlannedFile(name, f"{repo}@{commit[:12]}", f.name, f.bytes, repository.cached(f.name, commit) is not None)
             for f in chosen
         ]
     raise problem or WeightsError(name, "has no source", "see `rcodsr weights list`")

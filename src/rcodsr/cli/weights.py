@@ -35,7 +35,7 @@ def list_(
     """Show what there is: status, size, licence, whether it is cached. Only org/repo asks the Hub."""
     from rcodsr.checkpoints import store
 
-    found = [store.describe(name, note) for name in names] if names else list(store.items())
+    found = [store.describe(name, note) for name in names] if names else list(store.list_weights())
     for item in found:
         if json:
             json_line(item.to_dict())
@@ -61,7 +61,7 @@ def pull(
     log = silent if quiet else note
     for name in names:
         if dry_run:
-            _show_plan(store.plan(name, revision, log), json)
+            _show_plan(store.plan_pull(name, revision, log), json)
             continue
         for found in store.pull(name, revision, force, log):
             values = {"name": found.name, "directory": str(found.directory), "source": found.source, "id": found.id}
@@ -98,7 +98,7 @@ def verify(
     """Hash files again and compare with what was published or first fetched; exit code 3 when one has changed."""
     from rcodsr.checkpoints import store
 
-    return _each(names or [item.name for item in store.items() if item.cached], store.verify, "ok", json)
+    return _each(names or [item.name for item in store.list_weights() if item.cached], store.verify, "ok", json)
 
 
 @app.command("rm")
