@@ -13,7 +13,7 @@ from rcodsr.spec import Spec
 from rcodsr.variants import VariantSpec
 
 FORMAT_VERSION = 2
-NAME = "config.json"
+CONFIG_FILE = "config.json"
 REMEDY = "delete it and fetch or export the checkpoint again"
 WEIGHT_FILES = [
     f"{part}.safetensors"
@@ -53,7 +53,7 @@ class CheckpointConfig:
     @property
     def files(self) -> tuple[str, ...]:
         """All files of the checkpoint, `config.json` first."""
-        return (NAME, *(f"{part}.safetensors" for part in self.parts))
+        return (CONFIG_FILE, *(f"{part}.safetensors" for part in self.parts))
 
 
 def _prompt_parts(prompt: Spec) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def read_config(directory: Path) -> CheckpointConfig:
     Raises:
         WeightsError: when `config.json` is missing, damaged, or of another format.
     """
-    path = directory / NAME
+    path = directory / CONFIG_FILE
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
             raise ValueError(f"{size_text(path.stat().st_size)} are no configuration")

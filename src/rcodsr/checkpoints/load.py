@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.named import find
+from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.config import Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
@@ -55,7 +55,7 @@ def load_weights(
     """
     if request.name.startswith("random:"):
         return _random(request, options, drawn_on)
-    resolved = find(request.name, request.revision, request.offline, log)
+    resolved = find_weights(request.name, request.revision, request.offline, log)
     config = read_config(resolved.directory)
     share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
     _check(request, config.spec, options, share)

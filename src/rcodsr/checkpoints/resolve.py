@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from rcodsr.checkpoints.config import NAME, read_config
+from rcodsr.checkpoints.config import CONFIG_FILE, read_config
 from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, address
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
 from rcodsr.messages import Log, silent, size_text
 
-_CONFIG = ManifestFile(NAME)
+_CONFIG = ManifestFile(CONFIG_FILE)
 LARGEST = 32 << 30
 """Bytes of a file that is hashed; the largest of a base has 3.5 billion."""
 PICKLES = (".pkl", ".pth")
@@ -55,7 +55,7 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
 
     Args:
         weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub. Of others' checkpoints
-            (status foreign) these are the files as published; `named.find` converts them.
+            (status foreign) these are the files as published; `named.find_weights` converts them.
         revision: commit, branch or tag, for a repository; a commit of 40 hex digits pins it.
         offline: ask no server.
         log: receives a line when something is fetched.
@@ -191,7 +191,7 @@ class _Fetcher:
             return
         for source in self.sources:
             revision = source.revision or "main"
-            names = [file.name for file in self.files] or [NAME]
+            names = [file.name for file in self.files] or [CONFIG_FILE]
             paths = [Repository(source.repo, self.log).cached(name, revision) for name in names]
             first = paths[0]
             if first is None or None in paths:
@@ -228,7 +228,7 @@ class _Fetcher:
         revision = known.revision if known is not None and known.repo == source.repo else source.revision
         commit, remote = repository.commit(revision)
         described = {file.name: file for file in remote}
-        if not self.files and NAME not in described:
+        if not self.files and CONFIG_FILE not in described:
             raise WeightsError(source.repo, "no checkpoint of rcodsr (no config.json)", "choose another repository")
         fixed = {file.name: file.sha256 for file in known.files} if known is not None else {}
         repository.sweep()

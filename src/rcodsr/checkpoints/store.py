@@ -9,7 +9,7 @@ from typing import Any
 
 from rcodsr.checkpoints import named
 from rcodsr.checkpoints.card import read_card
-from rcodsr.checkpoints.config import NAME, WEIGHT_FILES, CheckpointConfig, read_config
+from rcodsr.checkpoints.config import CONFIG_FILE, WEIGHT_FILES, CheckpointConfig, read_config
 from rcodsr.checkpoints.hub import RemoteFile, Repository
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
@@ -90,9 +90,9 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
     repository = Repository(weights, log)
     commit, files = repository.commit(None)
     about = {file.name: file for file in files}
-    if NAME not in about:
+    if CONFIG_FILE not in about:
         raise WeightsError(weights, "no checkpoint of rcodsr (no config.json)", "choose another repository")
-    config = read_config(repository.download(NAME, commit).parent)
+    config = read_config(repository.download(CONFIG_FILE, commit).parent)
     card = read_card(repository.download("README.md", commit)) if "README.md" in about else {}
     size = sum(about[file].bytes or 0 for file in config.files if file in about)
     return _described(weights, "repository", config, size, f"{weights}@{commit[:12]}", card)
@@ -132,7 +132,7 @@ def pull(weights: str, revision: str | None = None, force: bool = False, log: Lo
             remove(weights)
     if entry is not None and entry.status == "hub":
         return [resolve_base(weights, log=log)]
-    found = named.find(weights, revision, log=log)
+    found = named.find_weights(weights, revision, log=log)
     return [found, *(resolve_base(name, log=log) for name in _needs(read_config(found.directory)))]
 
 
@@ -179,7 +179,7 @@ def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: 
 
 def _is_wanted(file: RemoteFile, entry: ManifestEntry | None) -> bool:
     if entry is None:
-        return file.name in {NAME, *WEIGHT_FILES}
+        return file.name in {CONFIG_FILE, *WEIGHT_FILES}
     return any(file.name == wanted.name or file.name.endswith(f"/{wanted.name}") for wanted in entry.files)
 
 
@@ -195,8 +195,8 @@ def locate(weights: str) -> Path:
     if Path(weights).is_dir():
         read_config(Path(weights))
         return Path(weights)
-    if entry is not None and entry.status in {"foreign", "manual"} and named.recorded(weights) is not None:
-        return named.home(weights)
+    if entry is not None and entry.status in {"foreign", "manual"} and named.converted_pin(weights) is not None:
+        return named.converted_directory(weights)
     pin = read_pin(weights) or read_pin(f"{weights}@main")
     found = _paths(pin) if pin is not None else None
     if pin is None or found is None:
@@ -212,14 +212,18 @@ def verify(weights: str) -> int:
     """
     entry = read_manifest().get(weights)
     if entry is not None and entry.status == "packaged":
-        found = named.find(weights)
+        found = named.find_weights(weights)
         return sum((found.directory / file).stat().st_size for file in found.hashes)
     if Path(weights).is_dir():
         from rcodsr.checkpoints.format import check_files
 
         return sum((Path(weights) / file).stat().st_size for file in check_files(Path(weights)).files)
     directory = locate(weights)
-    pin = named.recorded(weights) if directory == named.home(weights) else read_pin(weights) or read_pin(f"{weights}@main")
+    pin = (
+        named.converted_pin(weights)
+        if directory == named.converted_directory(weights)
+        else read_pin(weights) or read_pin(f"{weights}@main")
+    )
     assert pin is not None  # or it had not been located
     hashes = sha256_all(directory, [file.name for file in pin.files])
     for file in pin.files:
@@ -251,12 +255,12 @@ def remove(weights: str, dry_run: bool = False) -> int:
 
 
 def _remove_converted(name: str, dry_run: bool) -> int | None:
-    pin = named.recorded(name)
+    pin = named.converted_pin(name)
     if pin is None:
         return None
     if not dry_run:
-        named.forget(name)
-        shutil.rmtree(named.home(name), ignore_errors=True)
+        named.forget_converted(name)
+        shutil.rmtree(named.converted_directory(name), ignore_errors=True)
     return sum(file.bytes or 0 for file in pin.files)
 
 
@@ -279,7 +283,7 @@ def _remove_pinned(key: str, pin: Pin, dry_run: bool) -> int:
 
 
 def _lies_here(entry: ManifestEntry) -> bool:
-    if entry.status in {"foreign", "manual"} and named.recorded(entry.name) is not None:
+    if entry.status in {"foreign", "manual"} and named.converted_pin(entry.name) is not None:
         return True
     pin = read_pin(entry.name)
     return pin is not None and _paths(pin) is not None

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
-from rcodsr.checkpoints.named import find
+from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import sha256
 from rcodsr.data.dataset import PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
@@ -340,7 +340,7 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     directories = {name: getattr(recipe, name) for name in ("start", "warm_start", "prior", "generator")}
     names = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
     files = {name: getattr(recipe, name) for name in names}
-    found = {name: find(str(weights)).digest for name, weights in directories.items() if weights is not None}
+    found = {name: find_weights(str(weights)).digest for name, weights in directories.items() if weights is not None}
     return found | {name: sha256(path) for name, path in files.items() if path is not None}
 
 
