@@ -93,7 +93,7 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
         return
     text = prompt.text if request.prompt is None else request.prompt
-    from rcodsr.checkpoints.text import prompt_embedding
+    from rcodsr.checkpoints.text_encoder import prompt_embedding
 
     def embed(words: str) -> Tensor:
         assert spec.base is not None

@@ -14,7 +14,7 @@ from rcodsr.checkpoints.format import load_model, read_adapter
 from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
-from rcodsr.checkpoints.text import text_embedding
+from rcodsr.checkpoints.text_encoder import text_embedding
 from rcodsr.errors import UsageError
 from rcodsr.messages import Log
 from rcodsr.models.autoencoder import WaveletAutoencoder
@@ -22,8 +22,8 @@ from rcodsr.models.build import build_grain, build_metric_estimator, build_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator, UNetDiscriminator
 from rcodsr.models.layout import cast
+from rcodsr.models.lpips import LpipsSqueeze, LpipsVgg
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.real_esrgan import RealEsrgan, take_over
 from rcodsr.models.residual_dense import ResidualDenseNet
