@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import rcodsr
 from rcodsr.errors import RcodsrError
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.lpips import LpipsSqueeze
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 """Prove the package's import order: every import points to a lower layer, so there are no cycles.
 
-errors < config < spec < parts < variants < {diffusion, images} < {models, data} < checkpoints < engine < {batch, bench, report}
-< training < cli
+{errors, messages} < config < spec < parts < variants < {diffusion, images} < {models, data} < checkpoints < engine
+< {batch, bench, report} < training < cli
 
 Imports that only a type checker sees count as well. A package may import its own modules, as long as these do not form a cycle.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "rcodsr"
 LAYERS = (
-    {"errors"},
+    {"errors", "messages"},
     {"config"},
     {"spec"},
     {"parts"},

@@ -297,7 +297,7 @@ def without(bench: Bench, item: str) -> Figures:
 
 def directory(bench: Bench) -> Figures:
     """A directory of small pictures through the batch pipeline with rcod-o: pictures a second, and how busy the GPU is."""
-    from rcodsr.batch.pipeline import Output, run
+    from rcodsr.batch.pipeline import WriteOptions, run
     from rcodsr.batch.plan import plan, prepare_outputs
     from rcodsr.config import UpscaleOptions
 
@@ -311,7 +311,7 @@ def directory(bench: Bench) -> Figures:
             if bench.dry:
                 return 0.0
             started = time.perf_counter()
-            results = list(run(jobs, bench.fast.upscaler, UpscaleOptions(), Output(), None))
+            results = list(run(jobs, bench.fast.upscaler, UpscaleOptions(), WriteOptions(), None))
             assert {result.status for result in results} == {"done"}, results[0]
             return time.perf_counter() - started
 

@@ -25,6 +25,7 @@ from rcodsr.checkpoints.format import save_model
 from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.engine.runtime import Runtime
 from rcodsr.images.picture import Picture, to_pil
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.recipe_file import read_recipe
 from rcodsr.training.run import Run
@@ -75,6 +76,7 @@ def leave(run: Run, out: Path, seconds: float) -> None:
     scatter(checkpoint, out, "averaged")
     save_model(run.recipe.output / "raw", run.model)
     scatter(run.recipe.output / "raw", out, "raw")
+    assert isinstance(run.trainer, GeneratorTrainer)
     for objective in run.trainer.objectives:
         if objective.name == "adversarial":
             state = {**objective.trained(), **objective.buffers()}

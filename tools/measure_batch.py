@@ -53,7 +53,7 @@ def engine_alone(engine: "Upscaler", decoded: "list[Picture]") -> tuple[float, f
 def measure_time(photos: Path, directory: Path, count: int, together: int | None) -> None:
     import torch
 
-    from rcodsr.batch.pipeline import Output, run
+    from rcodsr.batch.pipeline import WriteOptions, run
     from rcodsr.batch.plan import plan, prepare_outputs
     from rcodsr.images import io
 
@@ -74,7 +74,7 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
 
     engine.run = timed  # type: ignore[method-assign]
     started, before = time.perf_counter(), time.process_time()
-    results = list(run(jobs, engine, options, Output(), None, together=together))
+    results = list(run(jobs, engine, options, WriteOptions(), None, together=together))
     wall, cpu = time.perf_counter() - started, time.process_time() - before
     engine.run = real  # type: ignore[method-assign]
     halves.append(engine_alone(engine, decoded[count // 2 :]))

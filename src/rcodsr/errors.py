@@ -98,7 +98,7 @@ class OutputError(RcodsrError):
 
     exit_code = 7
 
-    def __init__(self, subject: object, cause: str, remedy: str = "", lasting: bool = True) -> None:
+    def __init__(self, subject: object, cause: str, remedy: str = "", *, lasting: bool = True) -> None:
         super().__init__(subject, cause, remedy)
         self.lasting = lasting
 

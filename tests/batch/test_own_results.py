@@ -12,7 +12,7 @@ from rcodsr.batch.order import told_by_output
 from rcodsr.batch.plan import Job, Naming, Plan, make_plan, prepare_outputs, require_fit
 from rcodsr.batch.records import is_result
 from rcodsr.batch.remote import named
-from rcodsr.batch.results import Output, own_result
+from rcodsr.batch.results import WriteOptions, own_result
 from rcodsr.batch.stages import planned
 from rcodsr.config import RealismMap, UpscaleOptions
 from rcodsr.errors import UsageError
@@ -104,9 +104,9 @@ def test_only_a_picture_that_is_named_alone_is_enlarged_again(draw: Draw, tmp_pa
     assert not _plan([tmp_path / "photos"]).alone
     assert not _plan([result, draw("b.png", 4)]).alone
     job = Job(result, tmp_path / "x.png")
-    again = planned(job, UpscaleOptions(), Output(again=True))
+    again = planned(job, UpscaleOptions(), WriteOptions(again=True))
     assert (again.status, again.output) == ("planned", str(tmp_path / "x.png"))
-    passed = planned(job, UpscaleOptions(), Output())
+    passed = planned(job, UpscaleOptions(), WriteOptions())
     assert (passed.status, passed.output, passed.own) == ("skipped", None, True)
     assert "own" not in passed.to_dict()
 

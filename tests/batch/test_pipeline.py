@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.batch import pipeline, stages
-from rcodsr.batch.pipeline import Output, Result, run
+from rcodsr.batch.pipeline import Result, WriteOptions, run
 from rcodsr.batch.plan import Job
 from rcodsr.batch.tiles import TileBatcher
 from rcodsr.config import UpscaleOptions
@@ -57,10 +57,10 @@ def _written(results: list[Result]) -> list[bytes]:
 
 
 def test_the_same_bytes_as_one_after_the_other(engine: Upscaler, jobs: list[Job]) -> None:
-    results = list(run(jobs, engine, OPTIONS, Output(), None))
+    results = list(run(jobs, engine, OPTIONS, WriteOptions(), None))
     assert [(result.input, result.status) for result in results] == [(str(job.source), "done") for job in jobs]
     assert _written(results) == _one_by_one(jobs, engine)
-    assert {result.status for result in run(jobs, engine, OPTIONS, Output(), None)} == {"skipped"}
+    assert {result.status for result in run(jobs, engine, OPTIONS, WriteOptions(), None)} == {"skipped"}
 
 
 def test_a_picture_too_large_to_share_memory_waits_its_turn(
@@ -68,14 +68,14 @@ def test_a_picture_too_large_to_share_memory_waits_its_turn(
 ) -> None:
     monkeypatch.setattr(stages, "LARGE", 16 * 34 * 30)
     monkeypatch.setattr(pipeline, "LARGE", 16 * 34 * 30)
-    results = list(run(jobs, engine, OPTIONS, Output(), None))
+    results = list(run(jobs, engine, OPTIONS, WriteOptions(), None))
     assert [result.input for result in results] == [str(job.source) for job in jobs]
     assert _written(results) == _one_by_one(jobs, engine)
 
 
 def test_nothing_is_written_after_the_last_failure_allowed(engine: Upscaler, jobs: list[Job], tmp_path: Path) -> None:
     jobs[2].source.write_bytes(b"no picture")  # type: ignore[union-attr]
-    results = run(jobs, engine, OPTIONS, Output(), None, max_failures=1)
+    results = run(jobs, engine, OPTIONS, WriteOptions(), None, max_failures=1)
     assert [result.status for result in results] == ["done", "done", "failed"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
 
@@ -84,13 +84,13 @@ def test_nothing_is_written_after_a_fault_of_the_disk(engine: Upscaler, jobs: li
     jobs[1] = Job(jobs[1].source, tmp_path / "0.png" / "1.png")  # a file where a folder is needed
     seen = []
     with pytest.raises(OutputError):
-        seen.extend(result.status for result in run(jobs, engine, OPTIONS, Output(), None))
+        seen.extend(result.status for result in run(jobs, engine, OPTIONS, WriteOptions(), None))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png"]
 
 
 def test_leaving_early_leaves_no_thread_and_no_part(engine: Upscaler, jobs: list[Job], tmp_path: Path) -> None:
     before = threading.active_count()
-    results = run(jobs, engine, OPTIONS, Output(), None)
+    results = run(jobs, engine, OPTIONS, WriteOptions(), None)
     assert next(results).status == "done"
     results.close()
     assert threading.active_count() == before
@@ -98,7 +98,7 @@ def test_leaving_early_leaves_no_thread_and_no_part(engine: Upscaler, jobs: list
 
 
 def test_pictures_that_share_network_calls_come_out_the_same(engine: Upscaler, jobs: list[Job]) -> None:
-    results = list(run(jobs, engine, OPTIONS, Output(), None, together=4))
+    results = list(run(jobs, engine, OPTIONS, WriteOptions(), None, together=4))
     assert [result.status for result in results] == ["done"] * len(jobs)
     for came, wanted in zip(_written(results), _one_by_one(jobs, engine), strict=True):
         a, b = (np.asarray(Image.open(BytesIO(data))).astype(int) for data in (came, wanted))

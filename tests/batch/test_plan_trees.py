@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rcodsr.batch.discovery import Selection
-from rcodsr.batch.plan import Job, Naming, expand_lists, make_plan, plan
+from rcodsr.batch.discovery import Selection, expand_lists
+from rcodsr.batch.plan import Job, Naming, make_plan, plan
 from rcodsr.batch.shards import parse_shard
 from rcodsr.errors import UsageError
 from tests.batch.conftest import Touch, names, target

@@ -13,8 +13,8 @@ from rcodsr.bench.judges import Scorer
 from rcodsr.bench.latents import DegradedCrops, correlate, spearman
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.models.perceptual import LpipsSqueeze
 from tests.conftest import RunCli
 
 

@@ -13,7 +13,7 @@ from rcodsr.bench.judges import JudgeFiles, Scorer, Scores, mean_scores
 from rcodsr.bench.quality import Niqe, luma, psnr_y, ssim_y
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
-from rcodsr.models.perceptual import LpipsAlex, LpipsSqueeze
+from rcodsr.models.lpips import LpipsAlex, LpipsSqueeze
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

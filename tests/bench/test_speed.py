@@ -12,9 +12,9 @@ from rcodsr.bench.contenders import Contender, agreement, plain_copy, plain_runn
 from rcodsr.bench.cost import flops, trainable_parameters
 from rcodsr.bench.natural import natural_batch, natural_picture
 from rcodsr.bench.speed import SpeedRequest, _case, _Gate
-from rcodsr.checkpoints.resolve import silent
 from rcodsr.engine.runner import prepare
 from rcodsr.engine.runtime import choose_runtime
+from rcodsr.messages import silent
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.rewrites import REWRITES, DoublingConv
 from rcodsr.variants import RCOD_O, RCOD_S, VariantSpec

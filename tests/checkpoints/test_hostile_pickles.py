@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from rcodsr.checkpoints import pickles
-from rcodsr.checkpoints.convert import read_published
+from rcodsr.checkpoints.published import read_published
 from rcodsr.errors import RcodsrError, WeightsError
 from tests import published
 

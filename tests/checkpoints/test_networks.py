@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rcodsr.checkpoints import networks
 from rcodsr.checkpoints.networks import read_network
 from rcodsr.errors import UsageError, WeightsError
-from rcodsr.models.perceptual import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.lpips import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
 from rcodsr.models.real_esrgan import RealEsrgan
 
 State = dict[str, Tensor]

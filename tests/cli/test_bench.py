@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.images import io
 from rcodsr.models.dists import Dists
-from rcodsr.models.perceptual import LpipsAlex, LpipsVgg
+from rcodsr.models.lpips import LpipsAlex, LpipsVgg
 from tests.conftest import RunCli
 
 

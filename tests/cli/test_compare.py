@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import save_model
 from rcodsr.models.build import build_model
-from rcodsr.models.perceptual import LpipsAlex
+from rcodsr.models.lpips import LpipsAlex
 from rcodsr.parts import GroupingSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli

@@ -85,7 +85,7 @@ def test_a_bad_picture_does_not_stop_the_others(desk: Path, run_cli: RunCli) -> 
         (("lr", "--weights", "weights", "--gt", "empty"), 2, "no ground truth for"),
         (("lr", "--weights", "weights", "--gt", "nowhere"), 2, "nowhere"),
         (("lr", "--weights", "weights", "--csv", "nowhere/rows.csv"), 7, "cannot be written"),
-        (("lr", "--weights", "weights", "--plot", "hr/a.png", "--gt", "hr"), 2, "is one of the pictures"),
+        (("lr", "--weights", "weights", "--plot", "hr/a.png", "--gt", "hr"), 2, "hr/a.png: would overwrite an input"),
     ],
 )
 def test_bad_requests_get_one_line(desk: Path, run_cli: RunCli, arguments: tuple[str, ...], code: int, message: str) -> None:

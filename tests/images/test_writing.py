@@ -1,11 +1,12 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rcodsr.errors import OutputError
+from rcodsr.errors import OutputError, RcodsrError, UsageError
 from rcodsr.images import io
 from rcodsr.images.png import encode_png
 from tests.images.files import save
@@ -79,3 +80,33 @@ def test_a_png_of_several_strips_is_what_was_given(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(encode_png(pixels))
     with Image.open(tmp_path / "large.png") as image:
         assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_a_writable_file_is_told_before_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("kept")
+    (tmp_path / "link.csv").symlink_to("old.csv")
+    io.require_writable(tmp_path / "new.csv")
+    io.require_writable(tmp_path / "old.csv", [tmp_path / "in.png"])
+    io.require_writable(tmp_path / "a" / "b" / "new.csv", makes_directory=True)
+    cases: list[tuple[str, dict[str, Any], type[RcodsrError], str]] = [
+        ("old.csv", {"inputs": [tmp_path / "link.csv"]}, UsageError, "would overwrite an input"),
+        ("old.csv", {"overwrite": False}, UsageError, "exists already"),
+        (".", {}, OutputError, "it is a directory"),
+        ("gone/new.csv", {}, OutputError, "its folder does not exist"),
+        ("old.csv/new.csv", {"makes_directory": True}, OutputError, "its folder does not exist"),
+    ]
+    for name, options, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            io.require_writable(tmp_path / name, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "old.csv"]
+    assert (tmp_path / "old.csv").read_text() == "kept"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="permission denied"):
+            io.require_writable(tmp_path / "new.csv")
+    finally:
+        tmp_path.chmod(0o700)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.variants import VariantSpec
 from tests.text_base import write_text_encoder

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rcodsr.errors import UsageError
 from rcodsr.models.discriminator import PairDiscriminator
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.training.augment import shift
 from rcodsr.training.draws import Draws
 from rcodsr.training.losses import pair_loss

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rcodsr.checkpoints import convert
-from rcodsr.checkpoints.convert import read_published
+from rcodsr.checkpoints import published as reader
+from rcodsr.checkpoints.published import read_published
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.parts import TextSpec
 from rcodsr.training.recipe import Phase, Recipe
@@ -28,10 +28,10 @@ def s3diff(small_s_spec: VariantSpec, tmp_path: Path, monkeypatch: pytest.Monkey
     """A published S3Diff, converted."""
     text = TextSpec(tokens=12, context=24, text="a")
     monkeypatch.setattr(
-        convert, "S3DIFF", replace(small_s_spec, name="s3diff", grouping=S3DIFF.grouping, prompt=text, vision=None)
+        reader, "S3DIFF", replace(small_s_spec, name="s3diff", grouping=S3DIFF.grouping, prompt=text, vision=None)
     )
-    published.save(tmp_path / "s3diff.pkl", published.s3diff(convert.S3DIFF))
-    published.save(tmp_path / "de_net.pth", published.de_net(convert.S3DIFF))
+    published.save(tmp_path / "s3diff.pkl", published.s3diff(reader.S3DIFF))
+    published.save(tmp_path / "de_net.pth", published.de_net(reader.S3DIFF))
     read_published([tmp_path / "s3diff.pkl"]).write(tmp_path / "s3diff")
     return tmp_path / "s3diff"
 
@@ -72,9 +72,9 @@ def test_osediff_warms_rcod_o(
 ) -> None:
     text = TextSpec(tokens=12, context=24, text="a")
     monkeypatch.setattr(
-        convert, "OSEDIFF", replace(small_sd_spec, name="osediff", grouping=OSEDIFF.grouping, prompt=text, vision=None)
+        reader, "OSEDIFF", replace(small_sd_spec, name="osediff", grouping=OSEDIFF.grouping, prompt=text, vision=None)
     )
-    published.save(tmp_path / "osediff.pkl", published.osediff(convert.OSEDIFF))
+    published.save(tmp_path / "osediff.pkl", published.osediff(reader.OSEDIFF))
     read_published([tmp_path / "osediff.pkl"]).write(tmp_path / "o")
     o_recipe = replace(recipe, variant=small_sd_spec, warm_start=str(tmp_path / "o"))
     warm = build_networks(o_recipe, small_sd_spec, {}, lambda line: None)

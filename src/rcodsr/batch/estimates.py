@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rcodsr.batch.memory import require_memory
 from rcodsr.config import MAX_OUTPUT_PIXELS
-from rcodsr.data.photos import bare_stem
 from rcodsr.errors import InputError, RcodsrError, UsageError
 from rcodsr.images import io
+from rcodsr.images.matching import match
 
 if TYPE_CHECKING:
     from rcodsr.engine.upscaler import Upscaler
@@ -91,15 +91,14 @@ def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None, max_pix
 
 
 def match_truths(sources: list[io.Source], folder: Path) -> dict[io.Source, Path]:
-    """Ground truth of each source: the file of the same stem in a folder; tails such as _LR4, _HR and _x4 do not count.
+    """Ground truth of each source: the file of the same name in a folder; tails such as _LR4, _HR and _x4 do not count.
 
     Raises:
-        UsageError: when one is missing.
+        UsageError: when one is missing, or a source has two.
     """
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES] if folder.is_dir() else []
-    by_stem = {bare_stem(path.stem): path for path in files} | {path.stem: path for path in files}
-    names = {source: source.stem if source.stem in by_stem else bare_stem(source.stem) for source in sources}
-    for source, name in names.items():
-        if name not in by_stem:
+    truths = match(sources, files)
+    for source in sources:
+        if source not in truths:
             raise UsageError("--gt", f"{folder} has no ground truth for {source}", "give a folder with the same names")
-    return {source: by_stem[name] for source, name in names.items()}
+    return truths

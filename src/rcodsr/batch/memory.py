@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from rcodsr.errors import TileMemoryError
+from rcodsr.messages import size_text
 
 _BYTES_PER_PIXEL = 40
 """Of the model's enlargement, held at once on the CPU: the enlarged input, its padded copy, the result, what writing needs."""
@@ -26,7 +27,7 @@ def require_memory(subject: object, pixels: int) -> None:
     """
     needed, free = _needed(pixels), free_memory()
     if free is not None and needed > free + _SPARE:
-        cause = f"needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free"
+        cause = f"needs about {size_text(needed)} of memory, and {size_text(free)} are free"
         raise TileMemoryError(subject, cause, "crop it, or close other programs")
 
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.memory import has_memory
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Output, Result
-from rcodsr.batch.stages import LARGE, Item, Stages, planned
-from rcodsr.batch.workers import Later, Workers
+from rcodsr.batch.results import Result, WriteOptions
+from rcodsr.batch.stages import LARGE, Passage, Stages, planned, run_step
+from rcodsr.batch.threads import Later, Workers
 from rcodsr.config import UpscaleOptions
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler
 
-__all__ = ["Output", "Result", "planned", "run"]
+__all__ = ["Result", "WriteOptions", "planned", "run"]
 
 _TOGETHER = 8
 """Pictures that share network calls where that pays."""
@@ -41,7 +41,7 @@ def run(
     jobs: list[Job],
     upscaler: Upscaler,
     options: UpscaleOptions,
-    output: Output,
+    output: WriteOptions,
     stdout: BinaryIO | None,
     max_failures: int | None = None,
     together: int | None = None,
@@ -92,7 +92,7 @@ class _Pipeline:
         self.engines = Workers(together if together > 1 else 0)
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
         self.writer = Workers(1)
-        self.unwritten: deque[tuple[int, Later[Item]]] = deque()
+        self.unwritten: deque[tuple[int, Later[Passage]]] = deque()
         """Pixels and what will come of each picture that has been given to the engine."""
 
     def results(self, jobs: list[Job]) -> Iterator[Result]:
@@ -103,7 +103,7 @@ class _Pipeline:
             while self.unwritten and not self._has_room(item):
                 yield from self._next()
             if item.result is None and item.picture is None:
-                self.stages.read_alone(item)
+                run_step(item, self.stages.read_alone)
             self._process(item)
             while self.unwritten and self.unwritten[0][1].ready:
                 yield from self._next()
@@ -122,16 +122,16 @@ class _Pipeline:
         for pool in pools:
             pool.join(deadline)
 
-    def _read_ahead(self, jobs: list[Job]) -> Iterator[Item]:
-        reading: deque[Later[Item]] = deque()
+    def _read_ahead(self, jobs: list[Job]) -> Iterator[Passage]:
+        reading: deque[Later[Passage]] = deque()
         for job in jobs:
-            reading.append(self.readers.submit(partial(self._unless_closed, self.stages.read, Item(job))))
+            reading.append(self.readers.submit(partial(self._run, Passage(job), self.stages.read)))
             if len(reading) > 2 * self.together:
                 yield reading.popleft().take()
         while reading:
             yield reading.popleft().take()
 
-    def _has_room(self, item: Item) -> bool:
+    def _has_room(self, item: Passage) -> bool:
         """Whether a picture may join those under way; one that waits for memory joins none."""
         if item.result is not None:
             return True
@@ -139,23 +139,23 @@ class _Pipeline:
         full = len(self.unwritten) > _UNWRITTEN * self.together
         return item.picture is not None and not full and under_way <= LARGE and has_memory(under_way)
 
-    def _process(self, item: Item) -> None:
+    def _process(self, item: Passage) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
         pixels = item.pixels if item.result is None else 0
-        enlarged = self.engines.submit(lambda: self._unless_closed(self.stages.enlarge, item))
-        encoded = self.encoders.submit(lambda: self._unless_closed(self.stages.encode, enlarged.take()))
+        enlarged = self.engines.submit(lambda: self._run(item, self.stages.enlarge))
+        encoded = self.encoders.submit(lambda: self._run(enlarged.take(), self.stages.encode))
         written = self.writer.submit(lambda: self._write(encoded.take()))
         self.unwritten.append((pixels, written))
 
-    def _unless_closed(self, stage: Callable[[Item], Item], item: Item) -> Item:
-        return item if self.closed else stage(item)
+    def _run(self, item: Passage, step: Callable[[Passage], None]) -> Passage:
+        return item if self.closed else run_step(item, step)
 
-    def _write(self, item: Item) -> Item:
+    def _write(self, item: Passage) -> Passage:
         """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
         with self.writing:
             if self.closed:
                 return item
-            self.stages.write(item)
+            run_step(item, self.stages.write)
             if item.result is not None and item.result.status == "failed" and self.failures_left is not None:
                 self.failures_left -= 1
             if item.lasting is not None or self.failures_left == 0:

@@ -8,15 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rcodsr.batch.discovery import Findings, Found, Selection, discover, expand_lists, is_directory, sources
+from rcodsr.batch.discovery import Findings, Found, Selection, discover, is_directory
 from rcodsr.batch.places import RealPaths, RemotePath, place
 from rcodsr.batch.records import is_result, is_result_of
 from rcodsr.batch.shards import belongs
 from rcodsr.config import OUTPUT_FORMATS, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
 from rcodsr.images.io import FORMATS, Piped, Source, has_room_for_record, make_directory, read_header, remove_stale_parts
-
-__all__ = ["Job", "Naming", "expand_lists", "plan", "prepare_outputs", "require_fit", "sources"]
 
 _LONGEST_NAME = 255
 

@@ -13,22 +13,23 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
 from rcodsr import errors
+from rcodsr.batch.child import Chunk, reports
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.remote import named
-from rcodsr.batch.results import Output, Result, failed
-from rcodsr.batch.worker import Chunk, reports
+from rcodsr.batch.results import Result, WriteOptions, failed
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 from rcodsr.images import io
+from rcodsr.messages import Log, first_line
 
 _PROBE, _ANSWER = 4.0, 10.0
 """Seconds for a connection, and for a cluster to say what it is."""
@@ -37,14 +38,12 @@ _ROUNDS = ((16, 4), (1, 2))
 _OBJECT_STORE = 256 << 20
 """Bytes in a cluster of our own: only names and rows go through it."""
 
-Log = Callable[[str], None]
-
 
 def run_ray(
     jobs: list[Job],
     request: WeightsRequest,
     options: UpscaleOptions,
-    output: Output,
+    output: WriteOptions,
     count: int | None,
     address: str | None,
     log: Log,
@@ -74,7 +73,7 @@ def run_ray(
     try:
         yield from in_order(_reports(ray, jobs, request, options, output, count, log))
     except ray.exceptions.RayError as error:
-        raise WorkerError("--engine ray", _first_line(error), "see the cluster's logs") from error
+        raise WorkerError("--engine ray", first_line(error), "see the cluster's logs") from error
     finally:
         ray.shutdown()
         remove_leftovers(jobs)
@@ -132,7 +131,7 @@ def _join(ray: Any, where: str, options: dict[str, Any]) -> None:
         ray.init(address=where, **options)
     except Exception as error:
         remedy = "give HOST:PORT of a cluster that this machine belongs to, or submit with ray job submit"
-        raise DeviceError("--address", f"{where}: {_first_line(error)}", remedy) from error
+        raise DeviceError("--address", f"{where}: {first_line(error)}", remedy) from error
 
 
 @contextmanager
@@ -170,7 +169,13 @@ def _probe(where: str) -> None:
 
 
 def _reports(
-    ray: Any, jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int | None, log: Log
+    ray: Any,
+    jobs: list[Job],
+    request: WeightsRequest,
+    options: UpscaleOptions,
+    output: WriteOptions,
+    count: int | None,
+    log: Log,
 ) -> Iterator[Report]:
     """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
@@ -255,7 +260,7 @@ class Enlarger:
     """
 
     def __init__(
-        self, request: WeightsRequest, options: UpscaleOptions, output: Output, threads: int, ledger: Any, tries: int
+        self, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, threads: int, ledger: Any, tries: int
     ) -> None:
         import torch
 
@@ -316,8 +321,3 @@ def _error(plain: list[str]) -> RcodsrError:
     kind, *words = plain
     made: RcodsrError = getattr(errors, kind)(*words)
     return made
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0].partition(". ")[0] if lines else type(error).__name__)[:200]

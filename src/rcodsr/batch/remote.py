@@ -15,8 +15,8 @@ from typing import Any
 
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Output, Result, failed
-from rcodsr.batch.stages import Item, Stages, planned
+from rcodsr.batch.results import Result, WriteOptions, failed, unforeseen
+from rcodsr.batch.stages import Passage, Stages, planned
 from rcodsr.config import UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 
@@ -51,7 +51,7 @@ def named(result: Result, job: Job, local: Job) -> Result:
     return result
 
 
-def planned_anywhere(job: Job, options: UpscaleOptions, output: Output) -> Result:
+def planned_anywhere(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
     """`planned`, for jobs in a store too."""
     try:
         with near(job) as local:
@@ -66,29 +66,34 @@ class RemoteStages(Stages):
 
     readers = 16
 
-    def read(self, item: Item) -> Item:
+    def read(self, item: Passage) -> None:
         """As the base; the copies on this machine live no longer than this step."""
-        return self._near(item, super().read)
+        self._near(item, super().read)
 
-    def read_alone(self, item: Item) -> Item:
+    def read_alone(self, item: Passage) -> None:
         """As the base."""
-        return self._near(item, super().read_alone)
+        self._near(item, super().read_alone)
 
-    def _near(self, item: Item, step: Callable[[Item], Item]) -> Item:
+    def _near(self, item: Passage, step: Callable[[Passage], None]) -> None:
+        """Do a step on copies; its result or its error is then told of the job itself."""
         job = item.job
         try:
             with near(job) as local:
                 item.job = local
-                step(item)
+                try:
+                    step(item)
+                except Exception as error:
+                    known = error if isinstance(error, RcodsrError) else unforeseen(error, local)
+                    words = (_renamed(text, job, local) for text in (known.subject, known.cause, known.remedy))
+                    raise type(known)(*words) from error
                 if item.result is not None:
                     named(item.result, job, local)
-        except RcodsrError as error:
-            item.result = failed(job, error)
-        item.job = job
-        return item
+        finally:
+            item.job = job
 
-    def _encode(self, item: Item) -> None:
-        super()._encode(item)
+    def encode(self, item: Passage) -> None:
+        """As the base; an output in a store is sent there already."""
+        super().encode(item)
         assert item.data is not None
         if isinstance(item.job.target, RemotePath):
             try:
@@ -97,11 +102,12 @@ class RemoteStages(Stages):
                 remedy = "see that the bucket can be written, and run again: finished pictures are kept"
                 raise OutputError(item.job.target, f"cannot be written ({error.strerror})", remedy) from error
 
-    def _write(self, item: Item) -> None:
+    def write(self, item: Passage) -> None:
+        """As the base, unless the output has been sent."""
         if isinstance(item.job.target, RemotePath):
             item.result = item.promised
         else:
-            super()._write(item)
+            super().write(item)
 
 
 def _source_near(job: Job, directory: Path) -> Any:
@@ -126,7 +132,8 @@ def _target_near(job: Job, directory: Path) -> Path | None:
     except FileNotFoundError:
         local.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(job.target, f"cannot be looked at ({error.strerror})", "check your credentials") from error
+        cause = f"cannot be looked at ({error.strerror})"
+        raise OutputError(job.target, cause, "check your credentials", lasting=False) from error
     return local
 
 

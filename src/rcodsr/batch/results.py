@@ -12,7 +12,7 @@ from rcodsr.images.io import Source
 
 
 @dataclass(frozen=True)
-class Output:
+class WriteOptions:
     """How results are written."""
 
     quality: int = 95

@@ -1,4 +1,4 @@
-"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Item`."""
+"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Passage`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of, size_of
-from rcodsr.batch.results import Output, Result, about, blank, failed, own_result, unforeseen
+from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
@@ -25,7 +25,7 @@ LARGE = 1 << 25
 
 
 @dataclass
-class Item:
+class Passage:
     """A job on its way; one thread at a time has it."""
 
     job: Job
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Stages:
-    """The steps of all jobs of a batch.
+    """The steps of all jobs of a batch; `run_step` carries one out.
 
     Args:
         upscaler: the engine.
@@ -59,33 +59,14 @@ class Stages:
 
     upscaler: Upscaler
     options: UpscaleOptions
-    output: Output
+    output: WriteOptions
     stdout: BinaryIO | None
 
     readers = 2
     """Threads that read ahead."""
 
-    def read(self, item: Item) -> Item:
+    def read(self, item: Passage) -> None:
         """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
-        return _step(item, self._read)
-
-    def read_alone(self, item: Item) -> Item:
-        """Decode what has been waited for, or refuse it for good."""
-        return _step(item, self._read_alone)
-
-    def enlarge(self, item: Item) -> Item:
-        """Run the engine."""
-        return _step(item, self._enlarge)
-
-    def encode(self, item: Item) -> Item:
-        """Make the output file in memory."""
-        return _step(item, self._encode)
-
-    def write(self, item: Item) -> Item:
-        """Write it; after this there is a result."""
-        return _step(item, self._write)
-
-    def _read(self, item: Item) -> None:
         job = item.job
         header = io.read_header(job.source)
         if not self.output.again and is_result(job.source):
@@ -101,15 +82,18 @@ class Stages:
         elif item.pixels <= LARGE and has_memory(item.pixels):
             item.picture = io.read(job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def _read_alone(self, item: Item) -> None:
+    def read_alone(self, item: Passage) -> None:
+        """Decode what has been waited for, or refuse it for good."""
         require_memory(item.job.source, item.pixels)
         item.picture = io.read(item.job.source, self.output.max_pixels, RCOD_TINY.scale)
 
-    def _enlarge(self, item: Item) -> None:
+    def enlarge(self, item: Passage) -> None:
+        """Run the engine."""
         assert item.picture is not None
         item.upscaled = self.upscaler.run(item.picture, self.options)
 
-    def _encode(self, item: Item) -> None:
+    def encode(self, item: Passage) -> None:
+        """Make the output file in memory."""
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
         found = {} if "timestep" in item.record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity}
@@ -121,7 +105,8 @@ class Stages:
         item.promised = self._done(item)
         item.picture = item.upscaled = None  # by far the larger part of it
 
-    def _write(self, item: Item) -> None:
+    def write(self, item: Passage) -> None:
+        """Write it; after this there is a result."""
         assert item.data is not None
         if item.job.target is None:
             io.write_stream(self.stdout, item.data)
@@ -129,7 +114,7 @@ class Stages:
             io.write_atomic(item.job.target, item.data)
         item.result = item.promised
 
-    def _done(self, item: Item) -> Result:
+    def _done(self, item: Passage) -> Result:
         assert item.picture is not None
         assert item.upscaled is not None
         result, upscaled = blank(item.job, "done"), item.upscaled
@@ -143,7 +128,28 @@ class Stages:
         return result
 
 
-def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
+def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
+    """Carry out a step of `Stages` on an item that has no result yet; an error becomes its result."""
+    if item.result is not None:
+        return item
+    started = time.perf_counter()
+    try:
+        step(item)
+    except OutputError as error:
+        item.result = failed(item.job, error)
+        item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
+    except RcodsrError as error:
+        item.result = failed(item.job, about(error, item.job))
+    except Exception as error:  # one strange file must not cost the others
+        item.result = failed(item.job, unforeseen(error, item.job))
+    item.seconds += time.perf_counter() - started
+    if item.result is not None:
+        item.result.seconds = round(item.seconds, 3)
+        item.picture = item.upscaled = item.data = None
+    return item
+
+
+def planned(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
     """What `run` would do with a job, as far as headers and an existing output tell without loading a model."""
     result = blank(job, "planned")
     try:
@@ -161,7 +167,7 @@ def planned(job: Job, options: UpscaleOptions, output: Output) -> Result:
     return result
 
 
-def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) -> int:
+def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOptions) -> int:
     """Refuse what cannot end well before anything is decoded.
 
     Returns:
@@ -181,35 +187,14 @@ def check(job: Job, header: io.Header, options: UpscaleOptions, output: Output) 
     return width * height
 
 
-def format_of(job: Job, output: Output, header: io.Header) -> str:
+def format_of(job: Job, output: WriteOptions, header: io.Header) -> str:
     """The format a job's output is written in."""
     if job.target is not None:
         return io.FORMATS[job.target.suffix.lower()]
     return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
 
 
-def _step(item: Item, work: Callable[[Item], None]) -> Item:
-    """Do one step of an item that has no result yet; an error becomes its result."""
-    if item.result is not None:
-        return item
-    started = time.perf_counter()
-    try:
-        work(item)
-    except OutputError as error:
-        item.result = failed(item.job, error)
-        item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
-    except RcodsrError as error:
-        item.result = failed(item.job, about(error, item.job))
-    except Exception as error:  # one strange file must not cost the others
-        item.result = failed(item.job, unforeseen(error, item.job))
-    item.seconds += time.perf_counter() - started
-    if item.result is not None:
-        item.result.seconds = round(item.seconds, 3)
-        item.picture = item.upscaled = item.data = None
-    return item
-
-
-def _notes(picture: Picture, format: str, output: Output) -> list[str]:
+def _notes(picture: Picture, format: str, output: WriteOptions) -> list[str]:
     """What people should know about a picture that was written."""
     notes = list(picture.notes)
     if picture.alpha is not None and not io.has_room_for_alpha(format):

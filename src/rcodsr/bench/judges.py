@@ -14,7 +14,7 @@ from rcodsr.engine.runtime import exact_convolutions
 from rcodsr.errors import WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.dists import Dists
-from rcodsr.models.perceptual import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.lpips import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
 
 _REMEDY = "make it with `rcodsr weights convert`, see docs/weights.md"
 _LPIPS: dict[str, Callable[[], Lpips]] = {"lpips": LpipsAlex, "lpips_vgg": LpipsVgg, "lpips_squeeze": LpipsSqueeze}

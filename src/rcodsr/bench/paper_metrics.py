@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import first_line
 
 METRICS = {
     "lpips": "lpips",
@@ -70,7 +71,7 @@ def _create_metric() -> Callable[..., Any]:
 
 
 def _unusable(error: Exception) -> UsageError:
-    cause = f"pyiqa is installed but cannot be imported ({_first_line(error)})"
+    cause = f"pyiqa is installed but cannot be imported ({first_line(error)})"
     return UsageError("--paper", cause, "install torch and torchvision from one source, or leave it out")
 
 
@@ -78,8 +79,4 @@ def _created(create: Callable[..., Any], name: str, device: str) -> Any:
     try:
         return create(name, device=device)
     except Exception as error:  # downloads, files, versions
-        raise WeightsError(f"pyiqa's {name}", f"cannot be loaded ({_first_line(error)})", "leave out --paper") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise WeightsError(f"pyiqa's {name}", f"cannot be loaded ({first_line(error)})", "leave out --paper") from error

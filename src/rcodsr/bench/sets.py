@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from rcodsr.data.degradation import degrade
-from rcodsr.data.photos import bare_stem, check_sizes, find_photos
+from rcodsr.data.photos import check_sizes, find_photos
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
+from rcodsr.images.matching import bare_stem, match
 from rcodsr.images.picture import Picture
 
 
@@ -121,21 +122,12 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
         NoInputError: when nothing matches.
         UsageError: when a ground truth has no counterpart, or two files share a name.
     """
-    index, wanted = (_by_stem(find_photos(place)) for place in (folder, truth))
-    missing = sorted(set(wanted) - set(index))
-    if not set(wanted) & set(index):
+    made, wanted = find_photos(folder), find_photos(truth)
+    matched = match(made, wanted, one_to_one=True)
+    if not matched:
         raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
-    if missing:
+    if missing := sorted(bare_stem(path.stem) for path in set(wanted) - set(matched.values())):
         raise UsageError(
             folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score whole sets"
         )
-    return [(index[stem], wanted[stem]) for stem in sorted(wanted)]
-
-
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
-    index: dict[str, Path] = {}
-    for path in paths:
-        first = index.setdefault(bare_stem(path.stem), path)
-        if first is not path:
-            raise UsageError(path, f"has the same name as {first}", "give each picture its own name")
-    return index
+    return sorted(matched.items(), key=lambda pair: bare_stem(pair[1].stem))

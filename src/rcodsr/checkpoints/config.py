@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import first_line, size_text
 from rcodsr.parts import ClipSpec, TextSpec, TowerSpec
 from rcodsr.spec import Spec
 from rcodsr.variants import VariantSpec
 
 FORMAT_VERSION = 2
-NAME = "config.json"
+CONFIG_FILE = "config.json"
 REMEDY = "delete it and fetch or export the checkpoint again"
 WEIGHT_FILES = [
     f"{part}.safetensors"
@@ -52,7 +53,7 @@ class CheckpointConfig:
     @property
     def files(self) -> tuple[str, ...]:
         """All files of the checkpoint, `config.json` first."""
-        return (NAME, *(f"{part}.safetensors" for part in self.parts))
+        return (CONFIG_FILE, *(f"{part}.safetensors" for part in self.parts))
 
 
 def _prompt_parts(prompt: Spec) -> tuple[str, ...]:
@@ -65,10 +66,10 @@ def read_config(directory: Path) -> CheckpointConfig:
     Raises:
         WeightsError: when `config.json` is missing, damaged, or of another format.
     """
-    path = directory / NAME
+    path = directory / CONFIG_FILE
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
-            raise ValueError(f"{path.stat().st_size / 1e6:.0f} MB are no configuration")
+            raise ValueError(f"{size_text(path.stat().st_size)} are no configuration")
         if path.exists() and not path.is_file():
             raise ValueError("not a file")
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -107,8 +108,3 @@ def _bases(values: Any, spec: VariantSpec, layout: str) -> dict[str, dict[str, s
     if bad := [sha256 for files in bases.values() for sha256 in files.values() if not _SHA256.fullmatch(sha256)]:
         raise ValueError(f"'{bad[0][:20]}' is no sha256 of a base")
     return bases
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -13,11 +13,12 @@ from rcodsr.checkpoints.config import CheckpointConfig, read_config
 from rcodsr.checkpoints.format import check_files, save_model
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.manifest import read_manifest
-from rcodsr.checkpoints.named import find, home, keep
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
+from rcodsr.checkpoints.named import converted_directory, find_weights, record_converted
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.checkpoints.staging import staged
 from rcodsr.config import WeightsRequest
 from rcodsr.errors import OutputError, UsageError, WeightsError
+from rcodsr.messages import Log, silent
 
 _CARD = "README.md"
 
@@ -59,7 +60,7 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
         WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
         OutputError: when the directory cannot be written.
     """
-    from rcodsr.checkpoints.convert import read_published
+    from rcodsr.checkpoints.published import read_published
 
     published = read_published(paths)
     spec = published.config.spec
@@ -67,11 +68,11 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
         base = resolve_base(spec.base, base_model, log=log)
         published = replace(published, config=replace(published.config, bases={spec.base: base.hashes}))
     log(published.summary)
-    target = home(spec.name) if directory is None else directory.resolve()
+    target = converted_directory(spec.name) if directory is None else directory.resolve()
     with writing(target):
         published.write(target)
     if directory is None:
-        return keep(read_manifest()[spec.name])
+        return record_converted(read_manifest()[spec.name])
     return ResolvedWeights(spec.name, directory, sha256_all(directory, published.config.files), "converted")
 
 
@@ -86,7 +87,7 @@ def _merge(request: WeightsRequest, target: Path, log: Log) -> None:
 
 
 def _copy(request: WeightsRequest, target: Path, log: Log) -> None:
-    found = find(request.name, request.revision, request.offline, log)
+    found = find_weights(request.name, request.revision, request.offline, log)
     config = check_files(found.directory)
     card = _card(found.directory, config, config.layout)
     with writing(target), staged(target) as new:

@@ -33,11 +33,12 @@ from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.card import write_notices
-from rcodsr.checkpoints.config import FORMAT_VERSION, REMEDY, CheckpointConfig, first_line, read_config
+from rcodsr.checkpoints.config import FORMAT_VERSION, REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.checkpoints.staging import staged
 from rcodsr.checkpoints.tensors import load_strictly, read_into
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import first_line
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import LoraSpec, TextSpec

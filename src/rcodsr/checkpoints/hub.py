@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from rcodsr.checkpoints.manifest import is_inside
 from rcodsr.checkpoints.meter import Meter
 from rcodsr.errors import HubError, WeightsError
+from rcodsr.messages import Log
 
 PATIENCE = 8.0
 """Seconds without an answer or a single new byte after which a server counts as hanging."""
@@ -56,7 +57,7 @@ class Repository:
         log: receives one line now and then.
     """
 
-    def __init__(self, repo: str, log: Callable[[str], None]) -> None:
+    def __init__(self, repo: str, log: Log) -> None:
         self.repo = repo
         self.log = log
         self._folder = f"models--{repo.replace('/', '--')}"

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.named import find
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, silent
+from rcodsr.checkpoints.named import find_weights
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.config import Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import Log, silent
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
@@ -54,7 +55,7 @@ def load_weights(
     """
     if request.name.startswith("random:"):
         return _random(request, options, drawn_on)
-    resolved = find(request.name, request.revision, request.offline, log)
+    resolved = find_weights(request.name, request.revision, request.offline, log)
     config = read_config(resolved.directory)
     share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
     _check(request, config.spec, options, share)
@@ -92,7 +93,7 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
         return
     text = prompt.text if request.prompt is None else request.prompt
-    from rcodsr.checkpoints.text import prompt_embedding
+    from rcodsr.checkpoints.text_encoder import prompt_embedding
 
     def embed(words: str) -> Tensor:
         assert spec.base is not None

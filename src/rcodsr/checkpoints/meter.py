@@ -1,7 +1,8 @@
 """How far a download is, told now and then: a line with share, speed and the time that is left."""
 
 import time
-from collections.abc import Callable
+
+from rcodsr.messages import Log, size_text
 
 EVERY = 5.0
 """Seconds between two lines."""
@@ -16,7 +17,7 @@ class Meter:
         log: receives the lines.
     """
 
-    def __init__(self, what: str, total: int | None, log: Callable[[str], None]) -> None:
+    def __init__(self, what: str, total: int | None, log: Log) -> None:
         self.what, self.total, self.log = what, total, log
         self.done = self.told = 0
         self.started = self.last = time.monotonic()
@@ -30,11 +31,7 @@ class Meter:
         speed = self.done / (now - self.started)
         self.last = now
         if not self.total:
-            self.log(f"{self.what}: {_size(self.done)}, {_size(speed)}/s")
+            self.log(f"{self.what}: {size_text(self.done)}, {size_text(speed)}/s")
             return
         share, left = 100 * self.done / self.total, max(0, self.total - self.done) / max(speed, 1)
-        self.log(f"{self.what}: {share:.0f}% of {_size(self.total)}, {_size(speed)}/s, eta {left:.0f}s")
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"
+        self.log(f"{self.what}: {share:.0f}% of {size_text(self.total)}, {size_text(speed)}/s, eta {left:.0f}s")

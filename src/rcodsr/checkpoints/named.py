@@ -5,11 +5,12 @@ from pathlib import Path
 from rcodsr.checkpoints.config import FORMAT_VERSION
 from rcodsr.checkpoints.manifest import ManifestEntry, ManifestFile, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
-from rcodsr.checkpoints.resolve import PICKLES, Log, ResolvedWeights, resolve, sha256_all, silent
+from rcodsr.checkpoints.resolve import PICKLES, ResolvedWeights, resolve, sha256_all
 from rcodsr.errors import OutputError, WeightsError
+from rcodsr.messages import Log, silent
 
 
-def find(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
+def find_weights(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
     """Find weights in our format and verify their files, as `resolve`; others' checkpoints are converted at first use.
 
     Raises:
@@ -19,20 +20,20 @@ def find(weights: str, revision: str | None = None, offline: bool = False, log: 
     entry = read_manifest().get(weights)
     if entry is None or entry.status not in {"foreign", "manual"} or revision is not None:
         return resolve(weights, revision, offline, log)
-    found = converted(weights, log)
+    found = read_converted(weights, log)
     if found is not None:
         return found
     published = _published(entry, offline, log)
-    from rcodsr.checkpoints.convert import read_published
+    from rcodsr.checkpoints.published import read_published
 
     paths = [published.directory / name for name in published.hashes if name.endswith(PICKLES)]
     log(f"{weights}: converting {', '.join(path.name for path in paths)} into safetensors")
     try:
-        read_published(paths).write(home(weights))
+        read_published(paths).write(converted_directory(weights))
     except OSError as error:
         cause = f"cannot be written ({error.strerror})"
-        raise OutputError(home(weights), cause, "free some space or set HF_HOME") from error
-    return keep(entry)
+        raise OutputError(converted_directory(weights), cause, "free some space or set HF_HOME") from error
+    return record_converted(entry)
 
 
 def _published(entry: ManifestEntry, offline: bool, log: Log) -> ResolvedWeights:
@@ -46,16 +47,16 @@ def _published(entry: ManifestEntry, offline: bool, log: Log) -> ResolvedWeights
         raise type(error)(error.subject, error.cause, remedy) from error
 
 
-def home(name: str) -> Path:
+def converted_directory(name: str) -> Path:
     """Where a converted checkpoint of that name lies."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "rcodsr" / "converted" / name
 
 
-def keep(entry: ManifestEntry) -> ResolvedWeights:
+def record_converted(entry: ManifestEntry) -> ResolvedWeights:
     """Record what has been converted, so that rot is noticed."""
-    directory = home(entry.name)
+    directory = converted_directory(entry.name)
     names = sorted(path.name for path in directory.iterdir() if path.name != "README.md")
     hashes = sha256_all(directory, names)
     files = tuple(ManifestFile(name, (directory / name).stat().st_size, hashes[name]) for name in names)
@@ -63,9 +64,9 @@ def keep(entry: ManifestEntry) -> ResolvedWeights:
     return ResolvedWeights(entry.name, directory, hashes, "converted")
 
 
-def converted(name: str, log: Log = silent) -> ResolvedWeights | None:
+def read_converted(name: str, log: Log = silent) -> ResolvedWeights | None:
     """A converted checkpoint, verified; None when there is none, or a damaged one, which is then converted again."""
-    pin, directory = recorded(name), home(name)
+    pin, directory = converted_pin(name), converted_directory(name)
     if pin is None:
         return None
     hashes = sha256_all(directory, [file.name for file in pin.files])
@@ -75,13 +76,13 @@ def converted(name: str, log: Log = silent) -> ResolvedWeights | None:
     return ResolvedWeights(name, directory, hashes, "converted")
 
 
-def recorded(name: str) -> Pin | None:
+def converted_pin(name: str) -> Pin | None:
     """What is recorded of a converted checkpoint whose files are all there."""
     pin = read_pin(_key(name))
-    return pin if pin is not None and all((home(name) / file.name).is_file() for file in pin.files) else None
+    return pin if pin is not None and all((converted_directory(name) / file.name).is_file() for file in pin.files) else None
 
 
-def forget(name: str) -> None:
+def forget_converted(name: str) -> None:
     """Forget the record of a converted checkpoint."""
     write_pin(_key(name), None)
 

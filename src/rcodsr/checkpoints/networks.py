@@ -24,7 +24,7 @@ from rcodsr.checkpoints.tensors import check_fit
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.files import make_directory, write_atomic
 from rcodsr.models.dists import Dists
-from rcodsr.models.perceptual import LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.lpips import LpipsAlex, LpipsSqueeze, LpipsVgg
 from rcodsr.models.real_esrgan import RealEsrgan
 
 Shapes = dict[str, tuple[int, ...]]

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rcodsr.checkpoints.config import first_line
 from rcodsr.errors import WeightsError
+from rcodsr.messages import first_line, size_text
 
 LARGEST = 2 << 30
 """Bytes of a file; the largest of the field has 138 million."""
@@ -53,7 +53,7 @@ def open_pickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(path, "not a file" if path.exists() else "missing", "give the published file")
     if path.stat().st_size > LARGEST:
-        raise WeightsError(path, f"{path.stat().st_size / 1e9:.1f} GB are too large for a checkpoint", _REMEDY)
+        raise WeightsError(path, f"{size_text(path.stat().st_size)} are too large for a checkpoint", _REMEDY)
     try:
         contents = _read(path)
     except WeightsError:

@@ -6,13 +6,14 @@ Uploads go through huggingface_hub like downloads. It waits for ever on a server
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rcodsr.checkpoints.config import WEIGHT_FILES
 from rcodsr.checkpoints.hub import Repository, address, host
 from rcodsr.errors import WeightsError
+from rcodsr.messages import Log, size_text
 
 PATIENCE = 30.0
 """Seconds for which the Hub may be silent during an upload; the library tries five times more, with pauses."""
@@ -29,7 +30,7 @@ class Destination(Repository):
         WeightsError: when nobody is logged in, the Hub must not be asked, or no repository can have that name.
     """
 
-    def __init__(self, repo: str, log: Callable[[str], None]) -> None:
+    def __init__(self, repo: str, log: Log) -> None:
         from huggingface_hub import constants, errors, get_token
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -66,7 +67,7 @@ class Destination(Repository):
         if private and not self._patiently(lambda: api.model_info(self.repo), lambda: None, "main").private:
             raise WeightsError(self.repo, "exists and is public", "make it private in its settings, or choose another name")
         size = sum(path.stat().st_size for path in directory.iterdir())
-        self.log(f"uploading {directory} to {url} ({size / 1e6:.0f} MB)")
+        self.log(f"uploading {directory} to {url} ({size_text(size)})")
         try:
             with _calm_library():
                 api.upload_folder(

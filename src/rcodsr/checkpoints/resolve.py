@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from rcodsr.checkpoints.config import NAME, read_config
+from rcodsr.checkpoints.config import CONFIG_FILE, read_config
 from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, address
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
+from rcodsr.messages import Log, silent, size_text
 
-Log = Callable[[str], None]
-_CONFIG = ManifestFile(NAME)
+_CONFIG = ManifestFile(CONFIG_FILE)
 LARGEST = 32 << 30
 """Bytes of a file that is hashed; the largest of a base has 3.5 billion."""
 PICKLES = (".pkl", ".pth")
 """Suffixes of others' checkpoints in the manifest."""
 _FOREIGN = {".pkl", ".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
 """Suffixes of single files of weights, which we do not load as they are."""
-
-
-def silent(line: str) -> None:
-    """A log that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
 
     Args:
         weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub. Of others' checkpoints
-            (status foreign) these are the files as published; `named.find` converts them.
+            (status foreign) these are the files as published; `named.find_weights` converts them.
         revision: commit, branch or tag, for a repository; a commit of 40 hex digits pins it.
         offline: ask no server.
         log: receives a line when something is fetched.
@@ -195,7 +191,7 @@ class _Fetcher:
             return
         for source in self.sources:
             revision = source.revision or "main"
-            names = [file.name for file in self.files] or [NAME]
+            names = [file.name for file in self.files] or [CONFIG_FILE]
             paths = [Repository(source.repo, self.log).cached(name, revision) for name in names]
             first = paths[0]
             if first is None or None in paths:
@@ -232,7 +228,7 @@ class _Fetcher:
         revision = known.revision if known is not None and known.repo == source.repo else source.revision
         commit, remote = repository.commit(revision)
         described = {file.name: file for file in remote}
-        if not self.files and NAME not in described:
+        if not self.files and CONFIG_FILE not in described:
             raise WeightsError(source.repo, "no checkpoint of rcodsr (no config.json)", "choose another repository")
         fixed = {file.name: file.sha256 for file in known.files} if known is not None else {}
         repository.sweep()
@@ -255,7 +251,7 @@ class _Fetcher:
 
     def _announce(self, repository: Repository, name: str, commit: str, about: RemoteFile | None) -> None:
         if repository.cached(name, commit) is None:
-            size = f" ({about.bytes / 1e6:.0f} MB)" if about is not None and about.bytes and about.bytes > 1e6 else ""
+            size = f" ({size_text(about.bytes)})" if about is not None and about.bytes and about.bytes > 1e6 else ""
             self.log(f"fetching {repository.repo}@{commit[:12]} {name}{size}")
 
     def _done(self, pin: Pin, paths: list[Path], hashes: dict[str, str]) -> ResolvedWeights:
@@ -346,7 +342,7 @@ def sha256(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise WeightsError(path, "not a file", "delete it and fetch or export the checkpoint again")
         if path.is_file() and path.stat().st_size > LARGEST:
-            raise WeightsError(path, f"{path.stat().st_size / 1e9:.0f} GB are no weights", "delete it and fetch it again")
+            raise WeightsError(path, f"{size_text(path.stat().st_size)} are no weights", "delete it and fetch it again")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:

@@ -9,18 +9,19 @@ from typing import Any
 
 from rcodsr.checkpoints import named
 from rcodsr.checkpoints.card import read_card
-from rcodsr.checkpoints.config import NAME, WEIGHT_FILES, CheckpointConfig, read_config
+from rcodsr.checkpoints.config import CONFIG_FILE, WEIGHT_FILES, CheckpointConfig, read_config
 from rcodsr.checkpoints.hub import RemoteFile, Repository
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.errors import HubError, UsageError, WeightsError
+from rcodsr.messages import Log, silent
 from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS
 
 
 @dataclass(frozen=True)
-class Item:
+class WeightsEntry:
     """Weights or a base, as `weights list` shows them; the fields are the keys of `--json`."""
 
     name: str
@@ -42,7 +43,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedFile:
     """A file that `pull` would fetch."""
 
     name: str
@@ -52,7 +53,7 @@ class Planned:
     cached: bool
 
 
-def items() -> Iterator[Item]:
+def list_weights() -> Iterator[WeightsEntry]:
     """Everything the manifest names, and the repositories that were used before. Asks no server."""
     pins = read_pins()
     for name, entry in read_manifest().items():
@@ -61,22 +62,22 @@ def items() -> Iterator[Item]:
         source = entry.directory.name if entry.status == "packaged" else entry.page
         source = f"{pin.repo}@{pin.revision[:12]}" if pin else entry.sources[0].repo if entry.sources else source
         published = entry.status not in {"unpublished"}
-        yield Item(name, entry.status, published, cached, entry.size, entry.licence, source, entry.about, needs(name))
+        yield WeightsEntry(name, entry.status, published, cached, entry.size, entry.licence, source, entry.about, needs(name))
     for key, pin in pins.items():
         name = key.removesuffix("@main")
         if REPO.fullmatch(name.partition("@")[0]) and pin.repo == name.partition("@")[0]:
             found = _paths(pin)
             size = sum(file.bytes or 0 for file in pin.files)
-            yield Item(name, "repository", True, found is not None, size, source=f"{pin.repo}@{pin.revision[:12]}")
+            yield WeightsEntry(name, "repository", True, found is not None, size, source=f"{pin.repo}@{pin.revision[:12]}")
 
 
-def describe(weights: str, log: Log = silent) -> Item:
+def describe(weights: str, log: Log = silent) -> WeightsEntry:
     """One item: by name, a checkpoint directory, or a repository, whose model card and configuration are read.
 
     Raises:
         WeightsError: when there is no such thing, or the Hub does not answer.
     """
-    for item in items():
+    for item in list_weights():
         if item.name == weights and item.status != "repository":
             return item
     directory = Path(weights)
@@ -89,19 +90,19 @@ def describe(weights: str, log: Log = silent) -> Item:
     repository = Repository(weights, log)
     commit, files = repository.commit(None)
     about = {file.name: file for file in files}
-    if NAME not in about:
+    if CONFIG_FILE not in about:
         raise WeightsError(weights, "no checkpoint of rcodsr (no config.json)", "choose another repository")
-    config = read_config(repository.download(NAME, commit).parent)
+    config = read_config(repository.download(CONFIG_FILE, commit).parent)
     card = read_card(repository.download("README.md", commit)) if "README.md" in about else {}
     size = sum(about[file].bytes or 0 for file in config.files if file in about)
     return _described(weights, "repository", config, size, f"{weights}@{commit[:12]}", card)
 
 
-def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> Item:
+def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> WeightsEntry:
     licence = str(card.get("license_name") or card.get("license") or "")
     about = f"{config.spec.name}, {config.layout}" + (f" over {card['base_model']}" if card.get("base_model") else "")
     cached = status == "local" or read_pin(f"{name}@main") is not None
-    return Item(name, status, True, cached, size, licence, source, about, _needs(config))
+    return WeightsEntry(name, status, True, cached, size, licence, source, about, _needs(config))
 
 
 def needs(name: str) -> list[str]:
@@ -131,11 +132,11 @@ def pull(weights: str, revision: str | None = None, force: bool = False, log: Lo
             remove(weights)
     if entry is not None and entry.status == "hub":
         return [resolve_base(weights, log=log)]
-    found = named.find(weights, revision, log=log)
+    found = named.find_weights(weights, revision, log=log)
     return [found, *(resolve_base(name, log=log) for name in _needs(read_config(found.directory)))]
 
 
-def plan(weights: str, revision: str | None = None, log: Log = silent) -> list[Planned]:
+def plan_pull(weights: str, revision: str | None = None, log: Log = silent) -> list[PlannedFile]:
     """What `pull` would fetch; only asks what there is.
 
     Raises:
@@ -152,7 +153,7 @@ def plan(weights: str, revision: str | None = None, log: Log = silent) -> list[P
     return files + [file for name in below for file in _planned(name, read_manifest()[name], None, log)]
 
 
-def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: Log) -> list[Planned]:
+def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: Log) -> list[PlannedFile]:
     """The files of one name, from the first source that answers."""
     known = read_pin(name)
     repos = [name] if entry is None else [source.repo for source in entry.sources]
@@ -170,7 +171,7 @@ def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: 
             continue
         chosen = [file for file in remote if _is_wanted(file, entry)]
         return [
-            Planned(name, f"{repo}@{commit[:12]}", f.name, f.bytes, repository.cached(f.name, commit) is not None)
+            PlannedFile(name, f"{repo}@{commit[:12]}", f.name, f.bytes, repository.cached(f.name, commit) is not None)
             for f in chosen
         ]
     raise problem or WeightsError(name, "has no source", "see `rcodsr weights list`")
@@ -178,7 +179,7 @@ def _planned(name: str, entry: ManifestEntry | None, revision: str | None, log: 
 
 def _is_wanted(file: RemoteFile, entry: ManifestEntry | None) -> bool:
     if entry is None:
-        return file.name in {NAME, *WEIGHT_FILES}
+        return file.name in {CONFIG_FILE, *WEIGHT_FILES}
     return any(file.name == wanted.name or file.name.endswith(f"/{wanted.name}") for wanted in entry.files)
 
 
@@ -194,8 +195,8 @@ def locate(weights: str) -> Path:
     if Path(weights).is_dir():
         read_config(Path(weights))
         return Path(weights)
-    if entry is not None and entry.status in {"foreign", "manual"} and named.recorded(weights) is not None:
-        return named.home(weights)
+    if entry is not None and entry.status in {"foreign", "manual"} and named.converted_pin(weights) is not None:
+        return named.converted_directory(weights)
     pin = read_pin(weights) or read_pin(f"{weights}@main")
     found = _paths(pin) if pin is not None else None
     if pin is None or found is None:
@@ -211,14 +212,18 @@ def verify(weights: str) -> int:
     """
     entry = read_manifest().get(weights)
     if entry is not None and entry.status == "packaged":
-        found = named.find(weights)
+        found = named.find_weights(weights)
         return sum((found.directory / file).stat().st_size for file in found.hashes)
     if Path(weights).is_dir():
         from rcodsr.checkpoints.format import check_files
 
         return sum((Path(weights) / file).stat().st_size for file in check_files(Path(weights)).files)
     directory = locate(weights)
-    pin = named.recorded(weights) if directory == named.home(weights) else read_pin(weights) or read_pin(f"{weights}@main")
+    pin = (
+        named.converted_pin(weights)
+        if directory == named.converted_directory(weights)
+        else read_pin(weights) or read_pin(f"{weights}@main")
+    )
     assert pin is not None  # or it had not been located
     hashes = sha256_all(directory, [file.name for file in pin.files])
     for file in pin.files:
@@ -250,12 +255,12 @@ def remove(weights: str, dry_run: bool = False) -> int:
 
 
 def _remove_converted(name: str, dry_run: bool) -> int | None:
-    pin = named.recorded(name)
+    pin = named.converted_pin(name)
     if pin is None:
         return None
     if not dry_run:
-        named.forget(name)
-        shutil.rmtree(named.home(name), ignore_errors=True)
+        named.forget_converted(name)
+        shutil.rmtree(named.converted_directory(name), ignore_errors=True)
     return sum(file.bytes or 0 for file in pin.files)
 
 
@@ -284,7 +289,7 @@ def _remove_pinned(key: str, pin: Pin, dry_run: bool) -> int:
 
 
 def _lies_here(entry: ManifestEntry) -> bool:
-    if entry.status in {"foreign", "manual"} and named.recorded(entry.name) is not None:
+    if entry.status in {"foreign", "manual"} and named.converted_pin(entry.name) is not None:
         return True
     pin = read_pin(entry.name)
     return pin is not None and _paths(pin) is not None

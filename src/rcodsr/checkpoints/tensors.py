@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rcodsr.checkpoints.config import REMEDY, first_line
+from rcodsr.checkpoints.config import REMEDY
 from rcodsr.errors import WeightsError
+from rcodsr.messages import first_line
 
 __all__ = ["REMEDY", "check_fit", "load_strictly", "read_into", "read_names", "read_tensors"]
 

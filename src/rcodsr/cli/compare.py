@@ -1,6 +1,5 @@
 """`rcodsr compare`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +7,10 @@ import typer
 
 from rcodsr.cli.options import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.quality import judge_files
-from rcodsr.cli.streams import keep_libraries_quiet, note, result_line, silent
+from rcodsr.cli.streams import keep_libraries_quiet, note, result_line
 from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Level, UpscaleOptions, WeightsRequest, parse_realism
 from rcodsr.errors import UsageError
+from rcodsr.messages import silent
 
 if TYPE_CHECKING:
     from rcodsr.images.picture import Picture
@@ -104,10 +104,9 @@ def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
     """Refuse what cannot be written, before anything is computed."""
     if output.suffix.lower() not in {".html", ".htm", ".png"}:
         raise UsageError(output, "does not say a format we write", "end it in .html for a page, or .png for a sheet")
-    if any(os.path.realpath(output) == os.path.realpath(path) for path in inputs):
-        raise UsageError(output, "would overwrite an input", "choose another name with -o; inputs are never written")
-    if output.exists() and not overwrite:
-        raise UsageError(output, "exists already", "choose another name with -o, or replace it with -y")
+    from rcodsr.images.io import require_writable
+
+    require_writable(output, inputs, overwrite=overwrite, makes_directory=True)
 
 
 def _region(text: str | None, size: tuple[int, int]) -> Region:

@@ -1,27 +1,25 @@
 """`rcodsr estimate`."""
 
-import csv as csv_files
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights
-from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note, result_line, silent
+from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note
+from rcodsr.cli.tables import csv_text, show_row, write_text
 from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS
-from rcodsr.errors import NoInputError, OutputError, UsageError
+from rcodsr.errors import NoInputError
+from rcodsr.messages import silent
 
 if TYPE_CHECKING:
     from rcodsr.batch.estimates import Estimate
-    from rcodsr.checkpoints.resolve import Log
-    from rcodsr.images.io import Source
+    from rcodsr.messages import Log
     from rcodsr.parts import GroupingSpec
 
 _COLUMNS = ("input", "similarity", "timestep", "realism", "level")
-_IN_CELLS = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
-"""What would end a cell or a row, and stands in a name."""
+_NAMES = 40
+"""Characters of the first column on a terminal."""
 
 
 def estimate(
@@ -41,7 +39,7 @@ def estimate(
     quiet: Quiet = False,
 ) -> int:
     """Say how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
-    from rcodsr.batch.plan import expand_lists, sources
+    from rcodsr.batch.discovery import expand_lists, sources
 
     keep_libraries_quiet()
     found = sources(expand_lists(inputs))
@@ -50,42 +48,29 @@ def estimate(
     from rcodsr.batch.estimates import estimates, match_truths
     from rcodsr.config import Adaptive, UpscaleOptions, WeightsRequest
     from rcodsr.engine.upscaler import Upscaler
+    from rcodsr.images.io import require_writable
 
     truths = match_truths(found, gt) if gt is not None else None
-    for path, option in ((csv, "--csv"), (plot, "--plot")):
+    for path in (csv, plot):
         if path is not None:
-            _check_place(path, option, [*found, *(truths or {}).values()])
+            require_writable(path, [*found, *(truths or {}).values()])
     log = silent if quiet else note
     request = WeightsRequest(weights, revision, base_model, offline, device, dtype)
     upscaler = Upscaler.load(request, UpscaleOptions(Adaptive()), log)
     columns = (*_COLUMNS, "true_similarity") if truths else _COLUMNS
     rows = []
     if not json:
-        _line(columns)
+        show_row(columns, _NAMES)
     for row in estimates(found, upscaler, truths, max_pixels):
         _show(row, columns, json)
         rows.append(row)
     good = [row for row in rows if row.error is None]
     if csv is not None:
-        _write_csv(csv, rows, columns)
+        fields = (*columns, "error")
+        write_text(csv, csv_text(fields, ({name: getattr(row, name) for name in fields} for row in rows)))
     if good:
         _summarise(good, upscaler.model.spec.grouping, plot, calibrate, log)
     return 1 if len(good) < len(rows) else 0
-
-
-def _check_place(path: Path, option: str, pictures: "list[Source]") -> None:
-    """See that a file can be written, before anything expensive happens.
-
-    Raises:
-        UsageError: when it would overwrite an input.
-        OutputError: when it cannot be written.
-    """
-    place = os.path.realpath(path)
-    if any(os.path.realpath(str(picture)) == place for picture in pictures):
-        raise UsageError(option, f"{path} is one of the pictures", "choose another name")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        cause = "is a directory" if path.is_dir() else "cannot be written"
-        raise OutputError(path, cause, f"choose another place for {option}")
 
 
 def _show(row: "Estimate", columns: tuple[str, ...], json: bool) -> None:
@@ -94,26 +79,7 @@ def _show(row: "Estimate", columns: tuple[str, ...], json: bool) -> None:
     if json:
         json_line(row.to_dict())
     elif row.error is None:
-        _line([str(getattr(row, name)) for name in columns])
-
-
-def _line(cells: "tuple[str, ...] | list[str]") -> None:
-    """A row: aligned for people, separated by tabs for programs."""
-    if sys.stdout is not None and sys.stdout.isatty():
-        first, *others = cells
-        result_line(f"{first:40} " + " ".join(f"{cell:>11}" for cell in others))
-    else:
-        result_line("\t".join(cell.translate(_IN_CELLS) for cell in cells))
-
-
-def _write_csv(path: Path, rows: "list[Estimate]", columns: tuple[str, ...]) -> None:
-    try:
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            writer = csv_files.writer(handle)
-            writer.writerow([*columns, "error"])
-            writer.writerows([*(getattr(row, name) for name in columns), row.error] for row in rows)
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
+        show_row([str(getattr(row, name)) for name in columns], _NAMES)
 
 
 def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | None, calibrate: bool, log: "Log") -> None:

@@ -1,10 +1,6 @@
 """`rcodsr bench quality`."""
 
-import csv
-import io
-import json as json_text
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.options import Device, Number, Weights
-from rcodsr.cli.streams import json_line, note, result_line
+from rcodsr.cli.streams import json_line, note
+from rcodsr.cli.tables import csv_text, json_text, markdown_text, show_row, write_text
 from rcodsr.config import DEFAULT_WEIGHTS, Adaptive, Level, UpscaleOptions, WeightsRequest, parse_realism
-from rcodsr.errors import OutputError, UsageError
+from rcodsr.errors import UsageError
+from rcodsr.messages import Log
 
 if TYPE_CHECKING:
     from rcodsr.bench.judges import JudgeFiles
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 
 _LEVELS = "0,0.5,1"
 _ADAPTIVE = "adaptive"
+_NAMES = 24
+"""Characters of the first column on a terminal."""
 _REAL = ("musiq", "niqe", "lpips", "lpips_vgg", "lpips_squeeze")
 """What the curve's upward axis may show, the best at hand first."""
 
@@ -71,8 +71,11 @@ def quality(
         remedy = "add --judges DIRECTORY, --niqe FILE, --lpips FILE or --paper"
         raise UsageError("--plot", "PSNR and SSIM alone do not show realism", remedy)
     levels = _levels(realism)
+    from rcodsr.images.io import require_writable
+
     for path in (plot, export_json, export_csv, export_markdown):
-        _check_place(path)
+        if path is not None:
+            require_writable(path)
     from rcodsr.bench.judges import Scorer
     from rcodsr.bench.paper_metrics import PaperMetrics
     from rcodsr.bench.scoring import Judge
@@ -88,16 +91,20 @@ def quality(
     for row in _rows(judge, results or [], lr or [], upscaler, levels):
         rows.append(row)
         show.row(row)
-    _export(rows, judge, {"gt": str(truth), "weights": upscaler.weights_id if upscaler else None}, export_json, export_csv)
+    if export_json is not None:
+        about = {"gt": str(truth), "weights": upscaler.weights_id if upscaler else None}
+        write_text(export_json, json_text(about | {"results": [_values(row) for row in rows]}))
+    if export_csv is not None:
+        write_text(export_csv, csv_text(["name", "pictures", *judge.columns], map(_values, rows)))
     if export_markdown is not None:
-        _write(export_markdown, _markdown(rows, judge))
+        write_text(export_markdown, markdown_text(_heading(judge), map(_cells, rows)))
     if plot is not None:
         _plot(plot, rows, judge)
     return 0
 
 
 def judge_files(
-    judges: Path | None, niqe: Path | None = None, lpips_squeeze: Path | None = None, log: Callable[[str], object] = note
+    judges: Path | None, niqe: Path | None = None, lpips_squeeze: Path | None = None, log: Log = note
 ) -> "JudgeFiles":
     """What a directory of judges holds, and files given one by one; says what the directory lacks.
 
@@ -148,21 +155,16 @@ class _Table:
 
     def __init__(self, judge: "Judge", json: bool) -> None:
         self.judge, self.json = judge, json
-        self.aligned = sys.stdout is not None and sys.stdout.isatty()
         self.headed = json
 
     def row(self, row: "Row") -> None:
         if not self.headed:
-            self._line(_heading(self.judge))
+            show_row(_heading(self.judge), _NAMES)
             self.headed = True
         if self.json:
             json_line(_values(row))
         else:
-            self._line(_cells(row))
-
-    def _line(self, cells: list[str]) -> None:
-        name, *others = cells
-        result_line(f"{name:24}" + "".join(f"{cell:>12}" for cell in others) if self.aligned else "\t".join(cells))
+            show_row(_cells(row), _NAMES)
 
 
 def _heading(judge: "Judge") -> list[str]:
@@ -180,22 +182,6 @@ def _values(row: "Row") -> dict[str, object]:
     return {"name": row.name, "pictures": row.pictures} | scores
 
 
-def _export(rows: "list[Row]", judge: "Judge", about: dict[str, str | None], json: Path | None, table: Path | None) -> None:
-    if json is not None:
-        _write(json, json_text.dumps(about | {"results": [_values(row) for row in rows]}, indent=1) + "\n")
-    if table is not None:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, ["name", "pictures", *judge.columns], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_values(row) for row in rows)
-        _write(table, buffer.getvalue())
-
-
-def _markdown(rows: "list[Row]", judge: "Judge") -> str:
-    lines = [_heading(judge), ["---"] + ["---:"] * len(judge.columns), *map(_cells, rows)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
 def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
     from rcodsr.bench.scoring import COLUMNS
     from rcodsr.report.charts import Point, tradeoff_chart
@@ -209,14 +195,3 @@ def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
     if not points:
         raise UsageError("--plot", f"no picture was fit for {COLUMNS[real]}", "use pictures of at least 192 pixels a side")
     tradeoff_chart(path, points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], COLUMNS[real].endswith("↓"))
-
-
-def _check_place(path: Path | None) -> None:
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise OutputError(path, "cannot be written (no such folder, or it is one)", "choose another place")
-
-
-def _write(path: Path, text: str) -> None:
-    from rcodsr.images.io import write_atomic
-
-    write_atomic(path, text.encode())

@@ -25,7 +25,7 @@ _FASTER = 5.5
 
 
 @dataclass(frozen=True)
-class Shown:
+class DisplayOptions:
     """How results are shown and when to give up."""
 
     json: bool = False
@@ -94,7 +94,7 @@ class Tally:
         return {**usual, **{name: count for name, count in rare.items() if count}}
 
 
-def show(results: "Iterable[Result]", plan: "Plan", shown: Shown) -> int:
+def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> int:
     """Show results as they come; the exit code says whether any failed."""
     from rcodsr.batch.results import decided_ahead
 
@@ -143,7 +143,7 @@ def _tell_how_long(first: "Result", left: int) -> None:
         note(f"about {own} to go on this CPU if the others are like the first; --weights rcod-tiny, softer, takes about {fast}")
 
 
-def _show_one(result: "Result", progress: Progress, shown: Shown) -> None:
+def _show_one(result: "Result", progress: Progress, shown: DisplayOptions) -> None:
     if shown.json:
         json_line(result.to_dict())
     elif result.status != "failed" and result.output is not None and not shown.stream:

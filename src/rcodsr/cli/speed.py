@@ -1,7 +1,5 @@
 """`rcodsr bench` without a sub-command: how fast, beside plain modules and beside what the machine can do."""
 
-import csv as csv_files
-import json as json_text
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +8,10 @@ import typer
 
 from rcodsr.cli.options import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note
+from rcodsr.cli.tables import csv_text, json_text, markdown_text, write_text
 from rcodsr.config import parse_realism
-from rcodsr.errors import OutputError, UsageError
+from rcodsr.errors import UsageError
+from rcodsr.messages import size_text
 
 _COLUMNS = (
     "size",
@@ -54,9 +54,11 @@ def speed(
         _refuse_options(context)
         return 0
     chosen = (*(_words(items) or ("all",) * compiled), *(("compile",) if compiled else ()))
-    where = [path for path in (export_json, export_csv, export_markdown) if path is not None]
-    for path in where:
-        _require_folder(path)
+    from rcodsr.images.io import require_writable
+
+    for path in (export_json, export_csv, export_markdown):
+        if path is not None:
+            require_writable(path)
     level, sides, batches = parse_realism(realism), _numbers("--sizes", sizes), _numbers("--batch", batch)
     from rcodsr.bench.speed import SpeedRequest, measure_speed
 
@@ -65,11 +67,11 @@ def speed(
     report = measure_speed(request, note)
     rows = [_cells(row) for row in report["results"]]
     if export_json is not None:
-        _write(export_json, json_text.dumps(report, indent=1) + "\n")
+        write_text(export_json, json_text(report))
     if export_csv is not None:
-        _write_csv(export_csv, rows)
+        write_text(export_csv, csv_text(_COLUMNS, rows))
     if export_markdown is not None:
-        _write(export_markdown, _markdown(rows))
+        write_text(export_markdown, markdown_text(_COLUMNS, [list(row.values()) for row in rows]))
     for_people = sys.stdout is not None and sys.stdout.isatty() and not json
     _show(report, rows, for_people)
     if not for_people:
@@ -113,7 +115,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
             "images/s": f"{row['images_per_second']:.3g}",
             "x floor": f"{row['times_floor']:.2f}",
             "% matmul": f"{row['share_of_matmul']:.0%}",
-            "memory": f"{peak.get('reserved', peak.get('resident', 0)) / 1e9:.1f} GB",
+            "memory": size_text(peak.get("reserved", peak.get("resident", 0))),
         }
     return {name: shown.get(name, "-") for name in _COLUMNS}
 
@@ -148,31 +150,3 @@ def _lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"stages at {row['size']}, batch {row['batch']}, in seconds, one after the other: {stages}")
     published = ", ".join(f"{name} {seconds:g} s" for name, seconds in report["published"]["seconds"].items())
     return [*lines, f"the paper's own figures for 512x512 on an A100, not measured here: {published}"]
-
-
-def _markdown(rows: list[dict[str, str]]) -> str:
-    lines = [_COLUMNS, ["---:"] * len(_COLUMNS), *(row.values() for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    try:
-        with path.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv_files.DictWriter(handle, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
-
-
-def _require_folder(path: Path) -> None:
-    """Minutes of measuring must not end at a folder that is not there."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise OutputError(path, "is a folder" if path.is_dir() else "its folder does not exist", "choose another place")

@@ -70,10 +70,6 @@ def results_only() -> Iterator[None]:
         quiet.detach()  # or it would close the real one's buffer
 
 
-def silent(text: str) -> None:
-    """In the place of `note` when people asked for quiet."""
-
-
 def result_line(text: str) -> None:
     """One result on standard output; a path keeps its bytes.
 

@@ -8,8 +8,8 @@ from typing import Annotated, cast
 import typer
 
 from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
-from rcodsr.cli.results import Shown, open_report, show
-from rcodsr.cli.streams import keep_libraries_quiet, note, results_only, silent
+from rcodsr.cli.results import DisplayOptions, open_report, show
+from rcodsr.cli.streams import keep_libraries_quiet, note, results_only
 from rcodsr.config import (
     DEFAULT_WEIGHTS,
     LEVELS,
@@ -29,6 +29,7 @@ from rcodsr.config import (
     parse_tile,
 )
 from rcodsr.errors import UsageError
+from rcodsr.messages import silent
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -165,10 +166,10 @@ def upscale(
         color_fix=cast(ColorFix | None, color_fix),
         protect=cast(Protected | None, protect),
     )
-    from rcodsr.batch.discovery import Selection
-    from rcodsr.batch.jobs import run_processes
-    from rcodsr.batch.pipeline import Output, run
-    from rcodsr.batch.plan import Naming, expand_lists, make_plan, prepare_outputs, require_fit
+    from rcodsr.batch.discovery import Selection, expand_lists
+    from rcodsr.batch.pipeline import WriteOptions, run
+    from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
+    from rcodsr.batch.process_pool import run_processes
     from rcodsr.batch.remote import planned_anywhere
     from rcodsr.batch.shards import parse_shard
     from rcodsr.images.formats import FORMATS, parse_background
@@ -182,8 +183,8 @@ def upscale(
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
     require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = Output(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
-    shown = Shown(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
+    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
+    shown = DisplayOptions(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
@@ -191,7 +192,7 @@ def upscale(
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     if dry_run:
         planned_ones = (planned_anywhere(job, options, settings) for job in plan.jobs)
-        return show(planned_ones, plan, Shown(json, quiet, bar=False, report=report))
+        return show(planned_ones, plan, DisplayOptions(json, quiet, bar=False, report=report))
     open_report(report, plan)
     if not plan.jobs:
         return show((), plan, shown)  # all in other shards

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli.streams import error_line, json_line, note, result_line, silent
+from rcodsr.cli.streams import error_line, json_line, note, result_line
 from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import silent, size_text
 
 app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,7 +35,7 @@ def list_(
     """Show what there is: status, size, licence, whether it is cached. Only org/repo asks the Hub."""
     from rcodsr.checkpoints import store
 
-    found = [store.describe(name, note) for name in names] if names else list(store.items())
+    found = [store.describe(name, note) for name in names] if names else list(store.list_weights())
     for item in found:
         if json:
             json_line(item.to_dict())
@@ -60,7 +61,7 @@ def pull(
     log = silent if quiet else note
     for name in names:
         if dry_run:
-            _show_plan(store.plan(name, revision, log), json)
+            _show_plan(store.plan_pull(name, revision, log), json)
             continue
         for found in store.pull(name, revision, force, log):
             values = {"name": found.name, "directory": str(found.directory), "source": found.source, "id": found.id}
@@ -74,7 +75,7 @@ def _show_plan(files: list, json: bool) -> None:  # type: ignore[type-arg]
         json_line(asdict(file)) if json else result_line(f"{state:<7} {_size(file.bytes):>8}  {file.source} {file.file}")
     missing = [file.bytes or 0 for file in files if not file.cached]
     if not json:
-        note(f"{len(missing)} files to fetch, {_size(sum(missing))}")
+        note(f"{len(missing)} files to fetch, {size_text(sum(missing))}")
 
 
 @app.command("path")
@@ -97,7 +98,7 @@ def verify(
     """Hash files again and compare with what was published or first fetched; exit code 3 when one has changed."""
     from rcodsr.checkpoints import store
 
-    return _each(names or [item.name for item in store.items() if item.cached], store.verify, "ok", json)
+    return _each(names or [item.name for item in store.list_weights() if item.cached], store.verify, "ok", json)
 
 
 @app.command("rm")
@@ -125,7 +126,7 @@ def _each(names: list[str], action: Callable[[str], int], done: str, json: bool)
                 json_line({"name": name, "status": "failed", "bytes": None, "error": str(error)})
             continue
         values = {"name": name, "status": done, "bytes": size, "error": None}
-        json_line(values) if json else result_line(f"{done} {name} ({_size(size)})")
+        json_line(values) if json else result_line(f"{done} {name} ({size_text(size)})")
     return code
 
 
@@ -168,10 +169,7 @@ def convert(
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
-    return f"{count / divisor:.1f} {unit}"
+    return "-" if count is None else size_text(count)
 
 
 @app.command("export")

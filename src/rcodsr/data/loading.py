@@ -2,7 +2,7 @@
 
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rcodsr.data.dataset import PhotoPairs, RawBatch, Sample, collate
 from rcodsr.errors import InputError, RcodsrError, WorkerError
-
-Log = Callable[[str], None]
+from rcodsr.messages import Log
 
 
 class CorruptPhotos:

@@ -1,7 +1,6 @@
 """Photo files for training and test sets: finding them, checking their headers, decoding them once."""
 
 import os
-import re
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +9,8 @@ import numpy as np
 
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
+from rcodsr.images.matching import match
 from rcodsr.images.picture import to_pil
-
-_TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
-
-
-def bare_stem(stem: str) -> str:
-    """A file's stem without the tails that tell versions of a picture apart: _LR4, _HR, _x4."""
-    return _TAIL.sub("", stem)
 
 
 def find_photos(source: Path) -> list[Path]:
@@ -38,7 +31,9 @@ def find_photos(source: Path) -> list[Path]:
 
 
 def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
-    """Photos of a directory with their low-resolution versions: the same path in the directory `lr`, up to the suffix.
+    """Photos of a directory with their low-resolution versions: the same path in the directory `lr` up to the suffix.
+
+    Tails of names (`images.matching.bare_stem`) may differ.
 
     Raises:
         UsageError: when one of both is not a directory.
@@ -48,16 +43,17 @@ def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
     for folder in (photos, lr):
         if not folder.is_dir():
             raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
-    high, low = (_by_stem(find_photos(folder), folder) for folder in (photos, lr))
-    for stem in sorted(high.keys() ^ low.keys()):
-        path, other = (high[stem], lr) if stem in high else (low[stem], photos)
+    high, low = find_photos(photos), find_photos(lr)
+    pairs = match(high, low, below=(photos, lr), one_to_one=True, fault=InputError)
+    for path in sorted((set(high) - pairs.keys()) | (set(low) - set(pairs.values()))):
+        other = lr if path in high else photos
         raise InputError(path, f"has no counterpart in {other}", "remove it or add the other half of the pair")
-    for stem, photo in high.items():
-        (width, height), small = io.read_header(photo).size, io.read_header(low[stem]).size
+    for photo, counterpart in pairs.items():
+        (width, height), small = io.read_header(photo).size, io.read_header(counterpart).size
         if (width, height) != (4 * small[0], 4 * small[1]):
-            cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {low[stem]}"
+            cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {counterpart}"
             raise InputError(photo, cause, "remove the pair or crop it to match")
-    return {photo: low[stem] for stem, photo in high.items()}
+    return pairs
 
 
 def check_sizes(photos: list[Path], crop: int) -> None:
@@ -149,13 +145,3 @@ def _listed(source: Path) -> list[Path]:
                     f"{source}:{number}", f"no file {photos[-1]}", "list one path a line, relative to the list's directory"
                 )
     return photos
-
-
-def _by_stem(photos: list[Path], folder: Path) -> dict[Path, Path]:
-    """Photos by their path in the folder without suffix."""
-    index: dict[Path, Path] = {}
-    for photo in photos:
-        first = index.setdefault(photo.relative_to(folder).with_suffix(""), photo)
-        if first is not photo:
-            raise InputError(photo, f"has the same name as {first}", "give each picture its own name")
-    return index

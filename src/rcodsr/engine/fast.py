@@ -17,7 +17,7 @@ ALL, NONE = "all", "none"
 
 
 @dataclass(frozen=True)
-class Item:
+class Speedup:
     """One way to be faster."""
 
     about: str
@@ -30,18 +30,18 @@ class Item:
 
 
 ITEMS = {
-    "channels-last": Item("convolutions with the channels innermost", cpu=True),
-    "upsample": Item("doubling and its convolution as one transposed convolution", cpu=True, rewrites=True),
-    "norm": Item("GroupNorm and SiLU in one pass, without changing the layout", rewrites=True),
-    "time": Item("time embeddings from a table, one projection for all blocks", rewrites=True),
-    "context": Item("keys and values of all cross-attentions in one product, once per picture", rewrites=True),
-    "vae-attention": Item("the autoencoder's attention without reshaping", rewrites=True),
-    "sdpa": Item("cuDNN's attention before FlashAttention's"),
-    "graph": Item("each stage recorded as a CUDA graph when its shape comes back"),
-    "stream": Item("the vision tower beside the encoder"),
-    "device": Item("bicubic, blending and colour fix on the GPU"),
-    "batch": Item("several tiles at once"),
-    "compile": Item("torch.compile of the U-Net's blocks: seconds to minutes at the start", cuda=False),
+    "channels-last": Speedup("convolutions with the channels innermost", cpu=True),
+    "upsample": Speedup("doubling and its convolution as one transposed convolution", cpu=True, rewrites=True),
+    "norm": Speedup("GroupNorm and SiLU in one pass, without changing the layout", rewrites=True),
+    "time": Speedup("time embeddings from a table, one projection for all blocks", rewrites=True),
+    "context": Speedup("keys and values of all cross-attentions in one product, once per picture", rewrites=True),
+    "vae-attention": Speedup("the autoencoder's attention without reshaping", rewrites=True),
+    "sdpa": Speedup("cuDNN's attention before FlashAttention's"),
+    "graph": Speedup("each stage recorded as a CUDA graph when its shape comes back"),
+    "stream": Speedup("the vision tower beside the encoder"),
+    "device": Speedup("bicubic, blending and colour fix on the GPU"),
+    "batch": Speedup("several tiles at once"),
+    "compile": Speedup("torch.compile of the U-Net's blocks: seconds to minutes at the start", cuda=False),
 }
 """By name. `compile` is never chosen by itself."""
 

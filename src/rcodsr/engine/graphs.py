@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcodsr.messages import Log, first_line
+
 _MOST = 12
 """Graphs kept; further shapes run plainly."""
 _WARM_UP = 2
@@ -37,7 +39,7 @@ class Graphs:
         log: receives a line when something cannot be recorded, which then runs plainly for good.
     """
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self._seen: set[Hashable] = set()
         self._recorded: dict[Hashable, _Recorded | None] = {}
@@ -94,8 +96,7 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            first_line = str(error).partition("\n")[0]
-            self._log(f"{name} runs without a CUDA graph ({first_line})")
+            self._log(f"{name} runs without a CUDA graph ({first_line(error)})")
             self._pool = None  # the allocator may still take it for one that is being recorded to
             return None
         return _Recorded(graph, places, output)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rcodsr.config import RealismMap, UpscaleOptions
-from rcodsr.images.text import find_text
+from rcodsr.images.text_regions import find_text
 from rcodsr.models.one_step import Condition, OneStepSR
 
 SOFT = 16

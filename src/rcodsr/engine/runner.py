@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rcodsr.checkpoints.resolve import Log, silent
 from rcodsr.config import ColorFix
 from rcodsr.engine.fast import compile_blocks, rewrite
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runtime import Runtime, tiles_at_once
 from rcodsr.images import color
 from rcodsr.images.flat import hold_flat
+from rcodsr.messages import Log, silent
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.prompts import VisualPrompt

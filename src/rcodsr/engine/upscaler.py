@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.checkpoints.load import load_weights
-from rcodsr.checkpoints.resolve import Log, silent
 from rcodsr.config import (
     DEFAULT_WEIGHTS,
     Adaptive,
@@ -43,6 +42,7 @@ from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srg
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.images.tiling import TileGrid, plan_tiles
+from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import Condition, OneStepSR
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)

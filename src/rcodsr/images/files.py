@@ -7,15 +7,17 @@ import hashlib
 import os
 import secrets
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rcodsr.errors import OutputError
+from rcodsr.errors import OutputError, UsageError
 
 _PART = ".rcodsr-part"
 _WINDOWS = sys.platform == "win32"
 _SPACE = "free some space and run again: finished pictures are kept"
+_ELSEWHERE = "choose another place"
 _WRITABLE = "choose a writable place with -o"
 _IN_THE_WAY = "a file stands where a folder is needed; choose another place with -o"
 _REMEDIES = {
@@ -96,10 +98,43 @@ def make_directory(directory: Path) -> None:
         raise output_error(directory, error) from error
 
 
+def require_writable(
+    path: Path, inputs: Iterable[object] = (), *, overwrite: bool = True, makes_directory: bool = False
+) -> None:
+    """See that a file can be written, before anything expensive happens. Writes nothing.
+
+    Args:
+        path: the file.
+        inputs: what the command reads; none of it is ever written.
+        overwrite: whether an existing file may be replaced.
+        makes_directory: whether the command makes the directories above that are missing.
+
+    Raises:
+        UsageError: when it is one of the inputs, or exists and may not be replaced.
+        OutputError: when it is a directory, its directory is missing, or either cannot be written.
+    """
+    real = os.path.realpath(path)
+    if any(os.path.realpath(str(one)) == real for one in inputs):
+        raise UsageError(path, "would overwrite an input", "choose another name; inputs are never written")
+    if path.is_dir():
+        raise OutputError(path, "cannot be written (it is a directory)", _ELSEWHERE)
+    if path.exists() and not overwrite:
+        raise UsageError(path, "exists already", "choose another name, or replace it with -y")
+    above = path.parent
+    while makes_directory and not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise OutputError(path, "cannot be written (its folder does not exist)", _ELSEWHERE)
+    replaced = path.is_file() or not path.exists()  # by renaming; a pipe or a device is written to
+    if not os.access(above if replaced else path, os.W_OK):
+        raise OutputError(path, "cannot be written (permission denied)", _ELSEWHERE)
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """Our sentence for a failed write."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another place with -o")
-    return OutputError(path, f"cannot be written ({error.strerror or error})", remedy, error.errno not in _OF_ONE_FILE)
+    lasting = error.errno not in _OF_ONE_FILE
+    return OutputError(path, f"cannot be written ({error.strerror or error})", remedy, lasting=lasting)
 
 
 def _sync_directory(directory: Path) -> None:

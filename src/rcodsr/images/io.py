@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from rcodsr.config import MAX_OUTPUT_PIXELS, output_size
 from rcodsr.errors import InputError
-from rcodsr.images.files import make_directory, output_error, remove_stale_parts, write_atomic, write_stream
+from rcodsr.images.files import make_directory, output_error, remove_stale_parts, require_writable, write_atomic, write_stream
 from rcodsr.images.formats import (
     DEEP,
     FORMATS,
@@ -67,6 +67,7 @@ __all__ = [
     "read_header",
     "read_record",
     "remove_stale_parts",
+    "require_writable",
     "write_atomic",
     "write_stream",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rcodsr.errors import InputError
+from rcodsr.messages import first_line
 
 
 def damaged(source: object, error: Exception) -> InputError:
@@ -21,12 +22,6 @@ def unreadable(path: Path, error: OSError) -> InputError:
     if isinstance(error, PermissionError):
         return InputError(path, "cannot be read (permission denied)", "check its permissions")
     return InputError(path, f"cannot be read ({error.strerror or first_line(error)})", "check the path")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for one line."""
-    lines = str(error).splitlines()
-    return (lines[0] if lines and lines[0] else type(error).__name__)[:160]
 
 
 def unopenable(source: object, error: Exception) -> InputError:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from rcodsr.models.perceptual import LpipsSqueeze
+from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.models.pixels import signed
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcodsr.models.perceptual import LpipsVgg, normalised
+from rcodsr.models.lpips import LpipsVgg, normalised
 
 _CHANNELS = (3, *LpipsVgg.WIDTHS)
 _C = 1e-6

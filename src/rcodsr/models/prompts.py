@@ -87,7 +87,7 @@ class VisualPrompt(nn.Module):
 
 
 class FixedPrompt(nn.Module):
-    """One text embedding for every picture, computed once by the base's text encoder (`checkpoints.text`) and stored.
+    """One text embedding for every picture, computed once by the base's text encoder (`checkpoints.text_encoder`) and stored.
 
     Args:
         spec: number of tokens and their width.

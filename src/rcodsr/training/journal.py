@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rcodsr.checkpoints.resolve import Log
+from rcodsr.messages import Log
 
 _SCARCE = 0.02
 """A group with a smaller share of the samples learns nothing."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.errors import UsageError
-from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
+from rcodsr.models.lpips import LpipsSqueeze, LpipsVgg
 from rcodsr.training.losses import wavelet_distance
 from rcodsr.training.recipe import Perceptual
 

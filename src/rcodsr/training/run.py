@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 
 from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
-from rcodsr.checkpoints.named import find
-from rcodsr.checkpoints.resolve import Log, sha256
+from rcodsr.checkpoints.named import find_weights
+from rcodsr.checkpoints.resolve import sha256
 from rcodsr.data.dataset import Batch, PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
 from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
@@ -26,6 +26,7 @@ from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.resize import upsample
+from rcodsr.messages import Log, silent
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import validation
@@ -64,7 +65,7 @@ class Run:
     def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True, resume_from: Path | None = None) -> None:
         self.recipe = recipe
         self.processes = Processes(recipe.device)
-        self.log = log if self.processes.is_first else _silent
+        self.log = log if self.processes.is_first else silent
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
@@ -336,16 +337,12 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     directories = {name: getattr(recipe, name) for name in ("start", "warm_start", "prior", "generator")}
     names = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
     files = {name: getattr(recipe, name) for name in names}
-    found = {name: find(str(weights)).digest for name, weights in directories.items() if weights is not None}
+    found = {name: find_weights(str(weights)).digest for name, weights in directories.items() if weights is not None}
     return found | {name: sha256(path) for name, path in files.items() if path is not None}
 
 
 def _fingerprint(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 def _unwatched(step: int, loss: float) -> None:

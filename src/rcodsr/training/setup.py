@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from rcodsr.checkpoints.bases import load_bases, load_dino
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, read_adapter
-from rcodsr.checkpoints.named import find
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base
+from rcodsr.checkpoints.named import find_weights
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
-from rcodsr.checkpoints.text import text_embedding
+from rcodsr.checkpoints.text_encoder import text_embedding
 from rcodsr.errors import UsageError
+from rcodsr.messages import Log
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.build import build_grain, build_metric_estimator, build_model, random_model
 from rcodsr.models.degradation_estimator import DegradationEstimator
 from rcodsr.models.discriminator import PairDiscriminator, PatchDiscriminator, UNetDiscriminator
 from rcodsr.models.layout import cast
+from rcodsr.models.lpips import LpipsSqueeze, LpipsVgg
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.models.perceptual import LpipsSqueeze, LpipsVgg
 from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.real_esrgan import RealEsrgan, take_over
 from rcodsr.models.residual_dense import ResidualDenseNet
@@ -58,7 +59,7 @@ def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
     """
     finished = recipe.generator if recipe.stage == "estimator" else recipe.start
     if finished is not None:
-        return _bases_of(find(finished, log=log), recipe.base_model, log)
+        return _bases_of(find_weights(finished, log=log), recipe.base_model, log)
     names = [name for name in (recipe.variant.base, recipe.variant.vision) if name is not None]
     if _random_seed(recipe) is not None:
         hashes = {"random": str(recipe.base_model)}
@@ -75,7 +76,7 @@ def _bases_of(weights: ResolvedWeights, override: str | None, log: Log) -> dict[
 def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
     """Finished weights, frozen, with a new metric estimator that is trained."""
     assert recipe.generator is not None  # the recipe has seen to it
-    model = load_model(find(recipe.generator, log=log).directory, bases, merge=False)
+    model = load_model(find_weights(recipe.generator, log=log).directory, bases, merge=False)
     grouping = model.spec.grouping
     if recipe.bounds is not None:
         grouping = replace(grouping, metric_min=recipe.bounds[0], metric_max=recipe.bounds[1])
@@ -92,7 +93,7 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
 def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
     """Finished weights to go on from, with their groups unless new ones are fitted; their estimator would no longer fit."""
     assert recipe.start is not None
-    model = load_model(find(recipe.start, log=log).directory, bases, merge=False)
+    model = load_model(find_weights(recipe.start, log=log).directory, bases, merge=False)
     grouping = spec.grouping if recipe.fit else model.spec.grouping
     model.spec = replace(model.spec, grouping=grouping, limit_overshoot=spec.limit_overshoot, metric_estimator=None)
     model.metric_estimator = None
@@ -224,7 +225,7 @@ def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, 
     """The restorer's trunk, and rcod-tiny's latents and vision tower, which both share with their metric estimator."""
     if recipe.restorer is None:
         raise UsageError("restorer", f"not given, but {model.spec.name} begins with its trunk", "add restorer=FILE.safetensors")
-    tiny = load_model(find("rcod-tiny", log=log).directory)
+    tiny = load_model(find_weights("rcod-tiny", log=log).directory)
     assert isinstance(tiny.autoencoder, WaveletAutoencoder) and isinstance(model.autoencoder, WaveletAutoencoder)
     model.autoencoder.load_state_dict(tiny.autoencoder.state_dict(), strict=False)
     model.prompt.load_state_dict(tiny.prompt.state_dict())
@@ -296,7 +297,7 @@ def _warm_start(model: OneStepSR, recipe: Recipe, log: Log) -> None:
     """Begin with the LoRA of finished weights, and with what steers it; VPIM begins as ever."""
     if recipe.warm_start is None:
         return
-    found = find(recipe.warm_start, log=log)
+    found = find_weights(recipe.warm_start, log=log)
     config = read_config(found.directory)
     if config.layout != "adapter" or (config.spec.lora, config.spec.modulation) != (model.spec.lora, model.spec.modulation):
         cause = f"{recipe.warm_start} has no LoRA of {model.spec.name}'s kind"

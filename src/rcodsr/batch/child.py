@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rcodsr.batch.order import Report
 from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Output, Result
+from rcodsr.batch.results import Result, WriteOptions
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import OutputError, RcodsrError, WorkerError
 
@@ -58,7 +58,7 @@ class Broken:
 
 
 def work(
-    connection: Connection, request: WeightsRequest, options: UpscaleOptions, output: Output, number: int, threads: int
+    connection: Connection, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, number: int, threads: int
 ) -> None:
     """Serve until the connection says None, or ends because the other side is gone.
 
@@ -88,7 +88,7 @@ def _serve(
     inbox: SimpleQueue[Chunk | None],
     request: WeightsRequest,
     options: UpscaleOptions,
-    output: Output,
+    output: WriteOptions,
     number: int,
     threads: int,
 ) -> None:
@@ -115,7 +115,7 @@ def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
     return request
 
 
-def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: Output) -> Iterator[Report]:
+def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: WriteOptions) -> Iterator[Report]:
     """Run the jobs of a chunk; a fault that would meet every further one ends it, as part of its own job's report."""
     numbers = iter([index for index, _ in chunk.jobs])
     results = run([job for _, job in chunk.jobs], upscaler, options, output, None)

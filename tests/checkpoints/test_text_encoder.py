@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 
 from rcodsr.checkpoints.resolve import ResolvedWeights, sha256_all
-from rcodsr.checkpoints.text import text_embedding
+from rcodsr.checkpoints.text_encoder import text_embedding
 from rcodsr.errors import WeightsError
 from tests.text_base import write_text_encoder
 
@@ -42,5 +42,5 @@ def test_a_known_prompt_needs_no_encoder(text_base: ResolvedWeights) -> None:
 
 
 def test_inference_never_imports_the_text_encoder() -> None:
-    code = "import sys, rcodsr.engine.upscaler; print('rcodsr.checkpoints.text' in sys.modules)"
+    code = "import sys, rcodsr.engine.upscaler; print('rcodsr.checkpoints.text_encoder' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

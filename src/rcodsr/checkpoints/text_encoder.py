@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcodsr.checkpoints.config import REMEDY, first_line
-from rcodsr.checkpoints.resolve import Log, ResolvedWeights, known_digest, resolve_base, silent
+from rcodsr.checkpoints.config import REMEDY
+from rcodsr.checkpoints.resolve import ResolvedWeights, known_digest, resolve_base
 from rcodsr.checkpoints.tensors import read_tensors
 from rcodsr.errors import WeightsError
+from rcodsr.messages import Log, first_line, silent
 
 
 def prompt_embedding(base: str, prompt: str, override: str | None = None, offline: bool = False, log: Log = silent) -> Tensor:

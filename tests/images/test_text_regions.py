@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from rcodsr.images.picture import from_pil
-from rcodsr.images.text import _joined, find_text
+from rcodsr.images.text_regions import _joined, find_text
 
 
 @pytest.mark.parametrize(("ink", "paper"), [("black", "white"), ("#eeeeee", "#203050")])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcodsr.models.dists import Dists
-from rcodsr.models.perceptual import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
+from rcodsr.models.lpips import Lpips, LpipsAlex, LpipsSqueeze, LpipsVgg
 
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 Build = Callable[[], Lpips]

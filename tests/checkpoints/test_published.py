@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import rcodsr
-from rcodsr.checkpoints import convert
+from rcodsr.checkpoints import published as reader
 from rcodsr.checkpoints.config import read_config
-from rcodsr.checkpoints.convert import read_published
 from rcodsr.checkpoints.export import export
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.load import load_weights
+from rcodsr.checkpoints.published import read_published
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.config import Adaptive, Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.engine.upscaler import Upscaler
@@ -47,7 +47,7 @@ def specs(small_sd_spec: VariantSpec, small_s_spec: VariantSpec, monkeypatch: py
         spec = replace(spec, prompt=replace(spec.prompt, tokens=12, context=24), **small)
         if spec.modulation is not None:
             spec = replace(spec, lora=small_s_spec.lora, modulation=small_s_spec.modulation)
-        monkeypatch.setattr(convert, name, spec)
+        monkeypatch.setattr(reader, name, spec)
         found[spec.name] = spec
     return found
 

@@ -11,19 +11,20 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
+from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, work
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
-from rcodsr.batch.results import Output, Result, failed
-from rcodsr.batch.worker import PATIENCE, Broken, Chunk, Note, Ready, work
+from rcodsr.batch.results import Result, WriteOptions, failed
 from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import WorkerError
+from rcodsr.messages import Log
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -32,7 +33,7 @@ _REMEDY = "use fewer --jobs, or close other programs"
 
 
 def run_processes(
-    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: Output, count: int, log: Callable[[str], None]
+    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, count: int, log: Log
 ) -> Iterator[Result]:
     """Enlarge and write the jobs in several processes.
 
@@ -85,9 +86,9 @@ class _Pool:
         jobs: list[Job],
         request: WeightsRequest,
         options: UpscaleOptions,
-        output: Output,
+        output: WriteOptions,
         count: int,
-        log: Callable[[str], None],
+        log: Log,
     ) -> None:
         self.jobs, self.request, self.options, self.output, self.count, self.log = jobs, request, options, output, count, log
         self.workers: list[_Worker] = []

@@ -1,0 +1,71 @@
+"""Pairing pictures with other versions of them by name."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from rcodsr.errors import RcodsrError, UsageError
+from rcodsr.images.opening import Source
+
+S = TypeVar("S", bound=Source)
+
+_TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
+_REMEDY = "give each picture its own name"
+
+
+def bare_stem(stem: str) -> str:
+    """A file's stem without the tails that tell versions of a picture apart: _LR4, _HR, _x4."""
+    return _TAIL.sub("", stem)
+
+
+def match(
+    pictures: Iterable[S],
+    others: Iterable[Path],
+    *,
+    below: tuple[Path, Path] | None = None,
+    one_to_one: bool = False,
+    fault: type[RcodsrError] = UsageError,
+) -> dict[S, Path]:
+    """The counterpart of each picture among others: of the same stem, or else of the same stem without tails (`bare_stem`).
+
+    Args:
+        pictures: what counterparts are looked for.
+        others: where they are looked for.
+        below: the directory of the pictures and that of the others, where names are paths below these.
+        one_to_one: whether two pictures may not share a counterpart.
+        fault: the error to raise.
+
+    Returns:
+        Counterparts by picture; pictures without one are left out.
+
+    Raises:
+        RcodsrError: a `fault`, when a picture has two counterparts, or shares one against `one_to_one`.
+    """
+    pictures_root, others_root = below or (None, None)
+    exact, bare = defaultdict(list), defaultdict(list)
+    for other in others:
+        name = _name(other, others_root)
+        exact[name].append(other)
+        bare[bare_stem(name)].append(other)
+    matched: dict[S, Path] = {}
+    taken: dict[Path, S] = {}
+    for picture in pictures:
+        name = _name(picture, pictures_root)
+        found = exact.get(name) or bare.get(bare_stem(name)) or []
+        if len(found) > 1:
+            raise fault(found[1], f"has the same name as {found[0]}", _REMEDY)
+        if found:
+            matched[picture] = found[0]
+            if (first := taken.setdefault(found[0], picture)) is not picture and one_to_one:
+                raise fault(picture, f"has the same name as {first}", _REMEDY)
+    return matched
+
+
+def _name(picture: Source, root: Path | None) -> str:
+    if root is None or not isinstance(picture, Path):
+        return picture.stem
+    return picture.relative_to(root).with_suffix("").as_posix()

@@ -1,0 +1,23 @@
+"""What lines for people are made of: where they go, and an error or a number of bytes written into one."""
+
+from collections.abc import Callable
+
+Log = Callable[[str], None]
+"""Receives one line at a time."""
+
+
+def silent(line: str) -> None:
+    """A log that drops every line."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not blank, or its class; at most 160 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:160]
+
+
+def size_text(count: float) -> str:
+    """A number of bytes with two significant digits or more, as 520 kB, 3.4 MB, 866 MB or 1.7 GB."""
+    unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
+    value = count / divisor
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
