@@ -13,6 +13,7 @@ from rcodsr.data.presets import PRESETS
 from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
+from rcodsr.variants import VariantSpec
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def synthesize(
     crop: int = 512,
     count: int | None = None,
     overwrite: bool = False,
-    scale: int = 4,
+    scale: int = VariantSpec.scale,
 ) -> Iterator[Path]:
     """Write a test set as the papers' DIV2K-Val is made: random crops of photos, and their degraded versions.
 

@@ -15,7 +15,6 @@ from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
 from rcodsr.checkpoints.resolve import Log, ResolvedWeights, resolve_base, sha256_all, silent
 from rcodsr.errors import HubError, UsageError, WeightsError
-from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS
 
 
@@ -114,7 +113,7 @@ def _needs(config: CheckpointConfig) -> list[str]:
     spec = config.spec
     if config.layout == "merged":
         return []
-    words = isinstance(spec.prompt, TextSpec) and spec.prompt.text is not None and spec.base is not None
+    words = spec.computes_prompt and spec.base is not None
     return [name for name in (spec.base, f"{spec.base}-text" if words else None, spec.vision) if name is not None]
 
 

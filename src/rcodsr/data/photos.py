@@ -11,6 +11,7 @@ import numpy as np
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.picture import to_pil
+from rcodsr.variants import VariantSpec
 
 _TAIL = re.compile(r"(_LR4|_HR|_x[0-9.]+)+$")
 
@@ -47,14 +48,16 @@ def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
     """
     for folder in (photos, lr):
         if not folder.is_dir():
-            raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
+            raise UsageError(
+                folder, "not a directory", "photos with data.lr= are two directories whose files have the same names"
+            )
     high, low = (_by_stem(find_photos(folder), folder) for folder in (photos, lr))
     for stem in sorted(high.keys() ^ low.keys()):
         path, other = (high[stem], lr) if stem in high else (low[stem], photos)
         raise InputError(path, f"has no counterpart in {other}", "remove it or add the other half of the pair")
     for stem, photo in high.items():
         (width, height), small = io.read_header(photo).size, io.read_header(low[stem]).size
-        if (width, height) != (4 * small[0], 4 * small[1]):
+        if (width, height) != (VariantSpec.scale * small[0], VariantSpec.scale * small[1]):
             cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {low[stem]}"
             raise InputError(photo, cause, "remove the pair or crop it to match")
     return {photo: low[stem] for stem, photo in high.items()}
