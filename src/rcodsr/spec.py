@@ -303,7 +303,9 @@ def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
         return _noted(notes, _NUMBERS[option]).in_words(whole=option is int)
     if option is str:
         return Note.IDENTIFIER.value if Note.IDENTIFIER in notes else f"a text of {_CHARACTERS} characters"
-    return {bool: "true or false", Path: "a path, in quotes"}.get(option, "a table")
+    if _is_spec(option):
+        return f"a table of {', '.join(_hints(option))}"
+    return "true or false" if option is bool else "a path, in quotes"
 
 
 def _choose(value: object, choices: list[Any]) -> str:

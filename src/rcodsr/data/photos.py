@@ -48,9 +48,7 @@ def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
     """
     for folder in (photos, lr):
         if not folder.is_dir():
-            raise UsageError(
-                folder, "not a directory", "photos with data.lr= are two directories whose files have the same names"
-            )
+            raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
     high, low = (_by_stem(find_photos(folder), folder) for folder in (photos, lr))
     for stem in sorted(high.keys() ^ low.keys()):
         path, other = (high[stem], lr) if stem in high else (low[stem], photos)

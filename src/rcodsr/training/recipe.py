@@ -103,8 +103,6 @@ class Phase(Spec):
 class DataSettings(Spec):
     """Which pairs of pictures training sees."""
 
-    lr: Free[Path | None] = None
-    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
     mix: dict[str, NonNegative] = field(default_factory=lambda: {"light": 1.0})
     """Degradation preset → share of the samples."""
     zoom_probability: Share = 0.3
@@ -129,7 +127,7 @@ class TimestepSettings(Spec):
 
     grouped_share: Share = 1.0
     """Share of the samples whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
-    weights_losses: bool = False
+    weight_losses: bool = False
     """Ours: texture losses grow with w(t), pixel losses shrink, so that the knob has an effect without a teacher."""
 
 
@@ -232,6 +230,8 @@ class Recipe(Spec):
     stage: Literal["prior", "generator", "estimator"] = "generator"
     output: Free[Path] = Path("runs/rcod-tiny")
     seed: Natural = 0
+    lr: Free[Path | None] = None
+    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
 
     base_model: Free[str | None] = None
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""

@@ -68,7 +68,7 @@ class Run:
         self.log = log if self.processes.is_first else _silent
         if recipe.machine.threads:
             torch.set_num_threads(recipe.machine.threads)
-        self.lr = find_pairs(recipe.photos, recipe.data.lr) if recipe.data.lr else None
+        self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
