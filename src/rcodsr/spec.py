@@ -11,11 +11,10 @@ import difflib
 import math
 import re
 import typing
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -149,10 +148,15 @@ class Spec:
 # ---- annotations
 
 
-@lru_cache
+_read: dict[type[Spec], dict[str, Any]] = {}
+
+
 def _hints(cls: type[Spec]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    """Annotation of each field; evaluated once a class."""
+    if cls not in _read:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        _read[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return _read[cls]
 
 
 def _notes(hint: Any) -> tuple[Any, ...]:
@@ -223,7 +227,7 @@ def _nested(values: dict[str, Any], alternatives: list[type[Spec]], path: str) -
         if alternative.kind == kind:
             return alternative.from_dict({key: value for key, value in values.items() if key != "kind"}, path)
     kinds = [alternative.kind for alternative in alternatives]
-    raise UsageError(f"{path}.kind", f"{_shown(kind)} is not possible", _choose(kind, kinds))
+    raise UsageError(f"{path}.kind", f"{_shown(kind)} is not possible", choose(kind, kinds))
 
 
 def _text(value: object) -> str | None:
@@ -250,7 +254,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if _fits(value, hint):
         return
     choices = [typing.get_args(option) for option, _ in _options(hint) if typing.get_origin(option) is Literal]
-    remedy = _choose(value, [*choices[0]]) if choices else f"use {_expected(hint)}"
+    remedy = choose(value, choices[0]) if choices else f"use {_expected(hint)}"
     raise UsageError(name, f"{_shown(value)} is not possible", remedy)
 
 
@@ -308,10 +312,12 @@ def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
     return "true or false" if option is bool else "a path, in quotes"
 
 
-def _choose(value: object, choices: list[Any]) -> str:
-    near = difflib.get_close_matches(value, map(str, choices), 1) if isinstance(value, str) else []
-    listed = ", ".join(map(str, choices))
-    return f"did you mean {near[0]}? It may be {listed}" if near else f"use {'one of ' if len(choices) > 1 else ''}{listed}"
+def choose(value: object, choices: Iterable[Any]) -> str:
+    """For errors about a name that is not among the known ones: the nearest, and all of them."""
+    known = [*map(str, choices)]
+    near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+    listed = ", ".join(known)
+    return f"did you mean {near[0]}? It may be {listed}" if near else f"use {'one of ' if len(known) > 1 else ''}{listed}"
 
 
 def _nearest_field(cls: type[Spec], name: str, path: str) -> str:

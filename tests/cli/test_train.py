@@ -58,9 +58,9 @@ def test_a_run_ends_with_its_checkpoint_and_goes_on_from_another_directory(desk:
         (
             ("recipe.toml", "photos=photos", "optim.emma=0.9"),
             2,
-            r"^rcodsr: optim\.emma: unknown name; did you mean optim\.ema\?$",
+            r"^rcodsr: optim\.emma: .*did you mean optim\.ema\?$",
         ),
-        (("recipe.toml", "photos=photos", "threads=1"), 2, r"^rcodsr: threads: unknown name; did you mean machine\.threads\?$"),
+        (("recipe.toml", "photos=photos", "threads=1"), 2, r"^rcodsr: threads: .*did you mean machine\.threads\?$"),
         (("recipe.toml", "photos=2024"), 6, "2024: no photos found"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import UsageError
-from rcodsr.spec import Length, NonNegative, Note, Range, Share, Spec
+from rcodsr.spec import Length, NonNegative, Note, Range, Share, Spec, choose
 from rcodsr.variants import RCOD_TINY, VariantSpec
 
 _T = TypeVar("_T")
@@ -116,7 +116,7 @@ class DataSettings(Spec):
         """
         super().__post_init__()
         if unknown := sorted(self.mix.keys() - PRESETS.keys()):
-            raise UsageError(f"mix.{unknown[0]}", "unknown preset", f"use one of {', '.join(PRESETS)}")
+            raise UsageError(f"mix.{unknown[0]}", "unknown preset", choose(unknown[0], PRESETS))
         if not sum(self.mix.values()) > 0:
             raise UsageError("mix", "no shares", f"give shares of {', '.join(PRESETS)}, not all of them 0")
 

@@ -1,6 +1,5 @@
 """Recipes as files: TOML, overridden by `key=value` arguments. The paper's ablations are values here, not code."""
 
-import difflib
 import json
 import tomllib
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
 from rcodsr.parts import ClipSpec
+from rcodsr.spec import choose
 from rcodsr.training.recipe import Recipe
 from rcodsr.variants import VARIANTS, VariantSpec
 
@@ -62,9 +62,7 @@ def _variant(chosen: Any) -> VariantSpec:
     changes = dict(chosen) if isinstance(chosen, dict) else {"name": chosen}
     name = changes.pop("name", "rcod-tiny")
     if name not in VARIANTS:
-        near = difflib.get_close_matches(str(name), VARIANTS, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(VARIANTS)}"
-        raise UsageError("variant", f"unknown variant '{name}'", remedy)
+        raise UsageError("variant.name", f"unknown variant '{name}'", choose(name, VARIANTS))
     spec = VariantSpec.from_dict(_changed(VARIANTS[name].to_dict(), changes), "variant")
     # only CLIP is borrowed
     return spec if isinstance(spec.prompt, ClipSpec) else replace(spec, vision=None)
