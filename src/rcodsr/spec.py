@@ -322,10 +322,14 @@ def choose(value: object, choices: Iterable[Any]) -> str:
 
 def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
     """What a misspelt field may have meant: one of the same name elsewhere below, or one that is spelt nearly so."""
-    fields = list(dict.fromkeys(_fields(cls)))
-    near = [field for field in fields if field.endswith(f".{name}")][:3] or difflib.get_close_matches(name, fields, 1)
+    below: dict[str, list[str]] = {}
+    for field in dict.fromkeys(_fields(cls)):
+        for spelling in {field, field.rpartition(".")[2]}:
+            below.setdefault(spelling, []).append(field)
+    close = difflib.get_close_matches(name, _hints(cls), 1) or difflib.get_close_matches(name, below, 1)
+    near = below.get(name) or (below[close[0]] if close else [])
     if near:
-        return f"did you mean {' or '.join(_join(path, field) for field in near)}?"
+        return f"did you mean {' or '.join(_join(path, field) for field in near[:3])}?"
     return f"use one of {', '.join(_hints(cls))}"
 
 

@@ -271,6 +271,7 @@ def _sd_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda v: v["variant"]["lora"].update(placement="everywhere"), "placement"),
         (lambda v: v["variant"]["unet"].update(norm_groups=0), "norm_groups: 0 is not possible"),
         (lambda v: v["variant"]["unet"].update(heads=[2]), "describes no network"),
+        (lambda v: v["variant"].update(scale=2), "variant.scale: 2 is not possible; use 4"),
         (lambda v: v["variant"]["prompt"].update(layers=10**7), "layers"),
         (lambda v: v["variant"]["autoencoder"].update(scaling=0), "scaling"),
     ],
