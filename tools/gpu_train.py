@@ -47,15 +47,15 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
     settings: dict[str, Any] = {
         "photos": pack / "photos",
         "restorer": restorer,
-        "perceptual_weights": perceptual,
+        "perceptual.weights": perceptual,
         "output": work / "run",
-        "device": "cpu" if TINY else "cuda",
-        "workers": 1 if TINY else max(1, (os.cpu_count() or 1) - 2),
-        "save_minutes": 600,
+        "machine.device": "cpu" if TINY else "cuda",
+        "machine.workers": 1 if TINY else max(1, (os.cpu_count() or 1) - 2),
+        "machine.save_minutes": 600,
     }
     if earlier is not None and (Path(earlier) / "training.json").is_file():
         put_together(Path(earlier), work / "earlier")
-        settings |= {"start": work / "earlier" / "averaged", "discriminator_start": work / "earlier/discriminator.safetensors"}
+        settings |= {"start": work / "earlier" / "averaged", "discriminator.start": work / "earlier/discriminator.safetensors"}
     elif earlier is not None:
         settings["start"] = earlier
     read = read_recipe(recipe, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from rcodsr.config import LAST_TIMESTEP, LEVELS, realism_hint
 from rcodsr.errors import UsageError
-from rcodsr.spec import Spec
+from rcodsr.spec import Range, Spec, Width
 
 MetricKind = Literal["cosine", "channel-cosine", "l1", "mse"]
+Blocks = Annotated[int, Range(1, 32)]
+"""Blocks of one level."""
+EstimatorBlocks = Annotated[int, Range(0, 32)]
+Heads = Annotated[int, Range(1, 1024)]
+Side = Annotated[int, Range(1, 1024)]
+"""Pixels along one side of what a vision tower sees."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,9 @@ class GroupingSpec(Spec):
     a variant with other latents stores its own.
     """
 
-    n: int = 3
+    n: Annotated[int, Range(1, LAST_TIMESTEP + 1)] = 3
     """Number of groups."""
-    k: int = 250
+    k: Annotated[int, Range(1, LAST_TIMESTEP + 1)] = 250
     """Interval between the groups' timesteps."""
     metric_min: float = 0.25
     """M_L at and below which a picture falls into the group of the largest timestep."""
@@ -45,14 +51,13 @@ class GroupingSpec(Spec):
         Raises:
             UsageError: when n or k is not positive, n·k passes 1000, or the bounds enclose no interval.
         """
-        if self.n < 1 or self.k < 1 or self.n * self.k > LAST_TIMESTEP + 1:
-            raise UsageError("grouping", f"n={self.n}, k={self.k} leave the 1000 timesteps", "keep n·k at 1000 or below")
-        if self.metric not in get_args(MetricKind) or self.metric_encoder not in {"trained", "frozen"}:
-            raise UsageError("grouping", f"unknown metric '{self.metric}' or metric_encoder '{self.metric_encoder}'")
+        super().__post_init__()
+        if self.n * self.k > LAST_TIMESTEP + 1:
+            cause = f"{self.n} groups at intervals of {self.k} leave the 1000 timesteps"
+            raise UsageError("n", cause, "keep n·k at 1000 or below")
         if not self.metric_min < self.metric_max:
-            raise UsageError(
-                "grouping", f"bounds {self.metric_min}..{self.metric_max} are empty", "set metric_min < metric_max"
-            )
+            cause = f"bounds {self.metric_min}..{self.metric_max} are empty"
+            raise UsageError("metric_min", cause, "set metric_min < metric_max")
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -88,7 +93,7 @@ class WaveletSpec(Spec):
     """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
 
     kind: ClassVar[str] = "wavelet"
-    levels: int = 2
+    levels: Annotated[int, Range(1, 4)] = 2
     refine_channels: int = 24
     """Width of the residual refinement after decoding; 0 leaves it out."""
 
@@ -108,14 +113,14 @@ class KlSpec(Spec):
     """Stable Diffusion's autoencoder; the defaults are those of SD 2.1-base and SD-Turbo."""
 
     kind: ClassVar[str] = "kl"
-    widths: tuple[int, ...] = (128, 256, 512, 512)
+    widths: tuple[Width, ...] = (128, 256, 512, 512)
     """Width of each level, finest first."""
-    blocks: int = 2
+    blocks: Blocks = 2
     """Residual blocks of each encoder level; the decoder has one more."""
-    channels: int = 4
+    channels: Width = 4
     """Latent channels."""
-    norm_groups: int = 32
-    scaling: float = 0.18215
+    norm_groups: Width = 32
+    scaling: Annotated[float, Range(1e-3, 1e3)] = 0.18215
     """Latents are multiplied by this, which gives them about unit variance."""
 
     @property
@@ -140,13 +145,13 @@ class TinyUNetSpec(Levelled, Spec):
     """The small U-Net of `rcod-tiny`."""
 
     kind: ClassVar[str] = "tiny"
-    channels: tuple[int, ...] = (64, 96, 160)
+    channels: tuple[Width, ...] = (64, 96, 160)
     """Width of each level, finest first."""
-    blocks: tuple[int, ...] = (2, 2, 4)
+    blocks: tuple[Blocks, ...] = (2, 2, 4)
     """Residual blocks of each level; the last number is the middle's."""
-    embedding: int = 128
+    embedding: Width = 128
     """Width of the timestep embedding."""
-    heads: int = 4
+    heads: Heads = 4
     """Heads of the cross-attention to the visual tokens."""
     grain: bool = False
     """Whether it gives a deviation beside the mean of eps, from which `models.grain` draws."""
@@ -157,8 +162,9 @@ class TinyUNetSpec(Levelled, Spec):
         Raises:
             UsageError: when the widest level does not split into heads.
         """
+        super().__post_init__()
         if self.channels[-1] % self.heads:
-            raise UsageError("U-Net", f"{self.channels[-1]} channels do not split into {self.heads} heads")
+            raise UsageError("heads", f"{self.channels[-1]} channels do not split into {self.heads} heads")
 
 
 @dataclass(frozen=True)
@@ -166,14 +172,14 @@ class ResidualDenseSpec(Spec):
     """The residual-dense network of `rcod-small`; the defaults are Real-ESRGAN's with every other block left out."""
 
     kind: ClassVar[str] = "residual-dense"
-    width: int = 64
-    growth: int = 32
+    width: Width = 64
+    growth: Width = 32
     """Channels that each convolution of a dense block adds."""
-    blocks: int = 12
+    blocks: Blocks = 12
     """Residual-in-residual dense blocks."""
-    embedding: int = 128
+    embedding: Width = 128
     """Width of the timestep embedding."""
-    heads: int = 4
+    heads: Heads = 4
     """Heads of the cross-attention to the visual tokens."""
     reduction: ClassVar[int] = 1
     """Latents of any size will do."""
@@ -184,8 +190,9 @@ class ResidualDenseSpec(Spec):
         Raises:
             UsageError: when the width does not split into heads.
         """
+        super().__post_init__()
         if self.width % self.heads:
-            raise UsageError("network", f"{self.width} channels do not split into {self.heads} heads")
+            raise UsageError("heads", f"{self.width} channels do not split into {self.heads} heads")
 
 
 @dataclass(frozen=True)
@@ -193,13 +200,13 @@ class SdUNetSpec(Levelled, Spec):
     """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
 
     kind: ClassVar[str] = "sd"
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    channels: tuple[Width, ...] = (320, 640, 1280, 1280)
     """Width of each level, finest first; all but the last have attention."""
-    blocks: int = 2
+    blocks: Blocks = 2
     """Residual blocks of each level on the way down; one more on the way up."""
-    heads: tuple[int, ...] = (5, 10, 20, 20)
+    heads: tuple[Heads, ...] = (5, 10, 20, 20)
     """Attention heads of each level."""
-    norm_groups: int = 32
+    norm_groups: Width = 32
 
 
 @dataclass(frozen=True)
@@ -207,11 +214,11 @@ class TowerSpec(Spec):
     """Visual prompt injection (VPIM) of `rcod-tiny`: a small vision tower of its own and one linear layer."""
 
     kind: ClassVar[str] = "tower"
-    image_side: int = 64
+    image_side: Side = 64
     """The whole picture is squashed to this side before the tower sees it."""
-    tower_channels: tuple[int, ...] = (32, 64, 96, 96)
+    tower_channels: tuple[Width, ...] = (32, 64, 96, 96)
     """Width of each stride-2 stage of the tower."""
-    context: int = 96
+    context: Width = 96
     """Width of the visual tokens the U-Net attends to."""
 
 
@@ -220,13 +227,13 @@ class ClipSpec(Spec):
     """Visual prompt injection (VPIM) of the paper: CLIP ViT-L/14, all 257 tokens, and one linear layer 1024 → 1024."""
 
     kind: ClassVar[str] = "clip"
-    image_side: int = 224
+    image_side: Side = 224
     """The whole picture is squashed to this side before the tower sees it."""
-    patch: int = 14
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    context: int = 1024
+    patch: Side = 14
+    width: Width = 1024
+    layers: Annotated[int, Range(1, 64)] = 24
+    heads: Heads = 16
+    context: Width = 1024
     """Width of the visual tokens the U-Net attends to."""
 
 
@@ -235,8 +242,8 @@ class TextSpec(Spec):
     """A fixed text prompt, for models without VPIM. Its embedding is computed once; no text encoder runs per picture."""
 
     kind: ClassVar[str] = "text"
-    tokens: int = 77
-    context: int = 1024
+    tokens: Annotated[int, Range(1, 1024)] = 77
+    context: Width = 1024
     """Width of the embedding the U-Net attends to."""
     text: str | None = None
     """What an adapter asks of its base's text encoder; None where the checkpoint stores the embedding itself."""
@@ -248,38 +255,37 @@ class TextSpec(Spec):
 class LoraSpec(Spec):
     """Low-rank adaptation of a base."""
 
-    unet_rank: int = 4
-    vae_rank: int = 4
-    alpha: float = 8.0
+    unet_rank: Annotated[int, Range(1, 1024)] = 4
+    vae_rank: Annotated[int, Range(0, 1024)] = 4
+    alpha: Annotated[float, Range(1e-3, 1e4)] = 8.0
     """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
     placement: Literal["osediff", "s3diff", "pisa-sr"] = "osediff"
     """Which modules are adapted (see `models.lora`)."""
 
     def __post_init__(self) -> None:
-        """Reject ranks that are not positive, and placements nobody knows.
+        """Reject an autoencoder left alone where the placement adapts it.
 
         Raises:
-            UsageError: naming them.
+            UsageError: when it is.
         """
-        if self.unet_rank < 1 or self.vae_rank < (0 if self.placement == "pisa-sr" else 1):
-            raise UsageError("LoRA", f"ranks {self.unet_rank} and {self.vae_rank} must be at least 1")
-        if self.placement not in {"osediff", "s3diff", "pisa-sr"}:
-            raise UsageError("LoRA", f"unknown placement '{self.placement}'", "use osediff, s3diff or pisa-sr")
+        super().__post_init__()
+        if self.vae_rank == 0 and self.placement != "pisa-sr":
+            raise UsageError("vae_rank", f"0, but {self.placement} adapts the autoencoder too", "use at least 1")
 
 
 @dataclass(frozen=True)
 class ModulationSpec(Spec):
     """Degradation-guided LoRA, S3Diff's: scores of the picture's degradation → one matrix per block of the networks."""
 
-    frequencies: int = 64
+    frequencies: Width = 64
     """Random Fourier frequencies that a score is spread over."""
-    block_width: int = 64
+    block_width: Width = 64
     """Width of each block's embedding."""
-    estimator_channels: tuple[int, int] = (64, 128)
+    estimator_channels: tuple[Width, Width] = (64, 128)
     """Widths of the degradation estimator before and after it halves the picture."""
-    estimator_blocks: tuple[int, int] = (6, 2)
+    estimator_blocks: tuple[EstimatorBlocks, EstimatorBlocks] = (6, 2)
     """Its residual blocks at each width."""
-    estimator_hidden: int = 512
+    estimator_hidden: Width = 512
     """Hidden width of its heads."""
 
 
@@ -287,10 +293,10 @@ class ModulationSpec(Spec):
 class MetricSpec(Spec):
     """The metric estimator (MEM), trained after the generator."""
 
-    window: int = 128
+    window: Annotated[int, Range(16, 4096)] = 128
     """Side of the windows of the enlarged picture that are judged one by one, the crops it was trained on."""
-    pool: int = 0
+    pool: Annotated[int, Range(0, 64)] = 0
     """z_L is also seen pooled to this many positions a side; 0 leaves its statistics alone."""
     features: int = 96
     """Width of the class token or of the degradation features."""
-    hidden: int = 128
+    hidden: Width = 128

@@ -1,121 +1,338 @@
-"""Frozen dataclasses ↔ plain dictionaries, for configuration files that anybody may have written. Standard library only.
+"""Frozen dataclasses ↔ tables of TOML or JSON, for files that anybody may have written. Standard library only.
 
-What is read is checked value by value: type, range, alternatives. A file can describe nonsense, but nothing of absurd size.
+Bounds stand on the fields: `blocks: Annotated[int, Range(1, 32)]`. They hold however a spec is made, read from a file or
+called in Python: a file can describe nonsense, but nothing of absurd size.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 import typing
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-_LARGEST = 16384
-"""Any whole number that `_RANGES` does not name: widths, most of all."""
-_RANGES = {
-    "alpha": (1e-3, 1e4),
-    "blocks": (1, 32),
-    "coefficient_timestep": (1, 999),
-    "embedded_timestep": (0, 999),
-    "estimator_blocks": (0, 32),
-    "image_side": (1, 1024),
-    "layers": (1, 64),
-    "least_side": (1, 4096),
-    "levels": (1, 4),
-    "pool": (0, 64),
-    "scale": (1, 8),
-    "scaling": (1e-3, 1e3),
-    "tile": (32, 4096),
-    "tile_overlap": (0, 1024),
-    "tokens": (1, 1024),
-    "unet_rank": (1, 1024),
-    "vae_rank": (0, 1024),
-    "window": (16, 4096),
-}
-"""Fields whose size costs time or memory before any file of weights is compared with it."""
-_LONGEST_LIST = 8
-_LONGEST_TEXT = 1000
-_NAME = re.compile(r"\w[\w.-]{0,99}")
+from rcodsr.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both included; of a whole number also what it must be a multiple of."""
+
+    least: float
+    most: float = math.inf
+    multiple: int = 1
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is finite and lies within."""
+        return self.least <= number <= self.most and number != math.inf and (self.multiple == 1 or number % self.multiple == 0)
+
+    def in_words(self, whole: bool) -> str:
+        """For errors: `a whole number from 1 to 32`."""
+        what = f"a multiple of {self.multiple}" if self.multiple > 1 else "a whole number" if whole else "a number"
+        return f"{what} from {self.least:g} {'on' if self.most == math.inf else f'to {self.most:g}'}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """Bounds of how many entries a list or characters a text has, both included."""
+
+    least: int
+    most: int
+
+    def holds(self, value: Sized) -> bool:
+        """Whether a list or text is neither shorter nor longer."""
+        return self.least <= len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+
+
+class Note(Enum):
+    """What else a field may say of itself."""
+
+    FREE = "may differ when a run is resumed, because it does not decide the result"
+    WEIGHTS = "weights, which decide the result by what they hold, not by where they lie"
+    IDENTIFIER = "a name of letters, digits, dots and dashes"
+
+
+Share = Annotated[float, Range(0, 1)]
+NonNegative = Annotated[float, Range(0)]
+Width = Annotated[int, Range(1, 16384)]
+"""Channels of a layer."""
+
+# what a field without bounds of its own may be
+_NUMBERS = {int: Range(0, 16384), float: Range(-1e6, 1e6)}
+_ENTRIES, _CHARACTERS = Length(1, 8), Length(0, 1000)
+_IDENTIFIER = re.compile(r"\w[\w.-]{0,99}")
+_SHOWN = 50
+"""Characters of a value that an error repeats."""
+_Bounds = TypeVar("_Bounds", Range, Length)
 
 
 class Spec:
-    """Reading and writing of the nested spec dataclasses as plain dictionaries."""
+    """Base of the dataclasses that configuration files describe: they check their fields, are read and written as tables."""
 
     kind: ClassVar[str] = ""
     """Tells the alternatives of a field apart, where it has any."""
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON-ready dictionaries and lists."""
-        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {"kind": self.kind, **values} if self.kind else values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build the spec from a dictionary; lists become tuples, nested dictionaries nested specs.
+    def __post_init__(self) -> None:
+        """Reject fields of another type or beyond their bounds.
 
         Raises:
-            KeyError: on a key or a kind the spec does not have.
-            ValueError: on a value of another type or beyond its range.
+            UsageError: naming the field and what it may be.
         """
-        hints = typing.get_type_hints(cls)
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name, hint in _hints(type(self)).items():
+            _check(name, getattr(self, name), hint)
+
+    def to_dict(self, without: Note | None = None) -> dict[str, Any]:
+        """The spec as JSON-ready dictionaries and lists; fields that carry the note `without` are left out, however deep."""
+        hints = {name: hint for name, hint in _hints(type(self)).items() if without not in _notes(hint)}
+        values = {name: _plain(getattr(self, name), without) for name in hints}
+        return {"kind": self.kind, **values} if self.kind else values
+
+    def noted(self, note: Note) -> dict[str, Any]:
+        """Values of the fields that carry a note, by dotted name, nested ones too."""
+        found: dict[str, Any] = {}
+        for name, hint in _hints(type(self)).items():
+            value = getattr(self, name)
+            if note in _notes(hint):
+                found[name] = value
+            elif isinstance(value, Spec):
+                found |= {f"{name}.{inner}": each for inner, each in value.noted(note).items()}
+        return found
+
+    @classmethod
+    def from_dict(cls, values: object, path: str = "") -> Self:
+        """Build the spec from a table; lists become tuples, nested tables nested specs, text paths where a path is wanted.
+
+        Args:
+            values: what a TOML or JSON file held.
+            path: where the table stands in the file, dotted; errors begin with it.
+
+        Raises:
+            UsageError: naming the guilty field by its dotted path, what it may be, and for a misspelt name the nearest one.
+        """
         if not isinstance(values, dict):
-            raise ValueError(f"{cls.__name__} is no table")
-        if unknown := sorted(str(key) for key in values.keys() - names):
-            raise KeyError(f"unknown {cls.__name__} keys: {', '.join(unknown[:5])}")
-        return cls(**{name: _rich(name, value, hints[name]) for name, value in values.items()})
+            raise UsageError(path or cls.__name__, f"{_shown(values)} is not a table")
+        hints = _hints(cls)
+        for key in values:
+            if key not in hints:
+                raise UsageError(_join(path, _shown(key).strip("'")), "unknown name", _nearest_field(cls, str(key), path))
+        for field in dataclasses.fields(cls):
+            if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+                raise UsageError(_join(path, field.name), "not given", f"give {_expected(hints[field.name])}")
+        given = {name: _rich(value, hints[name], _join(path, name)) for name, value in values.items()}
+        try:
+            return cls(**given)
+        except UsageError as error:
+            raise UsageError(_join(path, error.subject), error.cause, error.remedy) from error
+
+    @classmethod
+    def takes_text(cls, path: str) -> bool:
+        """Whether the field at a dotted path holds text or a path, where `2024` or `true` is a name."""
+        hints: list[Any] = [cls]
+        for step in path.split("."):
+            hints = [inner for hint in hints for option, _ in _options(hint) for inner in _within(option, step)]
+        return any(option in (str, Path) for hint in hints for option, _ in _options(hint))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
+# ---- annotations
 
 
-def _rich(name: str, value: Any, hint: Any) -> Any:
-    """A value as the annotation of its field says.
-
-    Raises:
-        ValueError: when it is none of that.
-    """
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
-    if value is None and NoneType in options:
-        return None
-    specs = [option for option in options if isinstance(option, type) and issubclass(option, Spec)]
-    if specs:
-        return _nested(name, value, specs)
-    (wanted,) = (option for option in options if option is not NoneType)
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is tuple and isinstance(value, list | tuple) and 1 <= len(value) <= _LONGEST_LIST:
-        if Ellipsis in arguments or len(arguments) == len(value):
-            return tuple(_rich(name, item, arguments[0]) for item in value)
-    elif (origin is Literal and isinstance(value, str) and value in arguments) or (
-        origin is None and _is_sound(name, value, wanted)
-    ):
-        return value
-    raise ValueError(f"{name} = {str(value)[:50]}: not what it may be")
+_read: dict[type[Spec], dict[str, Any]] = {}
 
 
-def _nested(name: str, value: Any, alternatives: list[type[Spec]]) -> Spec:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is no table")
-    values = dict(value)
-    kind = values.pop("kind", "")
+def _hints(cls: type[Spec]) -> dict[str, Any]:
+    """Annotation of each field; evaluated once a class."""
+    if cls not in _read:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        _read[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return _read[cls]
+
+
+def _notes(hint: Any) -> tuple[Any, ...]:
+    return hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
+
+
+def _options(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The types that an annotation allows, each with its notes."""
+    notes = _notes(hint)
+    bare = typing.get_args(hint)[0] if notes else hint
+    if typing.get_origin(bare) not in (typing.Union, UnionType):
+        return [(bare, notes)]
+    return [(option, (*inner, *notes)) for each in typing.get_args(bare) for option, inner in _options(each)]
+
+
+def _noted(notes: tuple[Any, ...], default: _Bounds) -> _Bounds:
+    """The bounds among a field's notes, else the default."""
+    return next((note for note in notes if isinstance(note, type(default))), default)
+
+
+def _is_spec(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, Spec)
+
+
+def _within(option: Any, step: str) -> tuple[Any, ...]:
+    """The annotation of what `step` leads to inside a value of this type; none where it leads nowhere."""
+    if _is_spec(option):
+        return (_hints(option)[step],) if step in _hints(option) else ()
+    arguments = typing.get_args(option)
+    return {tuple: arguments[:1], dict: arguments[1:]}.get(typing.get_origin(option), ())
+
+
+def _fields(cls: type[Spec]) -> Iterator[str]:
+    """Dotted names of all fields, nested ones too."""
+    for name, hint in _hints(cls).items():
+        yield name
+        for option, _ in _options(hint):
+            entries = typing.get_origin(option) is tuple
+            inner = typing.get_args(option)[0] if entries else option
+            if _is_spec(inner):
+                yield from (f"{name}{'.0' if entries else ''}.{field}" for field in _fields(inner))
+
+
+# ---- reading
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _rich(value: Any, hint: Any, path: str) -> Any:
+    """A value of a file as its annotation has it; what does not fit stays as it is, for `_check` to refuse."""
+    options = _options(hint)
+    if isinstance(value, dict) and (specs := [option for option, _ in options if _is_spec(option)]):
+        return _nested(value, specs, path)
+    for option, _ in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            inner = typing.get_args(option)[0]
+            return tuple(_rich(item, inner, f"{path}.{i}") for i, item in enumerate(value))
+        if option in (str, Path) and (text := _text(value)) is not None:
+            return option(text)
+    return value
+
+
+def _nested(values: dict[str, Any], alternatives: list[type[Spec]], path: str) -> Spec:
+    kind = values.get("kind", "")
     for alternative in alternatives:
         if alternative.kind == kind:
-            return alternative.from_dict(values)
-    raise KeyError(f"{name} has the unknown kind '{str(kind)[:50]}'")
+            return alternative.from_dict({key: value for key, value in values.items() if key != "kind"}, path)
+    kinds = [alternative.kind for alternative in alternatives]
+    raise UsageError(f"{path}.kind", f"{_shown(kind)} is not possible", choose(kind, kinds))
 
 
-def _is_sound(name: str, value: Any, wanted: type) -> bool:
-    if wanted is bool or isinstance(value, bool):
-        return wanted is bool and isinstance(value, bool)
-    if wanted is str:
-        limit = _LONGEST_TEXT
-        return isinstance(value, str) and len(value) <= limit and (name != "name" or _NAME.fullmatch(value) is not None)
-    if not isinstance(value, int if wanted is int else int | float) or not math.isfinite(value):
-        return False
-    least, most = _RANGES.get(name, (0, _LARGEST) if wanted is int else (-1e6, 1e6))
-    return least <= value <= most
+def _text(value: object) -> str | None:
+    """Text, also where TOML took it for something else: `photos = 2024`, `photos = true`, `photos = 2024-05-01`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int) or (isinstance(value, date) and not isinstance(value, datetime)):
+        return str(value)
+    return None
+
+
+def _plain(value: Any, without: Note | None) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict(without)
+    if isinstance(value, tuple):
+        return [_plain(item, without) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+# ---- checking
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    if _fits(value, hint):
+        return
+    choices = [typing.get_args(option) for option, _ in _options(hint) if typing.get_origin(option) is Literal]
+    remedy = choose(value, choices[0]) if choices else f"use {_expected(hint)}"
+    raise UsageError(name, f"{_shown(value)} is not possible", remedy)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation allows."""
+    return any(_fits_one(value, option, notes) for option, notes in _options(hint))
+
+
+def _fits_one(value: Any, option: Any, notes: tuple[Any, ...]) -> bool:
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin is tuple:
+        long_enough = isinstance(value, tuple) and _entries(arguments, notes).holds(value)
+        return long_enough and all(_fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
+    if option in _NUMBERS:
+        kinds = int if option is int else int | float
+        return isinstance(value, kinds) and not isinstance(value, bool) and _noted(notes, _NUMBERS[option]).holds(value)
+    if option is str:
+        free = Note.IDENTIFIER not in notes or _IDENTIFIER.fullmatch(str(value)) is not None
+        return isinstance(value, str) and free and _CHARACTERS.holds(value)
+    return isinstance(value, option)
+
+
+def _entries(arguments: tuple[Any, ...], notes: tuple[Any, ...]) -> Length:
+    """How many entries a tuple may have."""
+    return _noted(notes, _ENTRIES) if arguments[-1] is Ellipsis else Length(len(arguments), len(arguments))
+
+
+# ---- what errors say
+
+
+def _expected(hint: Any) -> str:
+    """What an annotation allows, in words."""
+    words = (_in_words(option, notes) for option, notes in _options(hint) if option is not NoneType)
+    return " or ".join(dict.fromkeys(words))
+
+
+def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin is tuple:
+        return f"a list of {_entries(arguments, notes)} entries, each {_expected(arguments[0])}"
+    if origin is dict:
+        return f"a table whose values are each {_expected(arguments[1])}"
+    if option in _NUMBERS:
+        return _noted(notes, _NUMBERS[option]).in_words(whole=option is int)
+    if option is str:
+        return Note.IDENTIFIER.value if Note.IDENTIFIER in notes else f"a text of {_CHARACTERS} characters"
+    if _is_spec(option):
+        return f"a table of {', '.join(_hints(option))}"
+    return "true or false" if option is bool else "a path, in quotes"
+
+
+def choose(value: object, choices: Iterable[Any]) -> str:
+    """For errors about a name that is not among the known ones: the nearest, and all of them."""
+    known = [*map(str, choices)]
+    near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+    listed = ", ".join(known)
+    return f"did you mean {near[0]}? It may be {listed}" if near else f"use {'one of ' if len(known) > 1 else ''}{listed}"
+
+
+def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
+    """What a misspelt field may have meant: one of the same name elsewhere below, or one that is spelt nearly so."""
+    below: dict[str, list[str]] = {}
+    for field in dict.fromkeys(_fields(cls)):
+        for spelling in {field, field.rpartition(".")[2]}:
+            below.setdefault(spelling, []).append(field)
+    close = difflib.get_close_matches(name, _hints(cls), 1) or difflib.get_close_matches(name, below, 1)
+    near = below.get(name) or (below[close[0]] if close else [])
+    if near:
+        return f"did you mean {' or '.join(_join(path, field) for field in near[:3])}?"
+    return f"use one of {', '.join(_hints(cls))}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else str([*value] if isinstance(value, tuple) else value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

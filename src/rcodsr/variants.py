@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from rcodsr.config import COLOR_FIXES, LAST_TIMESTEP, Adaptive, ColorFix, Control, Level, RealismMap, UpscaleOptions
+from rcodsr.config import LAST_TIMESTEP, Adaptive, ColorFix, Control, Level, RealismMap, UpscaleOptions
 from rcodsr.errors import UsageError
 from rcodsr.parts import (
     ClipSpec,
@@ -22,7 +22,7 @@ from rcodsr.parts import (
     TowerSpec,
     WaveletSpec,
 )
-from rcodsr.spec import Spec
+from rcodsr.spec import Note, Range, Spec
 
 _OPTIONS: dict[type[Control], str] = {Level: "-r", Adaptive: "-a", RealismMap: "--realism-map"}
 """What errors call a control."""
@@ -32,7 +32,7 @@ _OPTIONS: dict[type[Control], str] = {Level: "-r", Adaptive: "-a", RealismMap: "
 class VariantSpec(Spec):
     """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
 
-    name: str
+    name: Annotated[str, Note.IDENTIFIER]
     autoencoder: WaveletSpec | KlSpec = field(default_factory=WaveletSpec)
     unet: TinyUNetSpec | ResidualDenseSpec | SdUNetSpec = field(default_factory=TinyUNetSpec)
     prompt: TowerSpec | ClipSpec | TextSpec = field(default_factory=TowerSpec)
@@ -49,33 +49,37 @@ class VariantSpec(Spec):
     """How the U-Net's output becomes eps in Eq. (3)."""
     metric_estimator: MetricSpec | None = None
     """How degradation is judged without ground truth; None for weights that cannot."""
-    embedded_timestep: int | None = None
+    embedded_timestep: Annotated[int, Range(0, LAST_TIMESTEP)] | None = None
     """The timestep the U-Net is told; None for the timestep of Eq. (3). For ablations of t's two roles."""
-    coefficient_timestep: int | None = None
+    coefficient_timestep: Annotated[int, Range(1, LAST_TIMESTEP)] | None = None
     """The timestep whose α and σ Eq. (3) uses; None for the chosen one. For ablations of t's two roles."""
-    scale: int = 4
-    """Enlargement the variant was trained for."""
+    scale: Literal[4] = 4
+    """Enlargement that a variant is trained for; degradations, data and limits of memory know no other."""
     color_fix: ColorFix = "wavelet"
     """Colour correction applied unless the user chooses another."""
     limit_overshoot: bool = True
     """Keep pixels within the range of the enlarged input nearby: no halos, but no texture beyond it either."""
-    least_side: int = 1
+    least_side: Annotated[int, Range(1, 4096)] = 1
     """Enlarged pictures are padded to at least this many pixels a side: a prior knows little about tiny crops."""
-    tile: int = 256
+    tile: Annotated[int, Range(32, 4096)] = 256
     """Largest side of a planned tile, in input pixels."""
-    tile_overlap: int = 24
+    tile_overlap: Annotated[int, Range(0, 1024)] = 24
     """Input pixels that neighbouring tiles share unless the user chooses otherwise."""
 
     def __post_init__(self) -> None:
         """Reject a spec that could not run.
 
         Raises:
-            UsageError: when the colour fix or the noise head is unknown, or a modulation has no LoRA to act on.
+            UsageError: when a modulation has no LoRA to act on.
         """
-        if self.color_fix not in COLOR_FIXES or self.noise_head not in {"plain", "residual", "difference", "clean"}:
-            raise UsageError(self.name, f"unknown color_fix '{self.color_fix}' or noise_head '{self.noise_head}'")
+        super().__post_init__()
         if self.modulation is not None and self.lora is None:
-            raise UsageError(self.name, "modulation without LoRA", "give lora as well")
+            raise UsageError("modulation", "without LoRA it has nothing to act on", "give lora as well")
+
+    @property
+    def computes_prompt(self) -> bool:
+        """Whether the prompt is computed from text, by the base's text encoder, so that no checkpoint stores it."""
+        return isinstance(self.prompt, TextSpec) and self.prompt.text is not None
 
     @property
     def mergeable(self) -> bool:

@@ -37,7 +37,7 @@ def test_spec_round_trip(small_checkpoint: Path, small_spec: VariantSpec) -> Non
 
 
 def test_spec_refuses_unknown_keys() -> None:
-    with pytest.raises(KeyError, match="colour"):
+    with pytest.raises(UsageError, match="colour: unknown name"):
         GroupingSpec.from_dict({"n": 3, "colour": 1})
 
 

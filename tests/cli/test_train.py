@@ -11,7 +11,7 @@ from tests.conftest import RunCli
 
 _RECIPE = """
 fit = true
-workers = 0
+machine.workers = 0
 [[phases]]
 name = "p"
 steps = 2
@@ -30,13 +30,13 @@ def desk(photo: Image.Image, tmp_path: Path) -> Path:
 
 
 def test_a_run_ends_with_its_checkpoint_and_goes_on_from_another_directory(desk: Path, run_cli: RunCli) -> None:
-    done = run_cli("train", "recipe.toml", "photos=photos", "--output", "run", "threads=1")
+    done = run_cli("train", "recipe.toml", "photos=photos", "--output", "run", "machine.threads=1")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run/checkpoint\n"
     picture = desk / "photos" / "a.png"
     used = run_cli("upscale", picture, "-o", "out.png", "--weights", "run/checkpoint")
     assert used.returncode == 0, used.stderr
-    more = run_cli("train", "recipe.toml", "photos=photos", "--output", "more", "--resume", "run", "threads=1")
+    more = run_cli("train", "recipe.toml", "photos=photos", "--output", "more", "--resume", "run", "machine.threads=1")
     assert more.returncode == 0, more.stderr
     assert "resumed at step 2 of 2" in more.stderr
 
@@ -48,13 +48,20 @@ def test_a_run_ends_with_its_checkpoint_and_goes_on_from_another_directory(desk:
         (("recipe.toml", "photos=nowhere"), 6, "no photos found"),
         (("recipe.toml", "photos=photos", "phases.0.crop=128"), 1, "smaller than the 128-pixel crop"),
         (
-            ("recipe.toml", "photos=photos", "perceptual=lpips-vgg", "phases.0.perceptual=1"),
+            ("recipe.toml", "photos=photos", "perceptual.distance=lpips-vgg", "phases.0.perceptual=1"),
             2,
-            "add perceptual_weights=FILE.safetensors",
+            "add perceptual.weights=FILE.safetensors",
         ),
         (("recipe.toml", "photos=photos", "--resume", "photos"), 2, "holds no state of a run"),
-        (("recipe.toml", "photos=photos", "device=cuda:99"), 4, "--device"),
+        (("recipe.toml", "photos=photos", "machine.device=cuda:99"), 4, "--device"),
         (("nothing", "photos=photos"), 2, "no such recipe"),
+        (
+            ("recipe.toml", "photos=photos", "optim.emma=0.9"),
+            2,
+            r"^rcodsr: optim\.emma: .*did you mean optim\.ema\?$",
+        ),
+        (("recipe.toml", "photos=photos", "threads=1"), 2, r"^rcodsr: threads: .*did you mean machine\.threads\?$"),
+        (("recipe.toml", "photos=2024"), 6, "2024: no photos found"),
     ],
 )
 def test_bad_requests_get_one_line(desk: Path, run_cli: RunCli, arguments: tuple[str, ...], code: int, message: str) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from rcodsr.models.lpips import LpipsSqueeze
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.recipe import MachineSettings, OptimSettings, PerceptualSettings, Phase, Recipe, TimestepSettings
 from rcodsr.variants import VariantSpec
 from tests.text_base import write_text_encoder
 
@@ -31,13 +31,11 @@ def recipe(photos: Path, tmp_path: Path, small_spec: VariantSpec) -> Recipe:
         photos=photos,
         variant=small_spec,
         output=tmp_path / "run",
-        workers=0,
         fit=True,
-        grouped_share=0.5,
-        weight_by_timestep=True,
-        ema=0.9,
-        perceptual="lpips-squeeze",
-        perceptual_weights=lpips,
+        timestep=TimestepSettings(grouped_share=0.5, weight_losses=True),
+        perceptual=PerceptualSettings("lpips-squeeze", lpips),
+        optim=OptimSettings(ema=0.9),
+        machine=MachineSettings(workers=0),
         phases=(
             Phase("pixel", 3, 2, 64, (1e-3, 1e-4)),
             Phase("knob", 3, 2, 64, (3e-4, 1e-5), perceptual=0.2, adversarial=0.02, pairs=0.02, mesh=1.0),
@@ -63,9 +61,9 @@ def sd_recipe(photos: Path, base_directory: Path, small_sd_spec: VariantSpec, tm
         photos=photos,
         variant=small_sd_spec,
         output=tmp_path / "sd-run",
-        workers=0,
         base_model="random:3",
-        perceptual="wavelet",
+        perceptual=PerceptualSettings("wavelet"),
+        machine=MachineSettings(workers=0),
         phases=(Phase("Algorithm 1", 4, 2, 64, (1e-3, 1e-3), pixel="mse", perceptual=2.0, vsd=1.0),),
     )
 

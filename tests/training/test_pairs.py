@@ -13,7 +13,7 @@ from rcodsr.training.augment import shift
 from rcodsr.training.draws import Draws
 from rcodsr.training.losses import pair_loss
 from rcodsr.training.objectives import Generated, PairObjective
-from rcodsr.training.recipe import Recipe
+from rcodsr.training.recipe import PerceptualSettings, Recipe
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_a_shift_is_the_samples_own() -> None:
 def test_it_needs_the_network_it_sees_through(recipe: Recipe) -> None:
     phases = (replace(recipe.phases[0], pairs=0.1),)
     with pytest.raises(UsageError, match="lpips-squeeze"):
-        replace(recipe, phases=phases, perceptual="wavelet", perceptual_weights=None)
-    with pytest.raises(UsageError, match="perceptual_weights"):
-        replace(recipe, phases=phases, perceptual_weights=None)
+        replace(recipe, phases=phases, perceptual=PerceptualSettings("wavelet"))
+    with pytest.raises(UsageError, match=r"perceptual\.weights"):
+        replace(recipe, phases=phases, perceptual=PerceptualSettings("lpips-squeeze"))
 
 
 def test_what_a_shift_brings_in_is_grey() -> None:

@@ -25,10 +25,14 @@ def _free_port() -> int:
         return port
 
 
+def _accumulating(recipe: Recipe, batches: int) -> Recipe:
+    return replace(recipe, optim=replace(recipe.optim, accumulate=batches))
+
+
 def test_two_processes_learn_what_one_that_accumulates_learns(sd_recipe: Recipe, tmp_path: Path) -> None:
-    one = replace(sd_recipe, accumulate=2, output=tmp_path / "one", device="cpu")
+    one = replace(_accumulating(sd_recipe, 2), output=tmp_path / "one", machine=replace(sd_recipe.machine, device="cpu"))
     Run(one, lambda _: None).go()
-    two = replace(one, accumulate=1, output=tmp_path / "two")
+    two = replace(_accumulating(one, 1), output=tmp_path / "two")
     (tmp_path / "two.pickle").write_bytes(pickle.dumps(two))
     shared = {
         **os.environ,
@@ -54,4 +58,4 @@ def test_two_processes_learn_what_one_that_accumulates_learns(sd_recipe: Recipe,
     for a, b in zip(metrics(one.output), metrics(two.output), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["vsd_own"] == pytest.approx(b["vsd_own"], abs=1e-5)
-    assert Run(replace(two, accumulate=2), lambda _: None).step == 4  # and one process goes on where two stopped
+    assert Run(_accumulating(two, 2), lambda _: None).step == 4  # and one process goes on where two stopped

@@ -24,7 +24,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-o.toml"
 def test_one_step_at_the_real_size(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     photo.save(tmp_path / "photos" / "photo.png")
-    small = ["phases.0.crop=256", "phases.0.batch=1", "perceptual=wavelet", "dtype=fp32", "workers=0"]
+    small = ["phases.0.crop=256", "phases.0.batch=1", "perceptual.distance=wavelet", "machine.dtype=fp32", "machine.workers=0"]
     recipe = read_recipe(RECIPE, [f"photos={tmp_path / 'photos'}", "base_model=random:0", *small])
     run = Run(replace(recipe, output=tmp_path / "run"), lambda _: None)
     trainer, (phase,) = run.trainer, recipe.phases
@@ -53,11 +53,11 @@ def test_one_step_at_the_real_shape_fits_into_a_small_gpu(
         f"photos={tmp_path}",
         "base_model=random:0",
         "phases.0.batch=1",
-        "perceptual=wavelet",
-        "gradient_checkpointing=true",
+        "perceptual.distance=wavelet",
+        "machine.gradient_checkpointing=true",
     ]
     recipe = read_recipe(RECIPE, given)
-    assert recipe.dtype == "bf16" and recipe.phases[0].crop == 512
+    assert recipe.machine.dtype == "bf16" and recipe.phases[0].crop == 512
     bases = resolve_bases(recipe, lambda _: None)
     with torch.device("cuda"):
         model = build_networks(recipe, recipe.variant, bases, lambda _: None)

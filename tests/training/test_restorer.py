@@ -16,7 +16,7 @@ from rcodsr.parts import ResidualDenseSpec
 from rcodsr.training import setup
 from rcodsr.training.draws import Draws
 from rcodsr.training.objectives import Generated, RestorerObjective
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.recipe import DiscriminatorSettings, MachineSettings, Phase, Recipe, TimestepSettings
 from rcodsr.training.run import Clock, Run
 from rcodsr.variants import RCOD_SMALL
 
@@ -56,10 +56,10 @@ def dense_recipe(photos: Path, tmp_path: Path, restorer: Path) -> Recipe:
         photos=photos,
         variant=spec,
         output=tmp_path / "run",
-        workers=0,
-        weight_by_timestep=True,
+        timestep=TimestepSettings(weight_losses=True),
         restorer=restorer,
-        discriminator="unet",
+        discriminator=DiscriminatorSettings("unet"),
+        machine=MachineSettings(workers=0),
         phases=phases,
     )
 

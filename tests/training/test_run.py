@@ -22,7 +22,7 @@ from rcodsr.checkpoints.resolve import resolve_base, sha256
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError
 from rcodsr.training import run_state
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.recipe import DistillSettings, OptimSettings, Phase, Recipe, TimestepSettings, ValidationSettings
 from rcodsr.training.run import Run, learning_rate
 from rcodsr.variants import RCOD_TINY, VariantSpec
 from tests.conftest import RunCli
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(kind: str, request: pytest.FixtureReq
 def test_a_run_survives_thirty_kills_bit_for_bit(sd_recipe: Recipe, tmp_path: Path) -> None:
     """SIGKILL at random instants, some of them while a state or the checkpoint is being written."""
     phases = (replace(sd_recipe.phases[0], steps=120, batch=1, crop=32),)
-    recipe = replace(sd_recipe, phases=phases, save_minutes=0, output=tmp_path / "killed")
+    recipe = replace(sd_recipe, phases=phases, machine=replace(sd_recipe.machine, save_minutes=0), output=tmp_path / "killed")
     (tmp_path / "recipe.pickle").write_bytes(pickle.dumps(recipe))
     command = [sys.executable, "-m", "tests.training.killing", str(tmp_path / "recipe.pickle"), "30", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -158,7 +158,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(recipe: Recipe) -> None:
 
 
 def test_old_states_go_but_two_stay(recipe: Recipe) -> None:
-    Run(replace(recipe, save_minutes=0), _silent).go()
+    Run(replace(recipe, machine=replace(recipe.machine, save_minutes=0)), _silent).go()
     assert sorted(path.name for path in (recipe.output / "states").iterdir()) == ["00000005", "00000006"]
 
 
@@ -175,13 +175,14 @@ def test_a_run_is_not_resumed_with_other_settings(recipe: Recipe) -> None:
 
 def test_other_weights_are_other_settings_but_may_lie_elsewhere(recipe: Recipe, tmp_path: Path) -> None:
     Run(replace(recipe, phases=recipe.phases[:1]), _silent).go()
-    assert recipe.perceptual_weights is not None
-    moved = Path(shutil.copy(recipe.perceptual_weights, tmp_path / "moved.safetensors"))
-    assert Run(replace(recipe, perceptual_weights=moved), _silent).step == 3
+    assert recipe.perceptual.weights is not None
+    moved = Path(shutil.copy(recipe.perceptual.weights, tmp_path / "moved.safetensors"))
+    elsewhere = replace(recipe, perceptual=replace(recipe.perceptual, weights=moved))
+    assert Run(elsewhere, _silent).step == 3
     tensors = load_file(moved)
     save_file({**tensors, "lin0.weight": tensors["lin0.weight"] + 1}, moved)
-    with pytest.raises(UsageError, match="perceptual_weights: "):
-        Run(replace(recipe, perceptual_weights=moved), _silent)
+    with pytest.raises(UsageError, match=r"perceptual\.weights: "):
+        Run(elsewhere, _silent)
 
 
 def test_other_photos_are_other_settings(recipe: Recipe, photo: Image.Image) -> None:
@@ -236,7 +237,7 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
     folder = tmp_path / "val"
     folder.mkdir()
     photo.crop((0, 0, 160, 160)).save(folder / "a.png")
-    Run(replace(recipe, validation=folder, validate_steps=3), _silent).go()
+    Run(replace(recipe, validation=ValidationSettings(folder, 3)), _silent).go()
     assert list((recipe.output / "tensorboard").iterdir())
     with Image.open(recipe.output / "validation" / "00000003.png") as sheet:
         assert sheet.size == (5 * 256, 160)  # bicubic, three levels, ground truth
@@ -251,10 +252,10 @@ def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        f"fit = true\nworkers = {workers}\n"
+        f"fit = true\nmachine.workers = {workers}\n"
         "[[phases]]\nname = 'p'\nsteps = 100000\nbatch = 1\ncrop = 32\nlearning_rate = [1e-3, 1e-4]\n"
     )
-    command = [sys.executable, "-m", "rcodsr", "train", str(recipe), f"photos={photos}", "output=run", "threads=1"]
+    command = [sys.executable, "-m", "rcodsr", "train", str(recipe), f"photos={photos}", "output=run", "machine.threads=1"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -268,7 +269,7 @@ def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(
     assert stdout == ""
     assert "stopped; the same command goes on" in stderr
     steps = len(journal.read_text().splitlines())
-    again = run_cli("train", recipe, f"photos={photos}", "output=run", "threads=1", "phases.0.steps=3")
+    again = run_cli("train", recipe, f"photos={photos}", "output=run", "machine.threads=1", "phases.0.steps=3")
     assert again.returncode == 2
     assert "phases.0.steps: 100000 → 3" in again.stderr
     assert (tmp_path / "run" / "states" / f"{steps:08}" / "manifest.json").exists()
@@ -280,7 +281,8 @@ def test_the_tiny_variant_overfits_eight_photos(recipe: Recipe, photo: Image.Ima
     for i in range(4, 8):
         photo.crop((50 * i, 200, 50 * i + 128, 328)).save(recipe.photos / f"{i}.png")
     phase = Phase("pixel", 160, 8, 64, (8e-4, 1e-4))
-    run = Run(replace(recipe, variant=RCOD_TINY, phases=(phase,), weight_by_timestep=False, ema=0.0), _silent)
+    plain = replace(recipe, timestep=replace(recipe.timestep, weight_losses=False), optim=OptimSettings())
+    run = Run(replace(plain, variant=RCOD_TINY, phases=(phase,)), _silent)
     batches = next(run._phase_batches(0, phase, 0))
     rates = (learning_rate(phase, step, step, 30) for step in range(phase.steps))
     losses = [run.trainer.train_step(batches, phase, rate, step)["loss"] for step, rate in enumerate(rates)]
@@ -290,7 +292,7 @@ def test_the_tiny_variant_overfits_eight_photos(recipe: Recipe, photo: Image.Ima
 def test_the_same_run_with_any_number_of_workers(recipe: Recipe, tmp_path: Path) -> None:
     losses = []
     for workers in (0, 2):
-        run = Run(replace(recipe, workers=workers, output=tmp_path / str(workers)), _silent)
+        run = Run(replace(recipe, machine=replace(recipe.machine, workers=workers), output=tmp_path / str(workers)), _silent)
         run.go()
         losses.append(_hex(run.recipe.output))
     assert losses[0] == losses[1]
@@ -301,8 +303,8 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     Run(finished, _silent).go()
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
-    settings = {"stage": "estimator", "generator": str(weights), "fit": True, "ema": 0.0, "grouped_share": 1.0}
-    run = Run(replace(recipe, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4), **settings), _silent)
+    extended = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
+    run = Run(replace(extended, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"
     for name in ("unet", "vae", "vision", "vpim"):
@@ -317,15 +319,17 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
 def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_path: Path) -> None:
     """Algorithm 1 without Stable Diffusion: stage prior, then VSD from it."""
     phase = Phase("prior", 30, 4, 64, (2e-3, 2e-4))
-    prior = replace(recipe, stage="prior", phases=(phase,), output=tmp_path / "prior", ema=0.0)
+    prior = replace(recipe, stage="prior", phases=(phase,), output=tmp_path / "prior", optim=OptimSettings())
     Run(prior, _silent).go()
     losses = [line["loss"] for line in metrics(prior.output)]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     taught = Phase("Algorithm 1", 2, 2, 64, (1e-3, 1e-3), vsd=1.0)
-    distilled = replace(recipe, prior=prior.output / "checkpoint", phases=(taught,), output=tmp_path / "distilled")
+    teacher = DistillSettings(prior=str(prior.output / "checkpoint"))
+    distilled = replace(recipe, distill=teacher, phases=(taught,), output=tmp_path / "distilled")
     Run(distilled, _silent).go()
     assert {"vsd", "vsd_own", "w", "cond_uncond", "gradient_cosine"} <= metrics(distilled.output)[-1].keys()
     with pytest.raises(UsageError, match="has no base to distil from"):
-        replace(distilled, prior=None)
+        replace(distilled, distill=DistillSettings())
     with pytest.raises(UsageError, match="predicts no noise"):
-        Run(replace(distilled, prior=distilled.output / "checkpoint", output=tmp_path / "twice"), _silent).go()
+        own = DistillSettings(prior=str(distilled.output / "checkpoint"))
+        Run(replace(distilled, distill=own, output=tmp_path / "twice"), _silent).go()

@@ -13,7 +13,7 @@ from rcodsr.data.dataset import Batch
 from rcodsr.errors import UsageError
 from rcodsr.models import dino
 from rcodsr.training.generator_trainer import GeneratorTrainer
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.recipe import DiscriminatorSettings, MachineSettings, PerceptualSettings, Phase, Recipe
 from rcodsr.training.recipe_file import read_recipe
 from rcodsr.training.run import Run
 from rcodsr.variants import RCOD_S, VariantSpec
@@ -29,10 +29,10 @@ def s_recipe(photos: Path, small_s_spec: VariantSpec, tmp_path: Path, monkeypatc
         photos=photos,
         variant=small_s_spec,
         output=tmp_path / "s-run",
-        workers=0,
         base_model="random:3",
-        perceptual="wavelet",
-        discriminator="dino",
+        perceptual=PerceptualSettings("wavelet"),
+        discriminator=DiscriminatorSettings("dino"),
+        machine=MachineSettings(workers=0),
         phases=(Phase("RCOD_S", 3, 2, 64, (1e-3, 1e-3), "mse", pixel_weight=2.0, perceptual=5.0, adversarial=0.5),),
     )
 
@@ -55,7 +55,11 @@ def test_the_recipe_says_what_the_base_says() -> None:
     recipe = read_recipe(RECIPE, ["photos=x"])
     (phase,) = recipe.phases
     assert recipe.variant == RCOD_S
-    assert (recipe.mix, recipe.discriminator, recipe.discriminator_rate) == ({"light": 1.0}, "dino", 2e-5)
+    assert (recipe.data.mix, recipe.discriminator.architecture, recipe.discriminator.learning_rate) == (
+        {"light": 1.0},
+        "dino",
+        2e-5,
+    )
     assert (phase.batch, phase.learning_rate, phase.crop) == (4, (2e-5, 2e-5), 512)
     assert (phase.pixel, phase.pixel_weight, phase.perceptual, phase.adversarial) == ("mse", 2.0, 5.0, 0.5)
     assert phase.vsd == 0
@@ -91,7 +95,7 @@ def test_recomputed_activations_see_the_same_modulation(s_recipe: Recipe) -> Non
     gradients: list[list[Tensor | None]] = []
     # a GPU's backward pass runs in a thread of its own, so here it does too
     for checkpointing in (False, True):
-        trainer, (batch,), phase = _prepared(s_recipe, gradient_checkpointing=checkpointing)
+        trainer, (batch,), phase = _prepared(s_recipe, machine=replace(s_recipe.machine, gradient_checkpointing=checkpointing))
         _shake(trainer)
         made, _ = trainer.generate(batch, phase)
         loss = trainer._generator_loss(made, phase)[0].mean()
@@ -154,7 +158,7 @@ def test_a_real_base_needs_the_estimators_weights(s_recipe: Recipe, base_directo
 def test_bfloat16_computes_close_to_float32(s_recipe: Recipe) -> None:
     facts = []
     for dtype in ("fp32", "bf16"):
-        trainer, batches, phase = _prepared(s_recipe, dtype=dtype)
+        trainer, batches, phase = _prepared(s_recipe, machine=replace(s_recipe.machine, dtype=dtype))
         _shake(trainer)
         facts.append(trainer.train_step(batches, phase, 1e-3, 0))
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())

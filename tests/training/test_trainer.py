@@ -15,7 +15,7 @@ from rcodsr.images.resize import upsample
 from rcodsr.models.build import build_model
 from rcodsr.parts import GroupingSpec
 from rcodsr.training.generator_trainer import GeneratorTrainer
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.recipe import PerceptualSettings, Phase, Recipe
 from rcodsr.training.run import Run
 from rcodsr.variants import VariantSpec
 
@@ -107,7 +107,9 @@ def test_recomputed_activations_give_the_same_gradients(sd_recipe: Recipe) -> No
     """The backward pass runs the U-Net again; it must then be the generator, not one of its teachers."""
     gradients = []
     for checkpointing in (False, True):
-        trainer, (batch,), phase = _prepared(sd_recipe, gradient_checkpointing=checkpointing)
+        trainer, (batch,), phase = _prepared(
+            sd_recipe, machine=replace(sd_recipe.machine, gradient_checkpointing=checkpointing)
+        )
         with torch.no_grad():
             for parameter in trainer.trained.values():
                 parameter.add_(torch.ones_like(parameter), alpha=0.01)
@@ -121,7 +123,7 @@ def test_recomputed_activations_give_the_same_gradients(sd_recipe: Recipe) -> No
 def test_two_small_batches_are_one_large(sd_recipe: Recipe) -> None:
     (phase,) = sd_recipe.phases
     large = replace(sd_recipe, phases=(replace(phase, batch=4),))
-    small = replace(sd_recipe, phases=(replace(phase, batch=2),), accumulate=2)
+    small = replace(sd_recipe, phases=(replace(phase, batch=2),), optim=replace(sd_recipe.optim, accumulate=2))
     facts = []
     for each in (large, small):
         trainer, batches, this = _prepared(each)
@@ -132,7 +134,7 @@ def test_two_small_batches_are_one_large(sd_recipe: Recipe) -> None:
 def test_bfloat16_computes_close_to_float32(sd_recipe: Recipe) -> None:
     losses = []
     for dtype in ("fp32", "bf16"):
-        trainer, (batch,), phase = _prepared(sd_recipe, dtype=dtype)
+        trainer, (batch,), phase = _prepared(sd_recipe, machine=replace(sd_recipe.machine, dtype=dtype))
         facts = trainer.train_step([batch], phase, 1e-3, 0)
         losses.append(facts["pixel"])
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
@@ -161,7 +163,7 @@ def test_training_lowers_the_error_on_one_batch(recipe: Recipe) -> None:
 
 def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe: Recipe) -> None:
     phase = replace(recipe.phases[0], pixel_weight=0.0, perceptual=0.0, adversarial=0.0, mesh=0.0, restrain=1.0, restraint=0.0)
-    trainer, (batch,), phase = _prepared(recipe, phases=(phase,), perceptual="none")
+    trainer, (batch,), phase = _prepared(recipe, phases=(phase,), perceptual=PerceptualSettings())
     with torch.no_grad():  # the timestep must matter: fresh networks ignore it
         for model in (trainer.model, trainer.data_loss.before):
             torch.manual_seed(5)
@@ -191,11 +193,11 @@ def test_grain_alone_can_be_trained(recipe: Recipe, small_spec: VariantSpec, tmp
     save_model(tmp_path / "finished", build_model(plain))
     phases = (Phase("grain", 1, 2, 64, (1e-2, 1e-2), faint=0.1),)
     changes = {"start": str(tmp_path / "finished"), "fit": False, "only_grain": True, "phases": phases}
-    trainer, batches, phase = _prepared(recipe, **changes, perceptual="none")
+    trainer, batches, phase = _prepared(recipe, **changes, perceptual=PerceptualSettings())
     before = _snapshot(trainer)
     facts = [trainer.train_step(batches, phase, 1e-2, step)["faint"] for step in range(6)]
     changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"unet.deviation.weight", "unet.deviation.bias"}
     assert facts[-1] < facts[0]
     with pytest.raises(UsageError, match="only_grain: small has no grain"):
-        _prepared(recipe, **changes, variant=plain, perceptual="none")
+        _prepared(recipe, **changes, variant=plain, perceptual=PerceptualSettings())

@@ -14,7 +14,7 @@ from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own
 from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
-from rcodsr.variants import RCOD_TINY
+from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaled, Upscaler
@@ -80,12 +80,12 @@ class Stages:
         if exists and job.target is not None and is_done(job.source, job.target, item.record, self.output.strip):
             item.result = blank(job, "skipped")
         elif item.pixels <= LARGE and has_memory(item.pixels):
-            item.picture = io.read(job.source, self.output.max_pixels, RCOD_TINY.scale)
+            item.picture = io.read(job.source, self.output.max_pixels, VariantSpec.scale)
 
     def read_alone(self, item: Passage) -> None:
         """Decode what has been waited for, or refuse it for good."""
         require_memory(item.job.source, item.pixels)
-        item.picture = io.read(item.job.source, self.output.max_pixels, RCOD_TINY.scale)
+        item.picture = io.read(item.job.source, self.output.max_pixels, VariantSpec.scale)
 
     def enlarge(self, item: Passage) -> None:
         """Run the engine."""
@@ -177,7 +177,7 @@ def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOpt
         InputError: when the enlarged picture passes the limit or the output format's largest side.
     """
     # the model works at its own scale, however small the wanted result is
-    most = max(options.factor(header.size), RCOD_TINY.scale)
+    most = max(options.factor(header.size), VariantSpec.scale)
     io.check_size(job.source, header.size, output.max_pixels, most)
     format, size = format_of(job, output, header), options.output_size(header.size)
     if max(size) > io.MAX_SIDE[format]:

@@ -26,6 +26,7 @@ from rcodsr.images.picture import Picture
 from rcodsr.images.resize import upsample
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import MetricKind
+from rcodsr.variants import VariantSpec
 
 KINDS: tuple[MetricKind, ...] = get_args(MetricKind)
 _BATCH = 8
@@ -54,7 +55,7 @@ class DegradedCrops:
         InputError: when a photo cannot be read, or is smaller than the crop.
     """
 
-    scale = 4
+    scale = VariantSpec.scale
 
     def __init__(self, photos: Path, count: int, crop: int, presets: Sequence[str], seed: int, multiple: int) -> None:
         for name in presets:

@@ -14,6 +14,7 @@ from rcodsr.errors import NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.matching import bare_stem, match
 from rcodsr.images.picture import Picture
+from rcodsr.variants import VariantSpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def synthesize(
     crop: int = 512,
     count: int | None = None,
     overwrite: bool = False,
-    scale: int = 4,
+    scale: int = VariantSpec.scale,
 ) -> Iterator[Path]:
     """Write a test set as the papers' DIV2K-Val is made: random crops of photos, and their degraded versions.
 

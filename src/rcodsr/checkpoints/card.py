@@ -107,7 +107,8 @@ def _licence(spec: VariantSpec) -> str:
 
 def _facts(spec: VariantSpec, training: dict[str, Any]) -> dict[str, object]:
     grouping, recipe = spec.grouping, training.get("recipe", training)
-    mix = recipe.get("mix") if isinstance(recipe, dict) else None
+    data = recipe.get("data", recipe) if isinstance(recipe, dict) else None  # older recipes were flat
+    mix = data.get("mix") if isinstance(data, dict) else None
     facts = {
         "steps": f"{training['steps']} of {training['planned_steps']}" if {"steps", "planned_steps"} <= {*training} else None,
         "photos": training.get("photos"),

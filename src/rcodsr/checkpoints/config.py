@@ -8,7 +8,7 @@ from typing import Any
 
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import first_line, size_text
-from rcodsr.parts import ClipSpec, TextSpec, TowerSpec
+from rcodsr.parts import ClipSpec, TowerSpec
 from rcodsr.spec import Spec
 from rcodsr.variants import VariantSpec
 
@@ -46,8 +46,7 @@ class CheckpointConfig:
             return ("unet", "vae", *_prompt_parts(spec.prompt), *estimator)
         lora = ("unet_lora", "vae_lora") if spec.lora is None or spec.lora.vae_rank else ("unet_lora",)
         steering = ("modulation", "degradation_estimator") if spec.modulation is not None else ()
-        computed = isinstance(spec.prompt, TextSpec) and spec.prompt.text is not None
-        prompt = () if computed else tuple(part for part in _prompt_parts(spec.prompt) if part != "vision")
+        prompt = () if spec.computes_prompt else tuple(part for part in _prompt_parts(spec.prompt) if part != "vision")
         return (*lora, *prompt, *steering, *estimator)
 
     @property
@@ -80,8 +79,10 @@ def read_config(directory: Path) -> CheckpointConfig:
         return _config(config)
     except FileNotFoundError:
         raise WeightsError(directory, "not a checkpoint directory (no config.json)", "point --weights to one") from None
+    except UsageError as error:
+        raise WeightsError(path, f"describes weights that cannot be loaded ({first_line(error)})", REMEDY) from error
     # a file may be nested deeper than Python counts, and a number larger than it divides
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, UsageError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightsError(path, f"damaged ({first_line(error)})", REMEDY) from error
 
 

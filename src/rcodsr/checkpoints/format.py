@@ -41,7 +41,7 @@ from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import first_line
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.parts import LoraSpec, TextSpec
+from rcodsr.parts import LoraSpec
 from rcodsr.variants import VariantSpec
 
 
@@ -217,8 +217,8 @@ def lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
 
 def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
     """What an adapter checkpoint stores whole: the prompt's own layer or embedding, the modulator, the estimator."""
-    computed = isinstance(model.spec.prompt, TextSpec) and model.spec.prompt.text is not None
-    prompt = {} if computed else {name: module for name, module in model.prompt.parts().items() if name != "vision"}
+    own = not model.spec.computes_prompt
+    prompt = {name: module for name, module in model.prompt.parts().items() if own and name != "vision"}
     return prompt | model.modulator.parts() | _estimator(model)
 
 

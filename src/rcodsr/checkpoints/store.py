@@ -16,7 +16,6 @@ from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.errors import HubError, UsageError, WeightsError
 from rcodsr.messages import Log, silent
-from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS
 
 
@@ -115,7 +114,7 @@ def _needs(config: CheckpointConfig) -> list[str]:
     spec = config.spec
     if config.layout == "merged":
         return []
-    words = isinstance(spec.prompt, TextSpec) and spec.prompt.text is not None and spec.base is not None
+    words = spec.computes_prompt and spec.base is not None
     return [name for name in (spec.base, f"{spec.base}-text" if words else None, spec.vision) if name is not None]
 
 

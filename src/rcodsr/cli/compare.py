@@ -50,12 +50,12 @@ def compare(
         raise UsageError("--judges", "has nothing to compare the picture with", "add --gt FILE, or leave it out")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)
     from rcodsr.images.io import make_directory, read_header, write_atomic
-    from rcodsr.variants import RCOD_TINY
+    from rcodsr.variants import VariantSpec
 
     keep_libraries_quiet()
     size = read_header(input).size
     part = _region(region, size)
-    scale = RCOD_TINY.scale
+    scale = VariantSpec.scale
     if gt is not None and (found := read_header(gt).size) != (wanted := (size[0] * scale, size[1] * scale)):
         cause = f"is {found[0]}×{found[1]}, and the enlarged picture will be {wanted[0]}×{wanted[1]}"
         raise UsageError(gt, cause, "give the ground truth of this picture")

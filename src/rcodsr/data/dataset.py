@@ -14,8 +14,8 @@ from rcodsr.data.degradation import Degradation, apply, degrade_batch, sample_de
 from rcodsr.data.photos import PhotoCache
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError
+from rcodsr.variants import VariantSpec
 
-_SCALE = 4
 _MOST_REDRAWS = 20
 
 
@@ -135,7 +135,7 @@ class PhotoPairs(Dataset[Sample]):
             return Sample(hr, low, corrupt)
         (hr,) = self._cut([self._zoom(decoded[0], rng)], rng)
         preset = self.presets[rng.choice(len(self.presets), p=self.shares)]
-        degradation = sample_degradation(preset, (self.seed, index, 1), self.crop, self.crop, _SCALE)
+        degradation = sample_degradation(preset, (self.seed, index, 1), self.crop, self.crop, VariantSpec.scale)
         return Sample(hr, _to_bytes(apply(_to_float(hr), degradation)) if self.degrade else degradation, corrupt)
 
     def _draw(self, rng: np.random.Generator) -> tuple[list[np.ndarray], tuple[InputError, ...]]:
@@ -156,7 +156,7 @@ class PhotoPairs(Dataset[Sample]):
         decoded = [self.cache.read(file) for file in ([path] if self.lr is None else [path, self.lr[path]])]
         if min(decoded[0].shape[:2]) < self.crop:  # replaced since its header was checked
             raise InputError(path, f"smaller than the {self.crop}-pixel crop", "remove it or use a smaller crop")
-        if self.lr is not None and decoded[0].shape[:2] != tuple(_SCALE * side for side in decoded[1].shape[:2]):
+        if self.lr is not None and decoded[0].shape[:2] != tuple(VariantSpec.scale * side for side in decoded[1].shape[:2]):
             raise InputError(path, f"not four times as large as {self.lr[path]}", "remove the pair or crop it to match")
         return decoded
 
@@ -169,11 +169,11 @@ class PhotoPairs(Dataset[Sample]):
 
     def _cut(self, decoded: list[np.ndarray], rng: np.random.Generator) -> list[Tensor]:
         """The same random crop, flipped and transposed at random, of a photo and, if given, its low-resolution version."""
-        grid = 1 if len(decoded) == 1 else _SCALE  # pairs are cut where their pixels meet
+        grid = 1 if len(decoded) == 1 else VariantSpec.scale  # pairs are cut where their pixels meet
         top, left = (grid * int(rng.integers((side - self.crop) // grid + 1)) for side in decoded[0].shape[:2])
         patches = [
             pixels[top // scale : (top + self.crop) // scale, left // scale : (left + self.crop) // scale]
-            for pixels, scale in zip(decoded, (1, _SCALE), strict=False)
+            for pixels, scale in zip(decoded, (1, VariantSpec.scale), strict=False)
         ]
         if rng.random() < 0.5:
             patches = [patch[:, ::-1] for patch in patches]

@@ -17,6 +17,7 @@ from rcodsr.data.jpeg import jpeg
 from rcodsr.data.kernels import SIDES, random_kernel, sinc_kernel
 from rcodsr.data.presets import DegradationSpec, ProcessingSpec, StageSpec
 from rcodsr.data.sensor import mosaic, sharpen
+from rcodsr.variants import VariantSpec
 
 _LUMA = (0.299, 0.587, 0.114)
 _MODES = ("area", "bilinear", "bicubic")
@@ -86,7 +87,7 @@ class Degradation:
     noise_seed: int
 
 
-def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scale: int = 4) -> Tensor:
+def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scale: int = VariantSpec.scale) -> Tensor:
     """Make the low-resolution picture of one photo.
 
     Args:
@@ -102,7 +103,7 @@ def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scal
 
 
 def sample_degradation(
-    spec: DegradationSpec, seed: int | tuple[int, ...], height: int, width: int, scale: int = 4
+    spec: DegradationSpec, seed: int | tuple[int, ...], height: int, width: int, scale: int = VariantSpec.scale
 ) -> Degradation:
     """Draw what happens to one photo of (height, width) pixels; arguments as in `degrade`."""
     rng = np.random.default_rng(seed)

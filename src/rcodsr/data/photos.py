@@ -11,6 +11,7 @@ from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.matching import match
 from rcodsr.images.picture import to_pil
+from rcodsr.variants import VariantSpec
 
 
 def find_photos(source: Path) -> list[Path]:
@@ -50,7 +51,7 @@ def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
         raise InputError(path, f"has no counterpart in {other}", "remove it or add the other half of the pair")
     for photo, counterpart in pairs.items():
         (width, height), small = io.read_header(photo).size, io.read_header(counterpart).size
-        if (width, height) != (4 * small[0], 4 * small[1]):
+        if (width, height) != (VariantSpec.scale * small[0], VariantSpec.scale * small[1]):
             cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {counterpart}"
             raise InputError(photo, cause, "remove the pair or crop it to match")
     return pairs

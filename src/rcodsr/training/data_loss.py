@@ -51,7 +51,7 @@ class DataLoss:
     """
 
     def __init__(self, recipe: Recipe, model: OneStepSR, perceptual: Distance | None) -> None:
-        self.weight_by_timestep = recipe.weight_by_timestep
+        self.weight_losses = recipe.timestep.weight_losses
         restrained = any(phase.restrain for phase in recipe.phases)
         self.before = copy.deepcopy(model).eval().requires_grad_(False) if restrained else None
         self.perceptual = perceptual
@@ -78,7 +78,7 @@ class DataLoss:
     def _pixel(self, made: Generated, phase: Phase) -> tuple[Tensor, Tensor]:
         """What the pixel error counts, and the error itself: where texture is free, low frequencies are held instead."""
         error = (clamped_mse if phase.pixel == "mse" else charbonnier)(made.picture, made.target)
-        if phase.pixel == "mse" or not self.weight_by_timestep:
+        if phase.pixel == "mse" or not self.weight_losses:
             return error, error
         return error * (1 - phase.pixel_fade * made.weight) + low_frequency(made.picture, made.target) * made.weight, error
 

@@ -85,7 +85,7 @@ class GeneratorTrainer(Trainer):
         if z.requires_grad:
             z.retain_grad()
         first, last = realism_range(model.spec.grouping)
-        weight = realism_weight(t, first, last) if self.recipe.weight_by_timestep else torch.ones_like(t).float()
+        weight = realism_weight(t, first, last) if self.recipe.timestep.weight_losses else torch.ones_like(t).float()
         made = Generated(
             z=z,
             picture=picture,
@@ -117,8 +117,8 @@ class GeneratorTrainer(Trainer):
         """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its ends."""
         first, last = realism_range(self.model.spec.grouping)
         t = group_timestep(metric, self.model.spec.grouping)
-        if self.recipe.grouped_share < 1:
-            grouped = draws.uniform("timestep") < self.recipe.grouped_share
+        if self.recipe.timestep.grouped_share < 1:
+            grouped = draws.uniform("timestep") < self.recipe.timestep.grouped_share
             t = torch.where(grouped.to(t.device), t, draws.integers("anywhere", first, last).to(t.device))
         if phase.fidelity_share or phase.realism_share:
             drawn = draws.uniform("fidelity").to(t.device)

@@ -158,7 +158,8 @@ class VsdObjective:
 
     def rates(self, recipe: Recipe) -> Rates:
         """As the generator, at a learning rate of its own."""
-        return Rates(recipe.betas, recipe.weight_decay, recipe.clip, recipe.regularizer_rate)
+        optim = recipe.optim
+        return Rates(optim.betas, optim.weight_decay, optim.clip, recipe.distill.learning_rate)
 
     def buffers(self) -> dict[str, Tensor]:
         """None."""
@@ -259,7 +260,7 @@ class RestorerObjective:
 
     def rates(self, recipe: Recipe) -> Rates:
         """None."""
-        return Rates(recipe.betas, 0.0, 0.0, 0.0)
+        return Rates(recipe.optim.betas, 0.0, 0.0, 0.0)
 
     def buffers(self) -> dict[str, Tensor]:
         """None."""
@@ -353,7 +354,8 @@ class DinoObjective:
 
     def rates(self, recipe: Recipe) -> Rates:
         """As the generator, at a learning rate of its own."""
-        return Rates(recipe.betas, recipe.weight_decay, recipe.clip, recipe.discriminator_rate)
+        optim = recipe.optim
+        return Rates(optim.betas, optim.weight_decay, optim.clip, recipe.discriminator.learning_rate)
 
     def buffers(self) -> dict[str, Tensor]:
         """The singular vectors of spectral normalisation."""
@@ -366,4 +368,4 @@ class DinoObjective:
 
 
 def _discriminator_rates(recipe: Recipe) -> Rates:
-    return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator_rate)
+    return Rates((0.5, 0.99), 1e-2, 0.0, recipe.discriminator.learning_rate)

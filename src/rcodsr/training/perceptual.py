@@ -1,7 +1,6 @@
 """Choosing the perceptual distance of a recipe."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +9,20 @@ from rcodsr.checkpoints.tensors import load_strictly
 from rcodsr.errors import UsageError
 from rcodsr.models.lpips import LpipsSqueeze, LpipsVgg
 from rcodsr.training.losses import wavelet_distance
-from rcodsr.training.recipe import Perceptual
+from rcodsr.training.recipe import PerceptualSettings
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Pictures (B, 3, H, W) in [0, 1] twice → (B,)."""
 
 
-def build_perceptual(kind: Perceptual, weights: Path | None, device: torch.device) -> Distance | None:
+def build_perceptual(settings: PerceptualSettings, device: torch.device) -> Distance | None:
     """The distance a recipe names.
 
     Raises:
         UsageError: when LPIPS with VGG16 is asked for without weights and its package is missing.
         WeightsError: when the weights cannot be read.
     """
+    kind, weights = settings.distance, settings.weights
     if kind == "wavelet":
         return wavelet_distance
     if kind != "none" and weights is not None:
@@ -37,7 +37,8 @@ def _lpips_package(device: torch.device) -> Distance:
     try:
         import lpips  # type: ignore[import-not-found]
     except ImportError as error:
-        remedy = "add perceptual_weights=FILE.safetensors, or choose perceptual=lpips-squeeze or wavelet"
-        raise UsageError("perceptual", f"lpips-vgg without weights needs the lpips package ({error})", remedy) from error
+        remedy = "add perceptual.weights=FILE.safetensors, or choose perceptual.distance=lpips-squeeze or wavelet"
+        cause = f"lpips-vgg without weights needs the lpips package ({error})"
+        raise UsageError("perceptual.distance", cause, remedy) from error
     net = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
     return lambda a, b: net(a, b, normalize=True).flatten()  # from [0, 1]

@@ -1,18 +1,27 @@
-"""What a training run is: frozen dataclasses. `recipe_file` reads them from TOML."""
+"""What a training run is: frozen dataclasses. `recipe_file` reads them from TOML.
 
-import json
-import math
-from dataclasses import asdict, dataclass, field
+A field says its bounds, and `Note.FREE` where a resumed run may change it; nothing else has to know it.
+"""
+
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import UsageError
+from rcodsr.spec import Length, NonNegative, Note, Range, Share, Spec, choose
 from rcodsr.variants import RCOD_TINY, VariantSpec
 
-Perceptual = Literal["lpips-vgg", "lpips-squeeze", "wavelet", "none"]
-PERCEPTUAL: tuple[Perceptual, ...] = ("lpips-vgg", "lpips-squeeze", "wavelet", "none")
+_T = TypeVar("_T")
+Free = Annotated[_T, Note.FREE]
+Weights = Annotated[_T, Note.FREE, Note.WEIGHTS]
+"""A file, as a path; or a name, directory or repository, as text."""
+Positive = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Zoom = Annotated[float, Range(0.1, 4)]
+
+PerceptualDistance = Literal["lpips-vgg", "lpips-squeeze", "wavelet", "none"]
 
 # OSEDiff's wording, which the frozen base's guidance points away from, and a generic counterpart
 NEGATIVE = (
@@ -23,273 +32,285 @@ POSITIVE = "a sharp, detailed, high quality photo"
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Spec):
     """A stretch of training with constant settings; the learning rate falls along a cosine.
 
     Weights of losses are those at the realism timestep where the recipe weights losses by the timestep.
     """
 
     name: str
-    steps: int
-    batch: int
-    crop: int
-    learning_rate: tuple[float, float]
+    steps: Positive
+    batch: Positive
+    crop: Annotated[int, Range(32, multiple=16)]
+    learning_rate: tuple[NonNegative, NonNegative]
+    """At the phase's beginning and at its end."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
-    pixel_weight: float = 1.0
-    pixel_fade: float = 0.5
+    pixel_weight: NonNegative = 1.0
+    pixel_fade: Share = 0.5
     """Share of the pixel weight that is lost at the realism timestep, where the recipe weights losses by the timestep."""
-    perceptual: float = 0.0
+    perceptual: NonNegative = 0.0
     """λ1, weight of the recipe's perceptual distance."""
-    vsd: float = 0.0
+    vsd: NonNegative = 0.0
     """λ2, weight of variational score distillation (L_reg)."""
-    adversarial: float = 0.0
+    adversarial: NonNegative = 0.0
     """Weight of the recipe's discriminator."""
-    restorer: float = 0.0
+    restorer: NonNegative = 0.0
     """Weight of the distance to what the recipe's pretrained restorer makes of the picture; it grows with w(t)."""
-    restorer_features: float = 0.0
+    restorer_features: NonNegative = 0.0
     """Weight of the distance to the features of the restorer's trunk; it grows with w(t)."""
-    pairs: float = 0.0
+    pairs: NonNegative = 0.0
     """Weight of a discriminator that compares each picture with its ground truth, by the features of LPIPS-squeeze."""
-    texture_floor: float = 0.0
+    texture_floor: Share = 0.0
     """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
-    mesh: float = 0.0
+    mesh: NonNegative = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
-    overshoot: float = 0.0
+    overshoot: NonNegative = 0.0
     """Weight of the penalty on pixels outside the range of the ground truth nearby."""
-    restrain: float = 0.0
+    restrain: NonNegative = 0.0
     """Weight of the distance to what the weights that the run began with make at a timestep nearer to k: see `restraint`."""
-    restraint: float = 1.0
+    restraint: Share = 1.0
     """That timestep is k + restraint · w(t)^bend · (n·k − k): for weights whose knob goes further than pictures bear."""
-    bend: float = 1.0
+    bend: NonNegative = 1.0
     """Above 1 the knob's middle is drawn in more than its far end."""
-    fidelity_share: float = 0.0
+    fidelity_share: Share = 0.0
     """Share of the batch at the fidelity timestep, whatever its degradation."""
-    realism_share: float = 0.0
+    realism_share: Share = 0.0
     """Share of the batch at the realism timestep, whatever its degradation."""
-    energy: float = 0.0
+    energy: NonNegative = 0.0
     """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
-    faint: float = 0.0
+    faint: NonNegative = 0.0
     """Weight of the distance between logarithms of weak local energies, which asks for the grain of smooth places."""
-    zoom: tuple[float, float] = (0.55, 0.95)
+    zoom: tuple[Zoom, Zoom] = (0.55, 0.95)
     """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
-    zoom_probability: float | None = None
+    zoom_probability: Share | None = None
     """Share of the samples whose photo is zoomed; None for the recipe's."""
 
     def __post_init__(self) -> None:
-        """Reject settings that could not run."""
-        where = f"phase {self.name}"
-        _require(_whole(self.steps, 1) and _whole(self.batch, 1), where, "steps and batch are whole numbers from 1 on")
-        _require(_whole(self.crop, 32) and self.crop % 16 == 0, where, "crop is a multiple of 16 from 32 on")
-        rates = self.learning_rate
-        _require(len(rates) == 2 and all(_number(rate) for rate in rates), where, "learning_rate is [first, last]")
-        zooms = len(self.zoom) == 2 and all(_number(zoom) and 0.1 <= zoom <= 4 for zoom in self.zoom)
-        _require(zooms and self.zoom[0] <= self.zoom[1], where, "zoom is [least, most], between 0.1 and 4")
-        _require(self.pixel in {"mse", "charbonnier"}, where, "pixel is mse or charbonnier")
-        judged = (self.pixel_weight, self.perceptual, self.vsd, self.adversarial, self.pairs, self.restrain)
-        weights = (
-            *judged,
-            self.restorer,
-            self.restorer_features,
-            self.energy,
-            self.faint,
-            self.mesh,
-            self.overshoot,
-            self.bend,
-        )
-        _require(all(_number(weight) for weight in weights), where, "weights of losses and bend are numbers from 0 on")
-        names = ("texture_floor", "fidelity_share", "realism_share", "pixel_fade", "restraint")
-        shares = (*(getattr(self, name) for name in names), self.zoom_probability or 0)
-        sound = all(_number(share) and share <= 1 for share in shares) and self.fidelity_share + self.realism_share <= 1
-        _require(sound, where, f"{', '.join(names)} and zoom_probability are shares")
+        """Reject settings that contradict each other.
+
+        Raises:
+            UsageError: when a value is out of its bounds, the zoom is empty, or more than the whole batch has a fixed timestep.
+        """
+        super().__post_init__()
+        if self.zoom[0] > self.zoom[1]:
+            raise UsageError("zoom", f"{[*self.zoom]} is empty", "use [least, most]")
+        if self.fidelity_share + self.realism_share > 1:
+            raise UsageError("realism_share", "with fidelity_share it takes more than the whole batch", "use 1 in all, at most")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything a training run depends on, besides the photos themselves."""
+class DataSettings(Spec):
+    """Which pairs of pictures training sees."""
 
-    photos: Path
-    phases: tuple[Phase, ...]
-    variant: VariantSpec = RCOD_TINY
-    stage: Literal["prior", "generator", "estimator"] = "generator"
-    lr: Path | None = None
-    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
-    output: Path = Path("runs/rcod-tiny")
-    seed: int = 0
-    mix: dict[str, float] = field(default_factory=lambda: {"light": 1.0})
+    mix: dict[str, NonNegative] = field(default_factory=lambda: {"light": 1.0})
     """Degradation preset → share of the samples."""
-    zoom_probability: float = 0.3
+    zoom_probability: Share = 0.3
     """Share of the samples whose photo is first zoomed, by default shrunk to 0.55–0.95."""
 
-    base_model: str | None = None
-    """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
-    start: str | None = None
-    """Finished weights to go on from, with their latents and groups; a name, directory or repository."""
-    prior: Path | None = None
-    """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
-    only_grain: bool = False
-    """Of finished weights with grain, train how much of it there is and nothing else."""
-    generator: str | None = None
-    """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
-    bounds: tuple[float, float] | None = None
-    """Of `stage = "estimator"`: M_min and M_max of the weights from now on; None leaves theirs."""
-    estimator_weights: Path | None = None
-    """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
-    warm_start: str | None = None
-    """Weights whose LoRA, and what steers it, a run begins with: a name (s3diff, osediff), directory or repository."""
-    fit: bool = False
-    """Standardise the latents and fit the grouping's bounds before the first step."""
+    def __post_init__(self) -> None:
+        """Reject a mix of presets that do not exist, or of nothing.
 
-    grouped_share: float = 1.0
+        Raises:
+            UsageError: when it is one, or a value is out of its bounds.
+        """
+        super().__post_init__()
+        if unknown := sorted(self.mix.keys() - PRESETS.keys()):
+            raise UsageError(f"mix.{unknown[0]}", "unknown preset", choose(unknown[0], PRESETS))
+        if not sum(self.mix.values()) > 0:
+            raise UsageError("mix", "no shares", f"give shares of {', '.join(PRESETS)}, not all of them 0")
+
+
+@dataclass(frozen=True)
+class TimestepSettings(Spec):
+    """Which timesteps training sees, and what they decide."""
+
+    grouped_share: Share = 1.0
     """Share of the samples whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
-    weight_by_timestep: bool = False
+    weight_losses: bool = False
     """Ours: texture losses grow with w(t), pixel losses shrink, so that the knob has an effect without a teacher."""
+
+
+@dataclass(frozen=True)
+class PerceptualSettings(Spec):
+    """The perceptual distance, which phases weight."""
+
+    distance: PerceptualDistance = "none"
+    weights: Weights[Path | None] = None
+    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors); without them VGG16's come from the lpips package."""
+
+
+@dataclass(frozen=True)
+class DistillSettings(Spec):
+    """Variational score distillation, Eq. (8): the teacher φ, and φ′, which follows the student."""
+
+    prior: Weights[str | None] = None
+    """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
     das: bool = True
     """Degradation-aware sampling, Eq. (7); otherwise the regulariser's timestep is uniform, as in OSEDiff."""
-    das_width: int | None = None
+    das_width: Annotated[int, Range(1, 1000)] | None = None
     """Half width of Eq. (7)'s window; None for the grouping's k."""
-    guidance: float = 7.5
+    guidance: NonNegative = 7.5
     """Classifier-free guidance of the frozen φ. φ′ has none."""
-    vsd_prompt: Literal["visual", "text"] = "visual"
+    prompt: Literal["visual", "text"] = "visual"
     """What conditions φ and φ′: the visual tokens c_y, as Algorithm 1 writes, or a fixed text."""
     positive: str = POSITIVE
     negative: str = NEGATIVE
-    perceptual: Perceptual = "none"
-    perceptual_weights: Path | None = None
-    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors); without them VGG16's come from the lpips package."""
-    restorer: Path | None = None
-    """Real-ESRGAN's generator (safetensors): the teacher, and where `rcod-small` takes its trunk from when it starts afresh."""
+    learning_rate: NonNegative = 2e-5
+    """Of φ′."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    warmup: int = 0
-    """Steps over which the learning rate rises."""
-    regularizer_rate: float = 2e-5
-    """Learning rate of φ′."""
-    discriminator: Literal["patch", "unet", "dino"] = "patch"
+
+@dataclass(frozen=True)
+class DiscriminatorSettings(Spec):
+    """The discriminator, which phases weight as `adversarial`."""
+
+    architecture: Literal["patch", "unet", "dino"] = "patch"
     """Ours for variants without a prior; Real-ESRGAN's kind, which judges every pixel; or S3Diff's on a frozen DINO."""
-    discriminator_start: Path | None = None
+    learning_rate: NonNegative = 4e-4
+    start: Weights[Path | None] = None
     """A discriminator to go on with (safetensors)."""
-    dino_weights: str | None = None
+    dino_weights: Free[str | None] = None
     """Directory or repository in the place of DINO's; `random:0` for its shapes with random weights."""
-    discriminator_rate: float = 4e-4
-    accumulate: int = 1
+
+
+@dataclass(frozen=True)
+class OptimSettings(Spec):
+    """AdamW, and what becomes of its weights."""
+
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: NonNegative = 1e-2
+    clip: NonNegative = 1.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    warmup: Natural = 0
+    """Steps over which the learning rate rises."""
+    accumulate: Positive = 1
     """Batches per step."""
-    ema: float = 0.0
+    ema: Share = 0.0
     """Decay of the averaged weights that are exported; 0 exports the weights themselves."""
 
-    device: str = "auto"
+
+@dataclass(frozen=True)
+class MachineSettings(Spec):
+    """How and where a run is computed and kept."""
+
+    device: Free[str] = "auto"
     dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes the networks in bfloat16; weights, Eq. (3) and losses stay float32."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Free[bool] = False
     """Compute activations again in the backward pass instead of keeping them."""
-    workers: int = 1
+    workers: Annotated[int, Range(0, 1024), Note.FREE] = 1
     """Data processes."""
-    degrade: Literal["auto", "workers", "device"] = "auto"
+    degrade: Free[Literal["auto", "workers", "device"]] = "auto"
     """Where photos are degraded. auto: in the workers, but on a GPU that has less than four of them beside it."""
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024), Note.FREE] = 0
     """Compute threads; 0 leaves torch's choice."""
-    save_minutes: float = 5.0
-    keep: int = 2
+    save_minutes: Free[NonNegative] = 5.0
+    """Between saved states."""
+    keep: Free[Positive] = 2
     """Saved states that are kept."""
-    validation: Path | None = None
-    """Photos to enlarge and score now and then."""
-    validate_steps: int = 500
+
+
+@dataclass(frozen=True)
+class ValidationSettings(Spec):
+    """What is looked at now and then."""
+
+    photos: Path | None = None
+    """Photos to enlarge and score."""
+    steps: Positive = 500
+    """Between two looks."""
+
+
+@dataclass(frozen=True)
+class Recipe(Spec):
+    """Everything a training run depends on, besides the photos themselves."""
+
+    photos: Free[Path]
+    phases: Annotated[tuple[Phase, ...], Length(1, 100)]
+    variant: VariantSpec = RCOD_TINY
+    stage: Literal["prior", "generator", "estimator"] = "generator"
+    output: Free[Path] = Path("runs/rcod-tiny")
+    seed: Natural = 0
+    lr: Free[Path | None] = None
+    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
+
+    base_model: Free[str | None] = None
+    """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
+    start: Weights[str | None] = None
+    """Finished weights to go on from, with their latents and groups; a name, directory or repository."""
+    warm_start: Weights[str | None] = None
+    """Weights whose LoRA, and what steers it, a run begins with: a name (s3diff, osediff), directory or repository."""
+    estimator_weights: Weights[Path | None] = None
+    """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
+    restorer: Weights[Path | None] = None
+    """Real-ESRGAN's generator (safetensors): the teacher, and where `rcod-small` takes its trunk from when it starts afresh."""
+    generator: Weights[str | None] = None
+    """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
+    bounds: Free[tuple[float, float] | None] = None
+    """Of `stage = "estimator"`: M_min and M_max of the weights from now on; None leaves theirs."""
+    only_grain: bool = False
+    """Of finished weights with grain, train how much of it there is and nothing else."""
+    fit: bool = False
+    """Standardise the latents and fit the grouping's bounds before the first step."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    timestep: TimestepSettings = field(default_factory=TimestepSettings)
+    perceptual: PerceptualSettings = field(default_factory=PerceptualSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    machine: MachineSettings = field(default_factory=MachineSettings)
+    validation: Free[ValidationSettings] = field(default_factory=ValidationSettings)
 
     def __post_init__(self) -> None:
-        """Reject recipes that cannot run."""
-        _require(self.stage in {"prior", "generator", "estimator"}, "stage", "prior, generator or estimator")
+        """Reject recipes that cannot run.
+
+        Raises:
+            UsageError: when a value is out of its bounds, or a setting lacks another that it needs.
+        """
+        super().__post_init__()
         if self.stage == "estimator" and self.generator is None:
             raise UsageError("generator", "not given", "add generator=WEIGHTS, the finished weights to extend")
         if self.only_grain and self.start is None:
             raise UsageError("only_grain", "nothing to give grain to", "add start=WEIGHTS, the finished weights")
-        from_0 = {name: getattr(self, name) for name in ("seed", "workers", "threads", "warmup")}
-        from_1 = {name: getattr(self, name) for name in ("accumulate", "keep", "validate_steps")}
-        for least, counts in enumerate((from_0, from_1)):
-            whole = all(_whole(count, least) for count in counts.values())
-            _require(whole, "recipe", f"{', '.join(counts)} are whole numbers from {least} on")
-        shares = (self.zoom_probability, self.grouped_share, self.ema)
-        _require(all(_number(x) and x <= 1 for x in shares), "recipe", "zoom_probability, grouped_share and ema lie in [0, 1]")
-        rates = (self.save_minutes, self.guidance, self.weight_decay, self.clip, self.regularizer_rate, self.discriminator_rate)
-        _require(all(_number(rate) for rate in rates), "recipe", "rates, weights and minutes are numbers from 0 on")
-        known = self.mix.keys() <= PRESETS.keys() and all(_number(share) for share in self.mix.values())
-        _require(known and sum(self.mix.values()) > 0, "mix", f"shares of {', '.join(PRESETS)}, not all of them 0")
-        bounds = (0.0, 1.0) if self.bounds is None else self.bounds
-        numbers = len(bounds) == 2 and all(isinstance(x, int | float) and math.isfinite(x) for x in bounds)
-        _require(numbers and bounds[0] < bounds[1], "bounds", "[M_min, M_max], two numbers in ascending order")
-        _require(self.bounds is None or self.stage == "estimator", "bounds", "of stage = estimator; else metric_min and _max")
-        _require(bool(self.phases), "phases", "at least one [[phases]] table")
-        _require(self.dtype in {"fp32", "bf16"}, "dtype", "fp32 or bf16")
-        _require(self.perceptual in PERCEPTUAL, "perceptual", f"one of {', '.join(PERCEPTUAL)}")
-        _require(self.discriminator in {"patch", "unet", "dino"}, "discriminator", "patch, unet or dino")
-        _require(self.degrade in {"auto", "workers", "device"}, "degrade", "auto, workers or device")
-        _require(self.vsd_prompt in {"visual", "text"}, "vsd_prompt", "visual or text")
+        if self.bounds is not None and self.stage != "estimator":
+            remedy = "set variant.grouping.metric_min and metric_max"
+            raise UsageError("bounds", f"belong to stage = estimator, not {self.stage}", remedy)
+        if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
+            raise UsageError("bounds", f"{[*self.bounds]} are empty", "use [M_min, M_max], in ascending order")
         self._check_losses()
 
     def _check_losses(self) -> None:
-        if any(phase.perceptual for phase in self.phases) and self.perceptual == "none":
-            raise UsageError("perceptual", "none, but a phase weights it", f"choose one of {', '.join(PERCEPTUAL[:-1])}")
+        distance = self.perceptual.distance
+        if any(phase.perceptual for phase in self.phases) and distance == "none":
+            raise UsageError("perceptual.distance", "none, but a phase weights it", "use lpips-vgg, lpips-squeeze or wavelet")
         seen = any(phase.perceptual or phase.pairs for phase in self.phases)
-        if seen and self.perceptual == "lpips-squeeze" and self.perceptual_weights is None:
-            remedy = "add perceptual_weights=FILE.safetensors"
-            raise UsageError("perceptual_weights", "not given, but a phase needs LPIPS", remedy)
+        if seen and distance == "lpips-squeeze" and self.perceptual.weights is None:
+            remedy = "add perceptual.weights=FILE.safetensors"
+            raise UsageError("perceptual.weights", "not given, but a phase needs LPIPS", remedy)
         if any(phase.restorer or phase.restorer_features for phase in self.phases) and self.restorer is None:
             raise UsageError("restorer", "not given, but a phase learns from it", "add restorer=FILE.safetensors")
-        if any(phase.pairs for phase in self.phases) and self.perceptual != "lpips-squeeze":
-            raise UsageError("pairs", "compares by the features of LPIPS-squeeze", "set perceptual = lpips-squeeze")
-        if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.prior is None:
-            remedy = 'train a prior with stage = "prior", then add prior=DIRECTORY'
+        if any(phase.pairs for phase in self.phases) and distance != "lpips-squeeze":
+            raise UsageError("pairs", "compares by the features of LPIPS-squeeze", "set perceptual.distance = lpips-squeeze")
+        if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.distill.prior is None:
+            remedy = 'train a prior with stage = "prior", then add distill.prior=DIRECTORY'
             raise UsageError("vsd", f"{self.variant.name} has no base to distil from", remedy)
         if any(phase.vsd for phase in self.phases) and self.variant.modulation is not None:
             raise UsageError("vsd", f"{self.variant.name} distils nothing, its judge is a discriminator", "set vsd = 0")
 
     def settings(self, step: int) -> dict[str, Any]:
         """What has decided a run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
-        values = json.loads(json.dumps(asdict(self) | {"variant": self.variant.to_dict()}, default=str))
-        for name in _FREE_TO_CHANGE:
-            del values[name]
-        ends = list(accumulate(phase.steps for phase in self.phases))
-        phases = zip(values["phases"], [0, *ends], strict=False)
-        return values | {"phases": [phase for phase, first in phases if first < step]}
+        values = self.to_dict(without=Note.FREE)
+        begun = [phase for phase, end in zip(values["phases"], self._ends, strict=True) if end - phase["steps"] < step]
+        return values | {"phases": begun}
+
+    @property
+    def _ends(self) -> list[int]:
+        return list(accumulate(phase.steps for phase in self.phases))
 
     @property
     def steps(self) -> int:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
-
-
-_FREE_TO_CHANGE = (
-    *(
-        "photos",
-        "lr",
-        "output",
-        "start",
-        "prior",
-        "generator",
-        "warm_start",
-        "base_model",
-        "perceptual_weights",
-        "estimator_weights",
-        "dino_weights",
-        "restorer",
-        "discriminator_start",
-    ),  # may lie elsewhere on another machine
-    "bounds",  # decide what an estimate leads to, not the estimate
-    *(
-        "device",
-        "workers",
-        "degrade",
-        "threads",
-        "gradient_checkpointing",
-        "save_minutes",
-        "keep",
-        "validation",
-        "validate_steps",
-    ),
-)
-"""What a resumed run may change without becoming another run."""
 
 
 def differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
@@ -304,16 +325,3 @@ def differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") 
         elif a != b:
             lines.append(f"{prefix}{key}: {a} → {b}")
     return lines
-
-
-def _require(holds: bool, subject: str, rule: str) -> None:
-    if not holds:
-        raise UsageError(subject, "a value is out of range", rule)
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -2,19 +2,16 @@
 
 import json
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rcodsr.checkpoints.manifest import project_file
 from rcodsr.errors import UsageError
-from rcodsr.parts import TextSpec, TinyUNetSpec
-from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.parts import ClipSpec
+from rcodsr.spec import choose
+from rcodsr.training.recipe import Recipe
 from rcodsr.variants import VARIANTS, VariantSpec
-
-_GROUPING = ("n", "k", "metric", "metric_encoder", "metric_min", "metric_max")
-_WEIGHTS = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
-_PATHS = ("photos", "lr", "output", "prior", "validation", *_WEIGHTS)
 
 
 def find_recipe(name: str) -> Path:
@@ -32,10 +29,10 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a recipe and apply `key=value` overrides (`photos=DIR`, `phases.0.steps=100`).
+    """Read a recipe and apply `key=value` overrides (`photos=DIR`, `optim.ema=0.99`, `phases.0.steps=100`).
 
     Raises:
-        UsageError: when the file or an override is not valid.
+        UsageError: when the file or an override is not valid, naming the field at fault.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -43,68 +40,41 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
         raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(path, f"not a TOML file ({error})") from error
+    if isinstance(values.get("variant"), str):
+        values["variant"] = {"name": values["variant"]}
     for override in overrides:
         _override(values, override)
     if "photos" not in values:
         raise UsageError(path, "no photos given", "add photos=DIRECTORY")
     try:
-        return _build(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(path, f"not a valid recipe ({error})") from error
+        if "variant" in values:
+            values["variant"] = _variant(values["variant"])
+        return Recipe.from_dict(values)
+    except UsageError as error:
+        keys = [override.partition("=")[0] for override in overrides]
+        if any(f"{error.subject}.".startswith(f"{key}.") for key in keys):
+            raise  # the command line is at fault, not the file
+        raise UsageError(f"{path}: {error.subject}", error.cause, error.remedy) from error
 
 
-def _build(values: dict[str, Any]) -> Recipe:
-    values = dict(values)
-    values["variant"] = _variant(values)
-    values["phases"] = tuple(_phase(phase) for phase in values.get("phases", ()))
-    if "degradation" in values:
-        values["mix"] = {values.pop("degradation"): 1.0}
-    for name in ("betas", "bounds"):
-        if name in values:
-            values[name] = tuple(values[name])
-    for name in _PATHS:
-        if name in values:
-            values[name] = Path(values[name])
-    return Recipe(**values)
+def _variant(chosen: Any) -> VariantSpec:
+    """A named variant, or a table: a name and what differs from it, however deep."""
+    changes = dict(chosen) if isinstance(chosen, dict) else {"name": chosen}
+    name = changes.pop("name", "rcod-tiny")
+    if name not in VARIANTS:
+        raise UsageError("variant.name", f"unknown variant '{name}'", choose(name, VARIANTS))
+    spec = VariantSpec.from_dict(_changed(VARIANTS[name].to_dict(), changes), "variant")
+    # only CLIP is borrowed
+    return spec if isinstance(spec.prompt, ClipSpec) else replace(spec, vision=None)
 
 
-def _phase(values: dict[str, Any]) -> Phase:
-    values = dict(values)
-    for name in ("learning_rate", "zoom"):
-        if name in values:
-            values[name] = tuple(values[name])
-    return Phase(**values)
-
-
-def _variant(values: dict[str, Any]) -> VariantSpec:
-    """The named variant with the recipe's ablations, which are taken out of `values`.
-
-    `ldg=false` fixes the timestep: one group, whose interval is `timestep`.
-    """
-    spec = VARIANTS[values.pop("variant", "rcod-tiny")]
-    grouping = replace(spec.grouping, **{name: values.pop(name) for name in _GROUPING if name in values})
-    kind, timestep = values.pop("grouping", "groups"), values.pop("timestep", 500)
-    if kind not in {"groups", "continuous"}:
-        raise UsageError("grouping", f"'{kind}' is not known", "use groups or continuous")
-    grouping = replace(grouping, continuous=kind == "continuous")
-    if not values.pop("ldg", True):
-        values.setdefault("das_width", grouping.k)
-        grouping = replace(grouping, n=1, k=timestep)
-    if isinstance(spec.unet, TinyUNetSpec):
-        blocks, grain = values.pop("blocks", spec.unet.blocks), values.pop("grain", spec.unet.grain)
-        spec = replace(spec, unet=replace(spec.unet, blocks=tuple(blocks), grain=grain))
-    prompt = values.pop("prompt", "visual")
-    if prompt not in {"visual", "text"}:
-        raise UsageError("prompt", f"'{prompt}' is not known", "use visual or text")
-    return replace(
-        spec,
-        grouping=grouping,
-        prompt=spec.prompt if prompt == "visual" else TextSpec(context=spec.prompt.context),
-        vision=spec.vision if prompt == "visual" else None,
-        limit_overshoot=values.pop("limit_overshoot", spec.limit_overshoot),
-        embedded_timestep=values.pop("t_embed", None),
-        coefficient_timestep=values.pop("t_coeff", None),
-    )
+def _changed(values: Any, changes: Any) -> Any:
+    """A table with the values of another in their places, however deep; what is of another kind is replaced whole."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    if "kind" in changes and changes["kind"] != values.get("kind"):
+        return changes
+    return values | {key: _changed(values.get(key), value) for key, value in changes.items()}
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -116,18 +86,20 @@ def _override(values: dict[str, Any], text: str) -> None:
             target = target[int(step)] if isinstance(target, list) else target.setdefault(step, {})
         if not equals:
             raise KeyError(key)
-        target[int(last) if isinstance(target, list) else last] = _parse(value)
+        target[int(last) if isinstance(target, list) else last] = _parse(key, value)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):
         raise UsageError(text, "not an override of this recipe", "write key=value, for example phases.0.steps=100") from None
 
 
-def _parse(value: str) -> Any:
+def _parse(key: str, value: str) -> Any:
+    """A value of the command line: as TOML has it, but a name or a path as it is written, and so is what TOML does not know."""
     try:
-        return tomllib.loads(f"v = {value}")["v"]
+        parsed = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return value
+    return value if Recipe.takes_text(key) and not isinstance(parsed, str) else parsed
 
 
 def print_recipe(recipe: Recipe) -> str:
     """Every value of a recipe, defaults included, as JSON for people to read."""
-    return json.dumps(asdict(recipe) | {"variant": recipe.variant.to_dict()}, default=str, indent=2)
+    return json.dumps(recipe.to_dict(), indent=2)

@@ -29,6 +29,7 @@ from rcodsr.images.resize import upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.spec import Note
 from rcodsr.training import validation
 from rcodsr.training.journal import Journal
 from rcodsr.training.metric_trainer import windows
@@ -64,10 +65,10 @@ class Run:
 
     def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True, resume_from: Path | None = None) -> None:
         self.recipe = recipe
-        self.processes = Processes(recipe.device)
+        self.processes = Processes(recipe.machine.device)
         self.log = log if self.processes.is_first else silent
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
+        if recipe.machine.threads:
+            torch.set_num_threads(recipe.machine.threads)
         self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
@@ -120,7 +121,8 @@ class Run:
         """
         io.make_directory(self.recipe.output)
         journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
-        checks = validation.Validation(self.recipe.validation, self.recipe.mix, 1) if self.recipe.validation else None
+        watched = self.recipe.validation.photos
+        checks = validation.Validation(watched, self.recipe.data.mix, 1) if watched else None
         try:
             with naming_killed_workers():
                 finished = self._train(stop, watch or _unwatched, journal, checks, minutes)
@@ -146,16 +148,16 @@ class Run:
             done: float = self.step - first
             if clock is not None and phase is self.recipe.phases[-1]:
                 done = clock.share() * phase.steps
-            rate = learning_rate(phase, done, self.step, self.recipe.warmup)
+            rate = learning_rate(phase, done, self.step, self.recipe.optim.warmup)
             facts = self.trainer.train_step(batches, phase, rate, self.step)
             asked = time.monotonic()
             self.step += 1
             if journal is not None:
                 samples = sum(len(batch.lr) for batch in batches) * self.processes.count
                 journal.record(self.step, phase.name, facts, samples, rate)
-            if checks is not None and self.step % self.recipe.validate_steps == 0:
+            if checks is not None and self.step % self.recipe.validation.steps == 0:
                 self._validate(checks, journal)
-            if time.monotonic() - saved > 60 * self.recipe.save_minutes:
+            if time.monotonic() - saved > 60 * self.recipe.machine.save_minutes:
                 self.save()
                 saved = time.monotonic()
             watch(self.step, facts["loss"])
@@ -183,7 +185,7 @@ class Run:
         if self.processes.is_first and self.step != self._saved_step:
             output = self.recipe.output
             facts = Facts(self.step, self.model.spec.to_dict(), self._settings(self.step))
-            save_state(output, facts, self.trainer.tensors(), self.trainer.optimizers(), self.recipe.keep)
+            save_state(output, facts, self.trainer.tensors(), self.trainer.optimizers(), self.recipe.machine.keep)
             try:
                 self._export()
             except (OSError, SafetensorError) as error:
@@ -210,7 +212,8 @@ class Run:
     def _settings(self, step: int) -> dict[str, Any]:
         """What has decided the run up to a step: the recipe, the photos, the bases and other weights, wherever they lie."""
         settings = self.recipe.settings(step)
-        settings["accumulate"] *= self.processes.count  # one process that accumulates does what several do side by side
+        # one process that accumulates does what several do side by side
+        settings["optim"]["accumulate"] *= self.processes.count
         settings["photos"] = _fingerprint([f"{path.name} {path.stat().st_size}" for path in self.photos])
         settings["bases"] = {name: base.digest for name, base in self.bases.items()}
         return settings | self._given
@@ -236,34 +239,34 @@ class Run:
         """Batches of each step of a phase, the first `done` steps left out."""
         if done >= phase.steps:
             return
-        recipe, side_by_side = self.recipe, self.recipe.accumulate * self.processes.count
+        recipe, side_by_side = self.recipe, self.recipe.optim.accumulate * self.processes.count
         earlier = sum(p.steps * p.batch for p in recipe.phases[:number]) * side_by_side
         mine = [
             (step * side_by_side + turn * self.processes.count + self.processes.rank) * phase.batch
             for step in range(done, phase.steps)
-            for turn in range(recipe.accumulate)
+            for turn in range(recipe.optim.accumulate)
         ]
         pairs = self._pairs(phase, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
         indices = [list(range(start, start + phase.batch)) for start in mine]
         batches = []
-        for loaded, numbers in zip(load(pairs, indices, recipe.workers, self.corrupt), indices, strict=True):
+        for loaded, numbers in zip(load(pairs, indices, recipe.machine.workers, self.corrupt), indices, strict=True):
             batches.append(loaded.to_batch(self.processes.device, tuple(earlier + number for number in numbers)))
-            if len(batches) == recipe.accumulate:
+            if len(batches) == recipe.optim.accumulate:
                 yield batches
                 batches = []
 
     def _pairs(self, phase: Phase, seed: int, length: int) -> PhotoPairs:
-        where = self.recipe.degrade
-        enough = self.processes.device.type == "cpu" or self.recipe.workers >= _MANY_WORKERS
+        where = self.recipe.machine.degrade
+        enough = self.processes.device.type == "cpu" or self.recipe.machine.workers >= _MANY_WORKERS
         in_workers = where == "workers" or (where == "auto" and enough)
-        share = self.recipe.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
+        share = self.recipe.data.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
         return PhotoPairs(
-            self.photos, phase.crop, self.recipe.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom
+            self.photos, phase.crop, self.recipe.data.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom
         )
 
     def _decoded_ahead(self) -> PhotoCache | None:
         """Photos that all data workers share, where there are many of both and they are forked; otherwise each has its own."""
-        if self.recipe.workers < _MANY_WORKERS or multiprocessing.get_start_method() != "fork":
+        if self.recipe.machine.workers < _MANY_WORKERS or multiprocessing.get_start_method() != "fork":
             return None
         cache = PhotoCache(1 << 30)
         cache.fill(self.photos[:_SHARED_PHOTOS])
@@ -334,11 +337,8 @@ def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
 
 def _digests(recipe: Recipe) -> dict[str, str]:
     """Hashes of the weights a recipe names besides its bases."""
-    directories = {name: getattr(recipe, name) for name in ("start", "warm_start", "prior", "generator")}
-    names = ("perceptual_weights", "estimator_weights", "restorer", "discriminator_start")
-    files = {name: getattr(recipe, name) for name in names}
-    found = {name: find_weights(str(weights)).digest for name, weights in directories.items() if weights is not None}
-    return found | {name: sha256(path) for name, path in files.items() if path is not None}
+    named = {name: weights for name, weights in recipe.noted(Note.WEIGHTS).items() if weights is not None}
+    return {name: sha256(at) if isinstance(at, Path) else find_weights(at).digest for name, at in named.items()}
 
 
 def _fingerprint(lines: list[str]) -> str:

@@ -183,7 +183,7 @@ def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, Resolved
     torch.manual_seed(recipe.seed + 1)
     model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.backends.cudnn.benchmark = processes.device.type == "cuda"  # a phase's shapes do not change
-    if recipe.gradient_checkpointing:
+    if recipe.machine.gradient_checkpointing:
         checkpoint_activations(model)
     if recipe.stage == "prior":
         return PriorTrainer(recipe, model, processes)
@@ -198,7 +198,7 @@ def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, Resolved
         restorer = _restorer(recipe).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objectives.append(RestorerObjective(restorer, model))
         _cast_frozen(restorer, recipe)
-    perceptual = build_perceptual(recipe.perceptual, recipe.perceptual_weights, processes.device)
+    perceptual = build_perceptual(recipe.perceptual, processes.device)
     if isinstance(perceptual, LpipsVgg):
         _cast_frozen(perceptual, recipe)
     if any(phase.pairs for phase in recipe.phases):
@@ -217,7 +217,7 @@ def _restorer(recipe: Recipe) -> RealEsrgan:
 
 def _cast_frozen(network: nn.Module, recipe: Recipe) -> None:
     """Cast a network once that autocast would cast at every step, because it keeps no copy of what is not trained."""
-    if recipe.dtype == "bf16":
+    if recipe.machine.dtype == "bf16":
         cast(network, torch.bfloat16)
 
 
@@ -234,37 +234,39 @@ def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, 
 
 
 def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
-    if recipe.discriminator != "dino":
-        judge = PatchDiscriminator() if recipe.discriminator == "patch" else UNetDiscriminator()
-        if recipe.discriminator_start is not None:
-            load_strictly(judge, recipe.discriminator_start)
+    if recipe.discriminator.architecture != "dino":
+        judge = PatchDiscriminator() if recipe.discriminator.architecture == "patch" else UNetDiscriminator()
+        if recipe.discriminator.start is not None:
+            load_strictly(judge, recipe.discriminator.start)
         return AdversarialObjective(judge.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     from rcodsr.models.dino import DinoDiscriminator
 
     dino = DinoDiscriminator()
-    source = recipe.dino_weights or recipe.base_model
+    source = recipe.discriminator.dino_weights or recipe.base_model
     if not (source or "").startswith("random:"):
-        load_dino(dino.backbone, resolve_base("dino-vitb16", recipe.dino_weights))
+        load_dino(dino.backbone, resolve_base("dino-vitb16", recipe.discriminator.dino_weights))
     return DinoObjective(dino.to(device))
 
 
 def _distillation(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> VsdObjective:
-    window = recipe.das_width or model.spec.grouping.k
+    window = recipe.distill.das_width or model.spec.grouping.k
     teachers = _teachers(recipe, model, bases, device)
-    return VsdObjective(teachers, model.schedule, window if recipe.das else None, recipe.guidance)
+    return VsdObjective(teachers, model.schedule, window if recipe.distill.das else None, recipe.distill.guidance)
 
 
 def _teachers(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> Teachers:
     if model.spec.lora is not None:
-        negative = _text(recipe, recipe.negative, model, bases).to(device)
-        positive = _text(recipe, recipe.positive, model, bases).to(device) if recipe.vsd_prompt == "text" else None
+        negative = _text(recipe, recipe.distill.negative, model, bases).to(device)
+        positive = _text(recipe, recipe.distill.positive, model, bases).to(device) if recipe.distill.prompt == "text" else None
         return SharedTeachers(model, negative, positive)
-    assert recipe.prior is not None  # the recipe has seen to it
-    prior = load_model(recipe.prior).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert recipe.distill.prior is not None  # the recipe has seen to it
+    prior = load_model(find_weights(recipe.distill.prior).directory)
+    prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prior.spec.autoencoder != model.spec.autoencoder:
-        raise UsageError("prior", f"{recipe.prior} has other latents than {model.spec.name}", "train a prior of this variant")
+        cause = f"{recipe.distill.prior} has other latents than {model.spec.name}"
+        raise UsageError("distill.prior", cause, "train a prior of this variant")
     if prior.spec.noise_head != "plain":
-        raise UsageError("prior", f"{recipe.prior} predicts no noise", 'train one with stage = "prior"')
+        raise UsageError("distill.prior", f"{recipe.distill.prior} predicts no noise", 'train one with stage = "prior"')
     return SeparateTeachers(prior)
 
 
@@ -273,7 +275,7 @@ def _start_prompt(model: OneStepSR, recipe: Recipe, bases: Mapping[str, Resolved
     prompt = model.prompt
     if isinstance(prompt, FixedPrompt):
         own = model.spec.prompt.text if isinstance(model.spec.prompt, TextSpec) else None
-        prompt.embedding.copy_(_text(recipe, recipe.positive if own is None else own, model, bases))
+        prompt.embedding.copy_(_text(recipe, recipe.distill.positive if own is None else own, model, bases))
     elif isinstance(prompt, VisualPrompt) and model.spec.vision is not None:
         nn.init.normal_(prompt.linear.weight, std=0.02)
         with torch.no_grad():
@@ -314,7 +316,7 @@ def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, Resol
         return torch.randn(1, 77, model.spec.prompt.context, generator=generator, device=generator.device)
     base = model.spec.base
     if base is None:
-        raise UsageError("prompt", f"{model.spec.name} has no text encoder", "use prompt=visual")
+        raise UsageError("prompt", f"{model.spec.name} has no text encoder", "leave variant.prompt and distill.prompt visual")
     return text_embedding(resolve_base(f"{base}-text", recipe.base_model), text)
 
 

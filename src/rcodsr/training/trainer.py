@@ -32,8 +32,9 @@ class Trainer(ABC):
         self.recipe, self.model, self.processes = recipe, model, processes
         others = {id(parameter) for parameter in apart}
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in others}
-        self.optimizer = Optimizer(self.trained, recipe.betas, recipe.weight_decay, recipe.clip, processes)
-        self.average = Average(self.trained, recipe.ema) if recipe.ema else None
+        optim = recipe.optim
+        self.optimizer = Optimizer(self.trained, optim.betas, optim.weight_decay, optim.clip, processes)
+        self.average = Average(self.trained, optim.ema) if optim.ema else None
 
     @abstractmethod
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
@@ -67,7 +68,7 @@ class Trainer(ABC):
         return {name: self.processes.average(mean) for name, mean in means.items()}
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.dtype == "fp32":
+        if self.recipe.machine.dtype == "fp32":
             return nullcontext()
         return torch.autocast(self.processes.device.type, torch.bfloat16)
 
