@@ -50,10 +50,15 @@ All that is known of the training stands in `config.json` under `training`.
 """
 
 
+def notices(spec: VariantSpec) -> list[Path]:
+    """The licences that come with what a variant's network was made from."""
+    return [_REAL_ESRGAN] if isinstance(spec.unet, ResidualDenseSpec) else []
+
+
 def write_notices(directory: Path, spec: VariantSpec) -> None:
-    """Put the licences beside a checkpoint that come with what its network was made from."""
-    if isinstance(spec.unet, ResidualDenseSpec):
-        shutil.copyfile(_REAL_ESRGAN, directory / _REAL_ESRGAN.name)
+    """Put `notices` beside a checkpoint."""
+    for notice in notices(spec):
+        shutil.copyfile(notice, directory / notice.name)
 
 
 def as_merged(card: str) -> str:

@@ -54,18 +54,27 @@ class CheckpointConfig:
         """All files of the checkpoint, `config.json` first."""
         return (CONFIG_FILE, *(f"{part}.safetensors" for part in self.parts))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of the file."""
+        plain = {"layout": self.layout, "variant": self.spec.to_dict(), "bases": self.bases, "training": self.training}
+        return {"format_version": FORMAT_VERSION, **plain}
+
 
 def _prompt_parts(prompt: Spec) -> tuple[str, ...]:
     return ("vision", "vpim") if isinstance(prompt, TowerSpec | ClipSpec) else ("prompt",)
 
 
-def read_config(directory: Path) -> CheckpointConfig:
+def read_config(directory: Path, name: str = CONFIG_FILE) -> CheckpointConfig:
     """The configuration of a checkpoint directory.
+
+    Args:
+        directory: the checkpoint.
+        name: of the file.
 
     Raises:
         WeightsError: when `config.json` is missing, damaged, or of another format.
     """
-    path = directory / CONFIG_FILE
+    path = directory / name
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
             raise ValueError(f"{size_text(path.stat().st_size)} are no configuration")
@@ -78,7 +87,7 @@ def read_config(directory: Path) -> CheckpointConfig:
             raise WeightsError(path, cause, "update rcodsr")
         return _config(config)
     except FileNotFoundError:
-        raise WeightsError(directory, "not a checkpoint directory (no config.json)", "point --weights to one") from None
+        raise WeightsError(directory, f"not a checkpoint directory (no {name})", "point --weights to one") from None
     except UsageError as error:
         raise WeightsError(path, f"describes weights that cannot be loaded ({first_line(error)})", REMEDY) from error
     # a file may be nested deeper than Python counts, and a number larger than it divides

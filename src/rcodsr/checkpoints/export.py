@@ -1,4 +1,4 @@
-"""Checkpoints for others: copied as they are, or merged into weights that need no base."""
+"""Checkpoints for others: copied as they are, merged into weights that need no base, or as peft and diffusers want them."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from rcodsr.checkpoints import interchange
 from rcodsr.checkpoints.card import as_merged, model_card, write_notices
 from rcodsr.checkpoints.config import CheckpointConfig, read_config
-from rcodsr.checkpoints.format import check_files, save_model
+from rcodsr.checkpoints.format import check_files, save_model, write
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.checkpoints.named import converted_directory, find_weights, record_converted
@@ -19,12 +20,20 @@ from rcodsr.checkpoints.staging import staged
 from rcodsr.config import WeightsRequest
 from rcodsr.errors import OutputError, UsageError, WeightsError
 from rcodsr.messages import Log, silent
+from rcodsr.variants import VARIANTS, VariantSpec
 
 _CARD = "README.md"
 
 
-def export(request: WeightsRequest, directory: Path, merged: bool = False, overwrite: bool = False, log: Log = silent) -> None:
-    """Write a checkpoint directory that `--weights` takes: whole, or not at all.
+def export(
+    request: WeightsRequest,
+    directory: Path,
+    merged: bool = False,
+    overwrite: bool = False,
+    log: Log = silent,
+    format: str = "rcodsr",
+) -> None:
+    """Write a checkpoint directory that `--weights` takes, or one of `interchange`: whole, or not at all.
 
     Args:
         request: which weights.
@@ -32,16 +41,22 @@ def export(request: WeightsRequest, directory: Path, merged: bool = False, overw
         merged: fold LoRA into the weights and store them as float16, so that no base is needed; else every file is copied.
         overwrite: replace a checkpoint that lies there.
         log: receives a line when something is fetched.
+        format: rcodsr, or one of `interchange`.
 
     Raises:
-        UsageError: when the request contradicts itself, or the directory must not be replaced.
+        UsageError: when the request contradicts itself or the format, or the directory must not be replaced.
         WeightsError: when the weights are unknown, unavailable or damaged, or a merged one does not fit into float16.
         OutputError: when the directory cannot be written.
     """
-    _check_request(request, merged)
+    _check_request(request, merged or format == interchange.MERGED)
     check_target(request.name, directory, overwrite)
     target = directory.resolve()  # through links; and . has no name
-    if merged:
+    if format == interchange.MERGED:
+        interchange.check(spec_of(request, log), format)
+        _merge_for_diffusers(request, target, log)
+    elif format in interchange.LORA_FORMATS:
+        _adapter(request, target, format, log)
+    elif merged:
         _merge(request, target, log)
     else:
         _copy(request, target, log)
@@ -51,7 +66,7 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
     """Write a published checkpoint of OSEDiff, S3Diff or PiSA-SR as one of ours: whole, or not at all.
 
     Args:
-        paths: the published files.
+        paths: the published files; or a directory of `interchange`, which becomes ours again.
         directory: where it goes; None puts it where its name finds it.
         base_model: directory or repository of the base, whose hashes are then recorded.
         log: receives a line about what was found.
@@ -60,6 +75,8 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
         WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
         OutputError: when the directory cannot be written.
     """
+    if len(paths) == 1 and paths[0].is_dir():
+        return _convert_back(paths[0], directory, base_model, log)
     from rcodsr.checkpoints.published import read_published
 
     published = read_published(paths)
@@ -74,6 +91,48 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
     if directory is None:
         return record_converted(read_manifest()[spec.name])
     return ResolvedWeights(spec.name, directory, sha256_all(directory, published.config.files), "converted")
+
+
+def _convert_back(source: Path, directory: Path | None, base_model: str | None, log: Log) -> ResolvedWeights:
+    """A directory of `interchange` as one of ours."""
+    if directory is None:
+        raise UsageError(source, "no place for the checkpoint", "give -o DIRECTORY")
+    if base_model is not None:
+        raise UsageError("--base-model", "its bases are recorded in it", "leave it out")
+    config, tables = interchange.read(source)
+    log(f"{source}: {config.spec.name}, {sum(map(len, tables.values()))} tensors, none left over")
+    with writing(directory.resolve()):
+        write(directory.resolve(), tables, config, model_card(config.spec, config.training, config.layout))
+    return ResolvedWeights(config.spec.name, directory, sha256_all(directory, config.files), "converted")
+
+
+def spec_of(request: WeightsRequest, log: Log = silent) -> VariantSpec:
+    """The variant of weights, before any of them is read or drawn.
+
+    Raises:
+        UsageError: for random weights of no variant.
+        WeightsError: when they are unknown, unavailable or damaged.
+    """
+    if request.name.startswith("random:"):
+        known = VARIANTS.get(request.name.split(":")[1])
+        return load_weights(request, log=log).model.spec if known is None else known  # which says what is wrong
+    return read_config(find_weights(request.name, request.revision, request.offline, log).directory).spec
+
+
+def _adapter(request: WeightsRequest, target: Path, format: str, log: Log) -> None:
+    source = find_weights(request.name, request.revision, request.offline, log).directory
+    with writing(target), staged(target) as new:
+        beside = interchange.write_adapter(source, new, format)
+    if beside:
+        log(f"{target}: {', '.join(beside)} beside the LoRA, for what {format} has no place for")
+
+
+def _merge_for_diffusers(request: WeightsRequest, target: Path, log: Log) -> None:
+    loaded = load_weights(request, log=log)
+    untrained = CheckpointConfig(loaded.model.spec, training={"steps": 0, "planned_steps": 0})
+    config = untrained if loaded.directory is None else read_config(loaded.directory)
+    with writing(target), staged(target) as new:
+        interchange.write_merged(new, loaded.model, config)
 
 
 def _merge(request: WeightsRequest, target: Path, log: Log) -> None:
@@ -130,7 +189,7 @@ def check_target(source: str, directory: Path, overwrite: bool) -> None:
         raise UsageError(directory, "is the source itself", "choose another directory with -o")
     if not overwrite:
         raise UsageError(directory, "exists already", "choose a new directory with -o, or replace it with -y")
-    if not (directory / "config.json").is_file():
+    if not any((directory / name).is_file() for name in ("config.json", interchange.NAME)):
         raise UsageError(directory, "holds something else than a checkpoint", "choose a new directory with -o")
 
 

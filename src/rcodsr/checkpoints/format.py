@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.card import write_notices
-from rcodsr.checkpoints.config import FORMAT_VERSION, REMEDY, CheckpointConfig, read_config
+from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.checkpoints.staging import staged
 from rcodsr.checkpoints.tensors import load_strictly, read_into
@@ -68,7 +68,7 @@ def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | Non
         WeightsError: when a value is not finite or does not fit into float16.
     """
     _require_mergeable(model.spec)
-    tensors = {name: _for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
+    tensors = {name: for_disk(module.state_dict(), torch.float16) for name, module in parts(model).items()}
     write(directory, tensors, CheckpointConfig(model.spec, "merged", {}, training or {}), card)
 
 
@@ -92,7 +92,7 @@ def save_adapter(
         WeightsError: when a value is not finite.
     """
     states = lora_parts(model) | {name: dict(module.state_dict()) for name, module in _small_parts(model).items()}
-    tensors = {name: _for_disk(state, torch.float32) for name, state in states.items()}
+    tensors = {name: for_disk(state, torch.float32) for name, state in states.items()}
     hashes = {name: base.hashes for name, base in bases.items()}
     write(directory, tensors, CheckpointConfig(model.spec, "adapter", hashes, training or {}), card)
 
@@ -228,7 +228,12 @@ def _require_mergeable(spec: VariantSpec) -> None:
         raise UsageError(spec.name, cause, "keep it as an adapter")
 
 
-def _for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as a file holds them.
+
+    Raises:
+        WeightsError: when a value is not finite in that dtype.
+    """
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     for key, value in stored.items():
         if not torch.isfinite(value).all():
@@ -245,17 +250,10 @@ def write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: Check
         config: contents of `config.json`.
         card: contents of README.md.
     """
-    values = {
-        "format_version": FORMAT_VERSION,
-        "layout": config.layout,
-        "variant": config.spec.to_dict(),
-        "bases": config.bases,
-        "training": config.training,
-    }
     with staged(directory) as new:
         for name, tensors in files.items():
             save_file(tensors, new / f"{name}.safetensors", metadata={"format": "pt"})
-        (new / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (new / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         if card:
             (new / "README.md").write_text(card, encoding="utf-8")
         write_notices(new, config.spec)

@@ -17,6 +17,7 @@ app = typer.Typer(help="List, fetch, check, convert and export weights.", no_arg
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")]
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]
 _Names = Annotated[list[str], typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False)]
+_FORMATS = ("rcodsr", "peft", "diffusers", "merged-diffusers", "onnx")
 
 
 @app.callback()
@@ -134,7 +135,10 @@ def _each(names: list[str], action: Callable[[str], int], done: str, json: bool)
 def convert(
     files: Annotated[
         list[Path],
-        typer.Argument(help="A checkpoint (osediff.pkl, …), or a network that judges or teaches.", show_default=False),
+        typer.Argument(
+            help="A checkpoint (osediff.pkl, …), a network that judges or teaches, or a directory of `weights export`.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -152,7 +156,7 @@ def convert(
     from rcodsr.checkpoints.networks import read_network
 
     log = silent if quiet else note
-    network = read_network(files)
+    network = None if files[0].is_dir() else read_network(files)
     if network is not None:
         if base_model is not None:
             raise UsageError("--base-model", f"{network.name} stands on no base", "leave it out")
@@ -175,10 +179,13 @@ def _size(count: int | None) -> str:
 @app.command("export")
 def export(
     source: Annotated[str, typer.Argument(help="Name, checkpoint directory, org/repo, or random:VARIANT[:SEED].")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory; appears whole or not at all.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory (ONNX: file); appears whole or not at all.")],
     merged: Annotated[
         bool, typer.Option("--merged", help="Fold an adapter into float16 weights that need no base; else copy.")
     ] = False,
+    format: Annotated[
+        str, typer.Option("--format", help=f"{', '.join(_FORMATS)}; each explained in docs/interchange.md.")
+    ] = "rcodsr",
     base_model: Annotated[
         str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")
     ] = None,
@@ -190,7 +197,13 @@ def export(
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Create that repository as a private one.")] = False,
 ) -> int:
-    """Write a checkpoint directory that --weights takes, and upload it if asked to."""
+    """Write a checkpoint directory that --weights takes, or what other programs take, and upload a directory if asked to."""
+    if format not in _FORMATS:
+        raise UsageError("--format", f"'{format}' is not known", f"use {', '.join(_FORMATS)}")
+    if merged and format != "rcodsr":
+        raise UsageError("--merged", f"contradicts --format {format}", "leave one of the two out")
+    if push is not None and format == "onnx":
+        raise UsageError("--push-to-hub", "uploads a directory, and ONNX is one file", "upload it with `hf upload`")
     if private and push is None:
         raise UsageError("--private", "nothing is uploaded", "add --push-to-hub org/repo, or leave it out")
     if offline and push is not None:
@@ -199,7 +212,13 @@ def export(
     from rcodsr.checkpoints.push import Destination
 
     destination = None if push is None else Destination(push, note)  # a missing token is told before the work
-    export(WeightsRequest(source, revision, base_model, offline), output, merged, overwrite, note)
+    request = WeightsRequest(source, revision, base_model, offline)
+    if format == "onnx":
+        from rcodsr.engine.onnx import export_onnx
+
+        export_onnx(request, output, overwrite, note)
+    else:
+        export(request, output, merged, overwrite, note, format)
     result_line(str(output))
     if destination is not None:
         result_line(destination.upload(output, private))

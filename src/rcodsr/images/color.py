@@ -1,5 +1,8 @@
 """Colour correction of the assembled picture against the enlarged input."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,12 +62,19 @@ def limit_chroma(picture: Tensor, lr: Tensor, reach: int = 1, slack: float = 2.0
     """
     spread = _local_maximum(lr.amax(0) - lr.amin(0), reach).mul_(slack)
     allowed = F.interpolate(spread[None, None], picture.shape[1:], mode="bilinear")[0, 0]
-    for rows, most in zip(picture.split(_ROWS, 1), allowed.split(_ROWS), strict=True):
+    for rows, most in _strips(picture, allowed):
         red, green, blue = rows
         grey = 0.299 * red + 0.587 * green + 0.114 * blue  # luma of BT.601, which stays as it is
         share = most.div_((rows.amax(0) - rows.amin(0)).clamp_(min=1e-6)).clamp_(max=1)
         rows.sub_(grey).mul_(share).add_(grey).clamp_(0, 1)
     return picture
+
+
+def _strips(picture: Tensor, plane: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Some rows of both at a time; all at once in an exported graph, which has no loop whose length follows the size."""
+    if torch.compiler.is_exporting():
+        return [(picture, plane)]
+    return zip(picture.split(_ROWS, 1), plane.split(_ROWS), strict=True)
 
 
 def _local_maximum(plane: Tensor, reach: int) -> Tensor:

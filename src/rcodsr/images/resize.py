@@ -1,5 +1,6 @@
 """The one bicubic resize, used by training, inference and scoring alike, and padding to what a network needs."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,9 +30,7 @@ def upsample(x: Tensor, scale: int) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Pad right and bottom so that both sides are multiples of `multiple` and not below `least`.
-
-    Reflects as far as the picture reaches, then repeats the edge, so every size from 1×1 works.
+    """Pad right and bottom so that both sides are multiples of `multiple` and not below `least`; see `mirrored`.
 
     Args:
         x: shape (B, C, H, W).
@@ -41,10 +40,24 @@ def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     Returns:
         Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
     """
-    height, width = x.shape[-2:]
-    down, right = (-side % multiple if side >= least else -least % multiple + least - side for side in (height, width))
-    if not (down or right):
-        return x
-    mirrored = (0, min(right, width - 1), 0, min(down, height - 1))
-    x = F.pad(x, mirrored, mode="reflect")
-    return F.pad(x, (0, right - mirrored[1], 0, down - mirrored[3]), mode="replicate")
+    height, width = (padded_side(side, multiple, least) for side in x.shape[-2:])
+    return x if x.shape[-2:] == (height, width) else mirrored(x, height, width)
+
+
+def padded_side(side: int, multiple: int, least: int = 1) -> int:
+    """The smallest multiple of `multiple` that is not below `side` and `least`."""
+    return (max(side, least) + multiple - 1) // multiple * multiple
+
+
+def mirrored(x: Tensor, height: int, width: int) -> Tensor:
+    """Continue pictures to the right and below: reflected as far as they reach, then their edge, so 1×1 works too.
+
+    Args:
+        x: shape (B, C, H, W).
+        height: of the result, not below H.
+        width: of the result, not below W.
+    """
+    for dim, length in ((2, height), (3, width)):
+        places = torch.arange(length, device=x.device)
+        x = x.index_select(dim, torch.minimum(places, 2 * (x.shape[dim] - 1) - places).clamp(min=0))
+    return x

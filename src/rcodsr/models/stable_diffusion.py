@@ -56,6 +56,20 @@ def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
     return unet
 
 
+def kl_autoencoder(spec: KlSpec) -> AutoencoderKL:
+    """Diffusers' autoencoder of a spec."""
+    levels = len(spec.widths)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=spec.widths,
+        layers_per_block=spec.blocks,
+        latent_channels=spec.channels,
+        norm_num_groups=spec.norm_groups,
+        scaling_factor=spec.scaling,
+    )
+
+
 class KlAutoencoder(nn.Module):
     """Stable Diffusion's autoencoder in posterior mode: the mean of the posterior, never a sample of it.
 
@@ -67,15 +81,7 @@ class KlAutoencoder(nn.Module):
 
     def __init__(self, spec: KlSpec) -> None:
         super().__init__()
-        levels = len(spec.widths)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=spec.widths,
-            layers_per_block=spec.blocks,
-            latent_channels=spec.channels,
-            norm_num_groups=spec.norm_groups,
-        )
+        vae = kl_autoencoder(spec)
         self.scaling = spec.scaling
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
