@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,8 @@ def lines_of(readme: Path) -> str:
 def loaded_by_others(directory: Path, base: Path) -> dict[str, Any]:
     """The networks as the README's lines load them."""
     names: dict[str, Any] = {"here": str(directory), "base": str(base)}
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of a second adapter, which is what is meant
         exec(lines_of(directory / "README.md"), names)
     return names
 
@@ -176,7 +178,7 @@ def _cut(path: Path) -> None:
         ("no description", "no rcodsr.json"),
     ],
 )
-def test_what_does_not_fit(how: str, words: str, adapter_checkpoint: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_what_does_not_fit(how: str, words: str, adapter_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(LoadRequest(str(adapter_checkpoint)), out, format="peft")
     config, weights = out / "unet" / "adapter_config.json", out / "unet" / "adapter_model.safetensors"
@@ -189,10 +191,22 @@ def test_what_does_not_fit(how: str, words: str, adapter_checkpoint: Path, run_c
         "other keys": lambda: shutil.copyfile(out / "vae" / "adapter_model.safetensors", weights),
         "no description": lambda: (out / "rcodsr.json").unlink(),
     }[how]()
-    done = run_cli("weights", "convert", "out", "-o", "back")
+    with pytest.raises(WeightsError, match=words):
+        convert([out], tmp_path / "back", None)
+    assert not list(tmp_path.glob("*back*"))
+
+
+def test_the_command_names_the_file(adapter_checkpoint: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    exported = run_cli("weights", "export", adapter_checkpoint, "--format", "diffusers", "-o", "out")
+    assert (exported.returncode, exported.stdout) == (0, "out\n"), exported.stderr
+    assert "conv_in.safetensors, vpim.safetensors beside the LoRA" in exported.stderr
+    converted = run_cli("weights", "convert", "out", "-o", "back")
+    assert (converted.returncode, converted.stdout) == (0, "back\n"), converted.stderr
+    _cut(tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    done = run_cli("weights", "convert", "out", "-o", "back", "-y")
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (3, "") and re.search(words, line), line
-    assert not (tmp_path / "back").exists()
+    assert (done.returncode, done.stdout) == (3, "") and line.startswith("rcodsr: out/pytorch_lora_weights.safetensors: "), line
+    assert (tmp_path / "back" / "unet_lora.safetensors").is_file()
 
 
 def test_a_file_of_diffusers_says_its_rank(adapter_checkpoint: Path, tmp_path: Path) -> None:
