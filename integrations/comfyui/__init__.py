@@ -3,9 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 import rcodsr
 
@@ -62,16 +60,13 @@ class RcodUpscale:
             rcodsr.RcodsrError: in one line, which ComfyUI shows.
         """
         engine = _load(weights)
-        mode = "RGBA" if image.shape[-1] == 4 else "RGB"
-        asked: dict[str, Any] = {"adaptive": "image"} if adaptive else {} if map is not None else {"realism": realism}
+        asked: dict[str, Any] = {"adaptive": True} if adaptive else {} if map is not None else {"realism": realism}
         maps = [None] if map is None else map.detach().cpu().float().reshape(-1, *map.shape[-2:]).clamp(0, 1).numpy()
         done = []
         for index, picture in enumerate(image.detach().cpu()):
-            pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             mask = maps[index % len(maps)]
             given = asked if mask is None else asked | {"realism_map": mask}
-            enlarged = engine.upscale(Image.fromarray(pixels), **given).convert(mode)
-            done.append(torch.from_numpy(np.array(enlarged)).float() / 255)
+            done.append(torch.from_numpy(engine.upscale(picture.float().clamp(0, 1).numpy(), returns="same", **given)))
         return (torch.stack(done),)
 
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import rcodsr
 from rcodsr.checkpoints.format import save_model
-from rcodsr.checkpoints.load import LoadRequest
-from rcodsr.config import UpscaleOptions
+from rcodsr.config import Level, UpscaleOptions, WeightsRequest
 from rcodsr.engine.onnx import export_onnx, run, session
-from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images.picture import Picture
 from rcodsr.models.build import build_model
 from rcodsr.parts import ResidualDenseSpec, TinyUNetSpec, TowerSpec, WaveletSpec
@@ -51,11 +50,11 @@ def _checkpoint(spec: VariantSpec, directory: Path) -> Path:
 
 
 def _compare(file: Path, weights: str, photo: Tensor) -> None:
-    engine, network = Upscaler.load(weights, "cpu", "fp32"), session(str(file))
+    engine, network = rcodsr.load(weights, "cpu", "fp32"), session(str(file))
     for height, width in SIZES:
         picture = photo[:, 150 : 150 + height, 150 : 150 + width]
         for level in LEVELS:
-            expected = engine.run(Picture(picture), UpscaleOptions(realism=level)).picture.rgb.numpy()
+            expected = engine.run(Picture(picture), UpscaleOptions(Level(level))).picture.rgb.numpy()
             found = run(network, picture[None].numpy(), level)[0]
             assert found.shape == (3, 4 * height, 4 * width)
             error = float(np.square(found - expected).mean())
@@ -67,7 +66,7 @@ def _compare(file: Path, weights: str, photo: Tensor) -> None:
 def test_any_size_and_level_equals_the_engine(kind: str, tmp_path: Path, photo_tensor: Tensor) -> None:
     weights = str(_checkpoint(SPECS[kind], tmp_path / kind))
     file = tmp_path / "small.onnx"
-    export_onnx(LoadRequest(weights), file)
+    export_onnx(WeightsRequest(weights), file)
     _compare(file, weights, photo_tensor)
 
     network = session(str(file))
