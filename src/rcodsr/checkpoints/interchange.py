@@ -116,7 +116,8 @@ def write_merged(target: Path, model: OneStepSR, config: CheckpointConfig) -> No
             text = json.dumps(place.config(model), indent=2, sort_keys=True)
             (file.parent / "config.json").write_text(text + "\n", encoding="utf-8")
     schedule: dict[str, Any] = {"beta_schedule": "scaled_linear", "clip_sample": False}
-    DDPMScheduler(1000, 0.00085, 0.012, **schedule).save_pretrained(target / "scheduler")
+    scheduler: Any = DDPMScheduler(1000, 0.00085, 0.012, **schedule)  # type: ignore[no-untyped-call]
+    scheduler.save_pretrained(target / "scheduler")
     merged = CheckpointConfig(model.spec, "merged", {}, config.training)
     _describe(target, MERGED, merged, readme(merged, MERGED, [], False))
 
@@ -227,7 +228,7 @@ def _vae_config(model: OneStepSR) -> dict[str, Any]:
 def _vision_config(model: OneStepSR) -> dict[str, Any]:
     assert isinstance(model.spec.prompt, ClipSpec)
     config = model.prompt.get_submodule("tower.vision").config
-    return {**json.loads(config.to_json_string()), "architectures": ["CLIPVisionModel"]}  # type: ignore[union-attr, operator, arg-type]
+    return {**json.loads(config.to_json_string()), "architectures": ["CLIPVisionModel"]}  # type: ignore[union-attr, operator]
 
 
 _PLACES = {

@@ -83,6 +83,7 @@ class KlAutoencoder(nn.Module):
         super().__init__()
         vae = kl_autoencoder(spec)
         self.scaling = spec.scaling
+        assert vae.quant_conv is not None and vae.post_quant_conv is not None
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
 
