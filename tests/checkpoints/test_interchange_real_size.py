@@ -1,4 +1,4 @@
-"""RCOD_O at its real size in peft's and diffusers' files: minutes, 15 GB of disk, only with `-m huge`; -s prints the figures."""
+"""RCOD_O at its real size in the files of peft and diffusers: minutes, 15 GB, only with `-m huge`; -s prints the figures."""
 
 from pathlib import Path
 
