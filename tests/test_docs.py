@@ -46,9 +46,7 @@ def _files() -> frozenset[str]:
 def _is_file(word: str) -> bool:
     if not re.fullmatch(r"[\w./-]+", word):
         return False
-    return (
-        word.endswith(_SOURCES) or word.rstrip("/") in _FOLDERS[1:] or word.startswith(tuple(f"{name}/" for name in _FOLDERS))
-    )
+    return word.endswith(_SOURCES) or word.startswith(tuple(f"{name}/" for name in _FOLDERS))
 
 
 def _file_exists(word: str, document: Path) -> bool:
@@ -107,7 +105,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _name_exists(word: str) -> bool:
-    """Whether a dotted name leads to a module, to what a module defines, or to a member of a class or of a variable named after one."""
+    """Whether a dotted name leads to a module, to what one defines, or to a member of a class (or of a variable named after it)."""
     first, *rest = word.removeprefix("rcodsr.").split(".")
     for module, names in _modules().items():
         parts = module.split(".")
@@ -129,11 +127,8 @@ def _unknown(word: str, document: Path) -> bool:
     if _is_file(word):
         return not _file_exists(word, document)
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", word):
-        return not (
-            word.endswith(tuple(f".{kind}" for kind in _DATA))
-            or word.partition(".")[0] in _OTHER_PACKAGES
-            or _name_exists(word)
-        )
+        foreign = word.partition(".")[0] in _OTHER_PACKAGES or word.rpartition(".")[2] in _DATA
+        return not foreign and not _name_exists(word)
     if re.fullmatch(r"_?[A-Z][a-z]+[A-Za-z0-9]*[a-z][A-Za-z0-9]*", word):
         return word not in _classes()
     if re.fullmatch(r"_?[a-z][a-z0-9]*(_[a-z0-9]+)+", word):

@@ -1,4 +1,4 @@
-"""The contracts of `pyproject.toml` about who may import whom: that they hold is checked by `make check`, here that they can fail."""
+"""The contracts of `pyproject.toml` about who may import whom hold, and fail when they should."""
 
 import os
 import shutil

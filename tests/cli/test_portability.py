@@ -1,4 +1,4 @@
-"""Every command without what only Unix has: on this system, with those modules and names taken away, child processes included."""
+"""Every command without what only Unix has: here, with those modules and names taken away, child processes included."""
 
 import os
 import subprocess
