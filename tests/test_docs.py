@@ -105,7 +105,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _name_exists(word: str) -> bool:
-    """Whether a dotted name leads to a module, to what one defines, or to a member of a class (or of a variable named after it)."""
+    """Whether a dotted name leads to a module, to what one defines, or to a member of a class (or of its lower-case name)."""
     first, *rest = word.removeprefix("rcodsr.").split(".")
     for module, names in _modules().items():
         parts = module.split(".")

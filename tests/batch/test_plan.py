@@ -236,6 +236,7 @@ def test_a_picture_is_done_once_however_it_is_spelt(touch: Touch, tmp_path: Path
     (tmp_path / "link.png").symlink_to(picture)
     (tmp_path / "album").symlink_to(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
+    spellings: tuple[str | Path, ...]
     spellings = (picture, "photos/a.png", "photos/../photos/a.png", "link.png", "album/a.png", "photos", "album", "./photos/")
     for first in spellings:
         (job,) = plan([Path(first), *map(Path, spellings)], None, "auto", 4.0)
