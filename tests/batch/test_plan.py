@@ -232,12 +232,20 @@ def test_same_names_of_two_directories_clash_in_one_output(touch: Touch, tmp_pat
 
 
 def test_a_picture_is_done_once_however_it_is_spelt(touch: Touch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = touch("photos", "a.png")
+    picture = str(touch("photos", "a.png"))
     (tmp_path / "link.png").symlink_to(picture)
     (tmp_path / "album").symlink_to(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    spellings: tuple[str | Path, ...]
-    spellings = (picture, "photos/a.png", "photos/../photos/a.png", "link.png", "album/a.png", "photos", "album", "./photos/")
+    spellings = (
+        str(picture),
+        "photos/a.png",
+        "photos/../photos/a.png",
+        "link.png",
+        "album/a.png",
+        "photos",
+        "album",
+        "./photos/",
+    )
     for first in spellings:
         (job,) = plan([Path(first), *map(Path, spellings)], None, "auto", 4.0)
         assert job.source == (Path(first) / "a.png" if Path(first).is_dir() else Path(first))

@@ -280,17 +280,17 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
     assert upright.info["dpi"] == (300, 300)
     assert b"Camera" in upright.info["exif"]
     with pytest.raises(UsageError, match="adian"):
-        upscaler.upscale(small, color_fix="adian")  # type: ignore[arg-type]
+        upscaler.upscale(small, color_fix="adian")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="did you mean"):
         upscaler.upscale(small, realism=50)
     with pytest.raises(UsageError, match="^realsim: is not an argument of upscale; did you mean realism?"):
-        upscaler.upscale(small, realsim=1)  # type: ignore[call-arg]
+        upscaler.upscale(small, realsim=1)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^sharpness: is not an argument of upscale; use realism, adaptive,"):
-        upscaler.upscale(small, sharpness=1)  # type: ignore[call-arg]
+        upscaler.upscale(small, sharpness=1)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^adaptive: contradicts realism; leave one of the two out"):
         upscaler.upscale(small, realism=0, adaptive=True)
     with pytest.raises(UsageError, match="^tile: 'of' is not a tile size; use auto, off"):
-        upscaler.upscale(small, tile="of")  # type: ignore[arg-type]
+        upscaler.upscale(small, tile="of")  # type: ignore[call-overload]
     assert upscaler.upscale(small, tile="off", size="short=30").size == (40, 30)
 
 

@@ -16,6 +16,7 @@ from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.parts import ResidualDenseSpec
 from rcodsr.training import setup
 from rcodsr.training.draws import Draws
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.objectives import Generated, RestorerObjective
 from rcodsr.training.recipe import DiscriminatorSettings, MachineSettings, Phase, Recipe, TimestepSettings
 from rcodsr.training.run import Clock, Run
@@ -90,6 +91,7 @@ def test_a_trunk_needs_the_restorers_file(dense_recipe: Recipe) -> None:
 
 def test_the_restorer_pulls_towards_its_picture_and_only_as_far_as_realism_goes(dense_recipe: Recipe) -> None:
     run = Run(dense_recipe)
+    assert isinstance(run.trainer, GeneratorTrainer)
     (objective,) = (o for o in run.trainer.objectives if isinstance(o, RestorerObjective))
     assert objective.name not in run.trainer.judges  # nothing of it learns
     lr = torch.rand(2, 3, 16, 16)
