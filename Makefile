@@ -17,7 +17,7 @@ check: $(READY)  ## lint, types, import order, nothing that runs foreign code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python tools/check_imports.py
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python tools/check_safety.py
 
 format: $(READY)  ## rewrite the code in the project's format

@@ -224,6 +224,6 @@ def run_cli(tmp_path: Path) -> RunCli:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rcodsr", *map(str, arguments)]
         environment = {**os.environ, "NO_COLOR": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload]
 
     return run

@@ -69,14 +69,15 @@ def _modes() -> Iterator[Specimen]:
         yield Specimen(f"mode_{mode}.png", _bytes(image, "PNG"), _shown(image))
         if mode != "P":
             yield Specimen(f"mode_{mode}.tif", _bytes(image, "TIFF", compression="tiff_lzw"), _shown(image))
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "jpg": {},
         "webp": {"lossless": True},
         "bmp": {},
         "dib": {},
         "avif": {"quality": 95},
         "ppm": {},
-    }.items():
+    }
+    for name, options in kinds.items():
         format = {"jpg": "JPEG"}.get(name, name.upper())
         yield Specimen(f"rgb.{name}", _bytes(photo, format, **options), _shown(photo))
     yield Specimen("progressive.jpg", _bytes(photo, "JPEG", progressive=True, quality=95), _shown(photo))

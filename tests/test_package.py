@@ -142,12 +142,3 @@ def test_readme_python_runs_as_written(desk: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (desk / "photo_x4.png").exists()
-
-
-def test_readme_tree_names_real_files() -> None:
-    (tree,) = (block for block in _blocks("text") if "src/rcodsr/" in block)
-    for folder, name in re.findall(r"^([\w/.-]+)/ +.*$|^ +([\w-]+\.py)", tree, re.MULTILINE):
-        if name:
-            assert list((ROOT / "src").rglob(name)), name
-        elif folder:
-            assert (ROOT / folder).is_dir(), folder

@@ -6,7 +6,6 @@ prints seconds and peak memory of each run.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from tests.conftest import shake
 from tests.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.huge
+resource = pytest.importorskip("resource")
 
 
 def _upscale(folder: Path, output: str, *options: str, environment: dict[str, str] | None = None) -> np.ndarray:

@@ -37,7 +37,7 @@ def _write(data: bytearray, page: Page, big: bool, order: str) -> tuple[int, int
         Offset of its directory, and of its link to the next one.
     """
     below = tuple(_write(data, other, big, order)[0] for other in page.below)
-    pixels = page.samples.astype(page.samples.dtype.newbyteorder(order)).tobytes()
+    pixels = page.samples.astype(page.samples.dtype.newbyteorder("<" if order == "<" else ">")).tobytes()
     start = len(data)
     data += pixels + b"\0" * (len(pixels) % 2)
     height, width = page.samples.shape[:2]

@@ -5,7 +5,6 @@ One process per size, because what a process once reserved on a GPU stays reserv
 
 import gc
 import json
-import resource
 import sys
 import time
 
@@ -13,6 +12,7 @@ import torch
 
 import rcodsr
 from rcodsr.bench.machine import gpu_state
+from rcodsr.bench.memory import peak_resident
 from rcodsr.bench.natural import natural_picture
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.config import WeightsRequest
@@ -49,7 +49,7 @@ def main(weights: str, device: str, side: int) -> None:
         tiles = done.tiles
     found = {"side": side, "tiles": tiles, "load_seconds": loaded, "picture_seconds": seconds}
     found |= {"gpu_before": before, "gpu_after": gpu_state()}
-    found["peak_resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    found["peak_resident"] = peak_resident()
     if upscaler.runtime.device.type == "cuda":
         found["peak_allocated"] = torch.cuda.max_memory_allocated()
         found["peak_reserved"] = torch.cuda.max_memory_reserved()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rcodsr import errors
 from rcodsr.config import UpscaleOptions
+from rcodsr.version import __version__
 
 if TYPE_CHECKING:
     from rcodsr.batch.shared import SharedUpscaler
     from rcodsr.engine.upscaler import Upscaler, load
     from rcodsr.images.exchange import save
 
-__version__ = "0.1.0"
 __all__ = ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load", "save"]
 _LAZY = {"SharedUpscaler": "batch.shared", "Upscaler": "engine.upscaler", "load": "engine.upscaler", "save": "images.exchange"}
 

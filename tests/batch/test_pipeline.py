@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from io import BytesIO
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from rcodsr.batch import pipeline, stages
 from rcodsr.batch.pipeline import Result, WriteOptions, run
 from rcodsr.batch.plan import Job
+from rcodsr.batch.records import record_of
 from rcodsr.batch.tiles import TileBatcher
 from rcodsr.config import UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
@@ -48,7 +49,7 @@ def _one_by_one(jobs: list[Job], engine: Upscaler) -> list[bytes]:
     made = []
     for job in jobs:
         picture = engine.run(io.read(job.source), OPTIONS).picture
-        made.append(io.encode(picture, "PNG", record=stages.record_of(job.source, engine, OPTIONS)))
+        made.append(io.encode(picture, "PNG", record=record_of(job.source, engine, OPTIONS)))
     return made
 
 
@@ -82,7 +83,7 @@ def test_nothing_is_written_after_the_last_failure_allowed(engine: Upscaler, job
 
 def test_nothing_is_written_after_a_fault_of_the_disk(engine: Upscaler, jobs: list[Job], tmp_path: Path) -> None:
     jobs[1] = Job(jobs[1].source, tmp_path / "0.png" / "1.png")  # a file where a folder is needed
-    seen = []
+    seen: list[str] = []
     with pytest.raises(OutputError):
         seen.extend(result.status for result in run(jobs, engine, OPTIONS, WriteOptions(), None))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png"]
@@ -92,6 +93,7 @@ def test_leaving_early_leaves_no_thread_and_no_part(engine: Upscaler, jobs: list
     before = threading.active_count()
     results = run(jobs, engine, OPTIONS, WriteOptions(), None)
     assert next(results).status == "done"
+    assert isinstance(results, Generator)
     results.close()
     assert threading.active_count() == before
     assert not list((tmp_path / "out").glob(".*"))

@@ -75,6 +75,7 @@ def test_folders_of_the_system_are_passed_over_and_counted(tree: Path, touch: To
     assert sorted(path.name for path in found.system_folders) == sorted(SYSTEM)
     assert make_plan([tree], None, Naming(), Selection()).system_folders == []  # no folder inside is looked at
     (job,) = plan([tree / "sub" / "@eaDir"], None, selection=Selection(recursive=True))  # named, it is searched
+    assert isinstance(job.source, Path)
     assert job.source.name == "SYNOPHOTO_THUMB_M.jpg"
 
 

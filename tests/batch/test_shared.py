@@ -36,7 +36,7 @@ def test_an_error_reaches_its_own_caller_only(small_upscaler: Upscaler, pictures
         before, bad, wrong, after = (
             shared.submit(pictures[0]),
             shared.submit(tmp_path / "bad.png"),
-            shared.submit(pictures[0], sharpness=3),
+            shared.submit(pictures[0], sharpness=3),  # type: ignore[call-arg]
             shared.submit(pictures[1]),
         )
         with pytest.raises(InputError, match=r"bad\.png: not a picture"):

@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def make(photos: Path, output: Path, preset: str = "camera", seed: int = 0, **options: int) -> list[str]:
+def make(photos: Path, output: Path, preset: str = "camera", seed: int = 0, **options: Any) -> list[str]:
     """Names of the files of a set of 64-pixel crops."""
     written = sets.synthesize(photos, output, preset, seed, **({"crop": 64} | options))
     return [path.relative_to(output).as_posix() for path in written]
@@ -179,7 +180,7 @@ def test_a_list_of_photos_makes_a_set(photos: Path, tmp_path: Path) -> None:
     ("name", "options"), [("sub/cat.png", {}), ("map-2.png", {"count": 6}), ("cat_HR.png", {})], ids=["sub", "number", "tail"]
 )
 def test_crops_of_the_same_name_do_not_overwrite_each_other(
-    photos: Path, tmp_path: Path, name: str, options: dict[str, int]
+    photos: Path, tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     (photos / name).parent.mkdir(exist_ok=True)
     Image.new("RGB", (64, 64)).save(photos / name)
@@ -195,7 +196,7 @@ def test_crops_of_the_same_name_do_not_overwrite_each_other(
         ({"crop": 62}, "--crop: 62 is not a multiple of 4; use 64"),
     ],
 )
-def test_arguments_that_make_no_sense(photos: Path, tmp_path: Path, options: dict[str, int], message: str) -> None:
+def test_arguments_that_make_no_sense(photos: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(photos, tmp_path / "set", **options)
     assert str(caught.value) == message

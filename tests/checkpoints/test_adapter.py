@@ -44,7 +44,7 @@ def test_lora_and_conv_in_change_the_picture(adapter_checkpoint: Path, bases: Ba
     base = build_model(small_sd_spec).eval()
     load_bases(base, bases)
     changed = load_model(adapter_checkpoint, bases)
-    assert not torch.equal(base.unet.conv_in.bias, changed.unet.conv_in.bias)
+    assert not torch.equal(base.unet.get_parameter("conv_in.bias"), changed.unet.get_parameter("conv_in.bias"))
     assert (_run(base) - _run(changed)).abs().max() > 1e-3
 
 
@@ -110,7 +110,7 @@ def test_extra_keys_of_a_base_are_refused(small_sd_model: OneStepSR, bases: Base
 
 
 def test_weights_too_large_for_half_precision_are_not_saved(small_sd_model: OneStepSR, tmp_path: Path) -> None:
-    small_sd_model.unet.conv_in.bias[0] = 1e6
+    small_sd_model.unet.get_parameter("conv_in.bias")[0] = 1e6
     with pytest.raises(WeightsError, match=r"conv_in.bias: not finite as torch.float16"):
         save_model(tmp_path / "model", small_sd_model)
     assert not (tmp_path / "model").exists()

@@ -41,7 +41,7 @@ def _archive(path: Path, entries: dict[str, bytes], compression: int = zipfile.Z
 def _claiming(numel: int, shape: tuple[int, ...], strides: tuple[int, ...], stored: int) -> dict[str, bytes]:
     """A torch archive whose only tensor claims what it likes."""
 
-    class Pickler(pickle._Pickler):  # type: ignore[misc, name-defined]
+    class Pickler(pickle._Pickler):
         def persistent_id(self, value: Any) -> Any:
             return value.pid if isinstance(value, _Stored) else None
 
@@ -58,7 +58,7 @@ class _Stored:
 
 class _Tensor:
     def __init__(self, numel: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-        self.arguments = (_Stored(numel), 0, shape, strides, False, {})
+        self.arguments: tuple[Any, ...] = (_Stored(numel), 0, shape, strides, False, {})
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return (torch._utils._rebuild_tensor_v2, self.arguments)

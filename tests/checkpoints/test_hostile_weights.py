@@ -79,6 +79,11 @@ def _lie(key: str, field: str, value: object) -> Callable[[Path], None]:
     return _bytes(lambda path: _rewritten(path, lambda header: header[key].update({field: value})))
 
 
+def _gigabyte(path: Path) -> None:
+    path.write_bytes(_raw({}, b"", 1 << 30))
+    os.truncate(path, 1 << 31)
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "NaN": _tensors(lambda t: t["conv_in.bias"].fill_(float("nan"))),
     "infinity": _tensors(lambda t: t["conv_in.bias"][0].fill_(float("inf"))),
@@ -99,7 +104,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "pickle": _bytes(lambda path: b"\x80\x04\x95" + b"\x00" * 5 + b"c" * 40),
     "torch archive": _instead(lambda path: torch.save({"x": torch.zeros(2)}, path)),
     "header of terabytes": _bytes(lambda path: _raw({}, b"", 1 << 40)),
-    "header of a gigabyte": _instead(lambda path: (path.write_bytes(_raw({}, b"", 1 << 30)), os.truncate(path, 1 << 31))),
+    "header of a gigabyte": _instead(_gigabyte),
     "header is no JSON": _bytes(lambda path: _raw(b"{" * 4000, b"")),
     "header is nested deep": _bytes(lambda path: _raw(b"[" * 100_000, b"")),
     "header is a list": _bytes(lambda path: _raw(b"[1, 2]", b"")),

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rcodsr.checkpoints import load
 from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, save_adapter, save_model
@@ -18,7 +17,7 @@ from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
-from rcodsr.variants import VariantSpec
+from rcodsr.variants import VARIANTS, VariantSpec
 from tests.conftest import shake
 
 Bases = dict[str, ResolvedWeights]
@@ -90,7 +89,7 @@ def test_its_files_are_read_strictly(checkpoint: Path, turbo: Bases, file: str) 
 
 
 def test_random_weights_keep_their_lora(small_s_spec: VariantSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(load.VARIANTS, "rcod-s", small_s_spec)
+    monkeypatch.setitem(VARIANTS, "rcod-s", small_s_spec)
     first, second = (load_weights(WeightsRequest("random:rcod-s:3")).model for _ in range(2))
     assert any(".lora_A." in name for name, _ in first.named_parameters())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

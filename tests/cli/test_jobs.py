@@ -105,14 +105,14 @@ def test_a_killed_process_costs_nothing(run_cli: RunCli, album: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopping_leaves_no_process_and_no_half_file(run_cli: RunCli, album: Path, sent: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_stopping_leaves_no_process_and_no_half_file(run_cli: RunCli, album: Path, name: str) -> None:
     process, _ = _started(album)
     workers = _workers(process.pid)
     assert len(workers) == 2
-    os.kill(process.pid, sent)
+    os.kill(process.pid, signal.Signals[name])
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sent], errors
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}[name], errors
     deadline = time.monotonic() + 15
     while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
         assert time.monotonic() < deadline, "a process outlives its parent"

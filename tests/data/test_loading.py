@@ -174,10 +174,10 @@ def slow(photos: list[Path]) -> tuple[Iterator[RawBatch], int]:
     return found, pid
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_killed_while_the_trainer_waits(many: list[Path], number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_worker_killed_while_the_trainer_waits(many: list[Path], name: str) -> None:
     found, pid = slow(many)
-    killer = threading.Timer(0.3, os.kill, (pid, number))
+    killer = threading.Timer(0.3, os.kill, (pid, signal.Signals[name]))
     with pytest.raises(WorkerError) as caught:
         killer.start()
         next(found)

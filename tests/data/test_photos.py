@@ -171,7 +171,8 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     a, b, c = (picture(tmp_path / f"{name}.png", (10, 10)) for name in "abc")  # 300 bytes each
     cache = PhotoCache(700)
     first = cache.read(a)
-    assert (first.shape, first.dtype) == ((10, 10, 3), np.uint8)
+    assert first.shape == (10, 10, 3)
+    assert first.dtype == np.uint8
     cache.read(b)
     assert cache.read(a) is first
     cache.read(c)  # b makes room

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.one_step import PlainNoise, ResidualNoise

@@ -87,6 +87,7 @@ def test_a_picture_gets_the_timestep_of_its_degradation(judge: OneStepSR) -> Non
         done = upscaler.run(picture, UpscaleOptions(Adaptive("image")))
         assert (done.timestep, done.level) == (timestep, level)
         assert done.similarity == pytest.approx(brightness, abs=1e-3)
+        assert done.realism is not None
         same = upscaler.run(picture, UpscaleOptions(Level(done.realism)))
         assert torch.equal(done.picture.rgb, same.picture.rgb)
 

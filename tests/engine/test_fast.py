@@ -78,7 +78,7 @@ class _Together(CudaRunner):
 def test_tiles_computed_together_are_the_single_tiles(request: pytest.FixtureRequest, kind: str, items: frozenset[str]) -> None:
     """Tiles have timesteps and places of their own and share the picture's tokens and modulation."""
     model: OneStepSR = request.getfixturevalue(kind).requires_grad_(False)
-    shake([kernel.requires_grad_() for kernel in model.unet.parameters()], by=0.02)
+    shake(model.unet.requires_grad_().parameters(), by=0.02)
     runner = prepare(model.requires_grad_(False), choose_runtime("cpu", "fp32"), items)
     picture = Picture(torch.rand(3, 48, 40, generator=torch.Generator().manual_seed(3)))
     found = []

@@ -36,7 +36,7 @@ Make = Callable[..., Upscaler]
 
 
 def _engine(model: OneStepSR, dtype: str, items: list[str] | None) -> Upscaler:
-    runtime = choose_runtime("cuda", dtype)  # type: ignore[arg-type]
+    runtime = choose_runtime("cuda", dtype)
     lines: list[str] = []
     runner = prepare(copy.deepcopy(model), runtime, choose("cuda", items), lines.append)
     exact = copy.deepcopy(model)
@@ -78,7 +78,7 @@ def test_recordings_replay_the_eager_result_for_three_sizes_in_turn(model: OneSt
 def test_recordings_hold_after_a_picture_fell_back_to_float32(small_sd_model: OneStepSR) -> None:
     """The encoder's first convolution passes float16's largest number where a picture is bright, and not where it is grey."""
     shake(small_sd_model.requires_grad_(True).parameters(), by=0.03)
-    kernel = small_sd_model.requires_grad_(False).autoencoder.encoder.conv_in.weight
+    kernel = small_sd_model.requires_grad_(False).autoencoder.get_parameter("encoder.conv_in.weight")
     kernel.copy_((1 + 0.2 * torch.rand_like(kernel)) * 2e5 / kernel[0].numel())
     grey = Picture(0.5 + 0.05 * (_picture(24, 24, 1).rgb - 0.5))
     bright = Picture(0.85 + 0.15 * _picture(24, 24, 2).rgb)

@@ -61,7 +61,7 @@ class _Counts(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         self.timesteps.append(int(t))
-        return self.net(z, t, tokens)  # type: ignore[no-any-return]
+        return self.net(z, t, tokens)
 
 
 def test_a_tile_costs_a_pass_for_each_of_its_levels(small_upscaler: Upscaler) -> None:
@@ -123,7 +123,7 @@ def test_what_contradicts_a_map_is_refused(small_upscaler: Upscaler, small_spec:
     with pytest.raises(UsageError, match="^realism_map: contradicts adaptive"):
         small_upscaler.upscale(image, adaptive="image", realism_map=mask)
     with pytest.raises(UsageError, match="'faces' is not known; use text"):
-        small_upscaler.upscale(image, protect="faces")
+        small_upscaler.upscale(image, protect="faces")  # type: ignore[call-overload]
     fixed = Upscaler(build_model(replace(small_spec, grouping=GroupingSpec(n=1, k=500))), choose_runtime("cpu", "fp32"), "x")
     for options, name in (({"realism_map": mask}, "realism_map"), ({"protect": "text"}, "protect")):
         with pytest.raises(UsageError, match=f"^{name}: these weights have one fixed timestep, 500"):

@@ -31,8 +31,8 @@ def _made(upscaler: Upscaler, pixels: np.ndarray, realism: float = 0.5, **asked:
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (255, 0, 0), (128, 128, 128), (61, 140, 201), (250, 249, 247)])
 def test_a_sheet_of_one_colour_keeps_it(default_upscaler: Upscaler, color: tuple[int, int, int]) -> None:
     sheet = np.broadcast_to(np.array(color), (48, 64, 3))
-    for options in ({"realism": level} for level in LEVELS):
-        assert (_made(default_upscaler, sheet, **options) == color).all()
+    for level in LEVELS:
+        assert (_made(default_upscaler, sheet, level) == color).all()
     tiled = _made(default_upscaler, sheet, realism=1.0, tile=32, color_fix="none", scale=3.0)
     assert tiled.shape == (144, 192, 3)
     assert (tiled == color).all()
@@ -43,8 +43,8 @@ def test_a_product_on_clipped_ground_has_a_clean_border(default_upscaler: Upscal
     pixels = np.full((88, 96, 3), ground)
     thing = resize(photo_tensor[None], 48, 48)[0].mul(255).round().permute(1, 2, 0).numpy()
     pixels[20:68, 24:72] = thing
-    for options in ({"realism": 0.0}, {"realism": 0.5}, {"realism": 1.0}, {"realism": 1.0, "tile": 48}):
-        made = _made(default_upscaler, pixels, **options)
+    for level, tile in ((0.0, None), (0.5, None), (1.0, None), (1.0, 48)):
+        made = _made(default_upscaler, pixels, level, tile=tile)
         around = np.ones((352, 384), bool)
         around[4 * 16 : 4 * 72, 4 * 20 : 4 * 76] = False
         assert (made[around] == ground).all()

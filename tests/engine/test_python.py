@@ -92,7 +92,7 @@ def test_arguments_are_told_in_pythons_words(engine: Upscaler, small: Image.Imag
     with pytest.raises(UsageError, match="^returns: 'numpy' is not known; use pillow or same"):
         engine.upscale(small, returns="numpy")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^adaptive_by: 'pixel' is not known"):
-        engine.upscale(small, adaptive="pixel")  # type: ignore[arg-type]
+        engine.upscale(small, adaptive="pixel")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^size: 'big' is not a size"):
         engine.upscale(small, size="big")
 

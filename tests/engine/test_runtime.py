@@ -32,7 +32,7 @@ def test_missing_cuda_is_an_error_and_no_silent_cpu(device: str) -> None:
 )
 def test_nonsense_is_refused(device: str, dtype: str) -> None:
     with pytest.raises((DeviceError, UsageError)):
-        choose_runtime(device, dtype)  # type: ignore[arg-type]
+        choose_runtime(device, dtype)
 
 
 def test_tiles_on_a_cpu_do_not_depend_on_free_memory() -> None:

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from rcodsr.errors import InputError
 from rcodsr.images import io
 from tests.images.files import eight_bit
-from tests.tiffs import Page, tiff_of
+from tests.tiffs import Page, Tags, tiff_of
 
 RNG = np.random.default_rng(5)
 FULL, SMALL = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8), RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 SENSOR = Page(RNG.integers(0, 4096, (48, 72), dtype=np.uint16), {262: (32803,)})
-REDUCED, DNG = {254: (1,)}, {50706: (0x01040000,)}
+REDUCED: Tags = {254: (1,)}
+DNG: Tags = {50706: (0x01040000,)}
 
 RAW = {
     "DNG": Page(SMALL, REDUCED | DNG, (SENSOR,)),
@@ -95,8 +97,9 @@ def test_a_compressed_picture_behind_a_preview_is_read(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "p.tif").read_bytes())
     with Image.open(tmp_path / "p.tif") as image:
         image.seek(1)
+        assert isinstance(image, TiffImageFile)
         assert image.tag_v2.get(254) == 1  # Pillow marks both; the second is mended here
-        at = data.index(b"\xfe\0\4\0\1\0\0\0\1\0\0\0", image.tag_v2._offset)  # type: ignore[attr-defined]
+        at = data.index(b"\xfe\0\4\0\1\0\0\0\1\0\0\0", image.tag_v2._offset)
     data[at + 8] = 0
     (tmp_path / "p.tif").write_bytes(data)
     assert np.array_equal(eight_bit(io.read(tmp_path / "p.tif")), FULL)
@@ -126,7 +129,7 @@ def test_two_full_pictures_are_still_several_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 def test_a_turned_tiff_has_one_size(tmp_path: Path, turn: int, depth: type) -> None:
-    samples = FULL.astype(depth) * (257 if depth is np.uint16 else 1)
+    samples: np.ndarray = FULL.astype(depth) * (257 if depth is np.uint16 else 1)
     (tmp_path / "turned.tif").write_bytes(tiff_of(Page(samples, {274: (turn,)})))
     picture = io.read(tmp_path / "turned.tif")
     assert io.read_header(tmp_path / "turned.tif").size == picture.size == ((24, 36) if turn > 4 else (36, 24))
@@ -143,7 +146,7 @@ def test_a_turned_tiff_has_one_size(tmp_path: Path, turn: int, depth: type) -> N
         (np.zeros((4, 5), np.float64), {339: (3,)}, "a TIFF of 64-bit floating-point grey"),
     ],
 )
-def test_samples_that_are_not_read_are_named(tmp_path: Path, samples: np.ndarray, tags: dict, kind: str) -> None:
+def test_samples_that_are_not_read_are_named(tmp_path: Path, samples: np.ndarray, tags: Tags, kind: str) -> None:
     (tmp_path / "deep.tif").write_bytes(tiff_of(Page(samples, tags)))
     message = refusal(tmp_path / "deep.tif")
     assert kind in message

@@ -183,8 +183,8 @@ def test_lab_becomes_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("bits", "value"), [(1, 1), (2, 2), (4, 5), (8, 200)])
 def test_the_transparent_grey_of_a_png_counts_in_its_own_bits(tmp_path: Path, bits: int, value: int) -> None:
     row = bytes([value]) + bytes(7) if bits == 8 else bytes([value << (8 - bits)]) + bytes(bits - 1)  # eight pixels
-    parts = grey_header(8, 1, bits), (b"tRNS", struct.pack(">H", value))
-    parts += (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
+    parts = [grey_header(8, 1, bits), (b"tRNS", struct.pack(">H", value))]
+    parts += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
     (tmp_path / "grey.png").write_bytes(png(*parts))
     found = io.read(tmp_path / "grey.png")
     assert found.alpha is not None

@@ -3,6 +3,7 @@
 import io as memory
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_iptc_and_paths_share_a_segment() -> None:
 @pytest.mark.parametrize("extended", [False, True])
 def test_lossless_webp_stays_lossless(tmp_path: Path, extended: bool) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    options = {"xmp": b"<x/>"} if extended else {}
+    options: dict[str, Any] = {"xmp": b"<x/>"} if extended else {}
     Image.fromarray(pixels).save(tmp_path / "in.webp", lossless=True, **options)
     written = io.encode(io.read(tmp_path / "in.webp"), "WEBP", record={"n": 1})
     with Image.open(memory.BytesIO(written)) as image:
@@ -92,8 +93,8 @@ def test_16_bits_that_are_read_as_8_are_said(tmp_path: Path) -> None:
     import tifffile
 
     planes = np.random.default_rng(0).integers(0, 65536, (3, 10, 12), dtype=np.uint16)
-    options = {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib", "predictor": False}
-    tifffile.imwrite(tmp_path / "planes.tif", planes, **options)
+    path = tmp_path / "planes.tif"
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression="zlib", predictor=False)
     assert io.read(tmp_path / "planes.tif").notes == ("16-bit channels become 8",)
 
 

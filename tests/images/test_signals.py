@@ -14,6 +14,7 @@ from rcodsr.images import io
 from rcodsr.images.signals import Signal, adobe_rgb, icc_of
 from tests.pngs import chunks, png
 
+RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC
 P3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
 SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
@@ -71,7 +72,7 @@ def test_other_formats_get_an_equivalent_profile(format: str) -> None:
     wide = picture.with_pixels(picture.rgb.expand(3, 16, 16), None)
     with Image.open(memory.BytesIO(io.encode(wide, format))) as written:
         source = ImageCms.ImageCmsProfile(memory.BytesIO(written.info["icc_profile"]))
-        back = ImageCms.profileToProfile(written.convert("RGB"), source, ImageCms.createProfile("sRGB"), 1)
+        back = ImageCms.profileToProfile(written.convert("RGB"), source, ImageCms.createProfile("sRGB"), RELATIVE)
         assert back is not None
         found = np.asarray(back).mean((0, 1))
     assert found == pytest.approx((picture.rgb[:, 0, 0] * 255).numpy(), abs=4)
@@ -210,7 +211,7 @@ def test_our_profiles_mean_the_same_to_little_cms(gray: bool, gamma: float | Non
     profile = ImageCms.ImageCmsProfile(memory.BytesIO(icc))
     values = np.arange(30, 256, 5, dtype=np.uint8)  # Little CMS is coarse in the shadows of grey
     image = Image.fromarray(values[None]) if gray else Image.fromarray(np.stack([values, values[::-1], values // 2], -1)[None])
-    found = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), 1, "RGB")
+    found = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), RELATIVE, "RGB")
     from rcodsr.images.profiles import parse
 
     planes = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1) / 255

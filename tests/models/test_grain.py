@@ -60,7 +60,7 @@ def test_tiles_of_a_grainy_picture_agree(small_model: OneStepSR) -> None:
     picture = Picture(torch.rand(3, 40, 150) * 0.5 + 0.25)
     calm = upscaler.run(picture, UpscaleOptions(tile=0)).picture.rgb
     with torch.no_grad():
-        small_model.unet.deviation.bias += 0.5
+        small_model.unet.get_parameter("deviation.bias").add_(0.5)
     whole, tiled = (upscaler.run(picture, UpscaleOptions(tile=tile, tile_overlap=24)).picture.rgb for tile in (0, 64))
     assert (whole - calm).std() > 0.02
     assert (whole - tiled).square().mean().sqrt() < 0.002
@@ -77,4 +77,5 @@ def test_a_network_gets_grain_without_losing_what_it_computes(small_spec: Varian
         torch.testing.assert_close(mean, unet(z, t, tokens))
     assert not deviation.any()
     assert grainy.grown(spec).spec.grain
+    assert isinstance(small_spec.unet, TinyUNetSpec)
     assert build_model(replace(small_spec, unet=replace(small_spec.unet, grain=False))).grain is None

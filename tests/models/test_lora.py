@@ -38,9 +38,10 @@ def test_every_adapter_acts_and_merges_as_two_b_a(model: OneStepSR, network: str
     layer = model.get_submodule(f"{network}.{name}")
     a, b = (layer.get_submodule(f"lora_{side}.{adapter}") for side in "AB")
     with torch.no_grad():
-        b.weight.normal_()
+        b.get_parameter("weight").normal_()
         base = layer.get_submodule("base_layer")
-        shape = (1, base.weight.shape[1], 8, 8) if base.weight.dim() == 4 else (1, 3, base.weight.shape[1])
+        weight = base.get_parameter("weight")
+        shape = (1, weight.shape[1], 8, 8) if weight.dim() == 4 else (1, 3, weight.shape[1])
         x = torch.randn(shape)
         expected = base(x) + 2.0 * b(a(x))
         torch.testing.assert_close(layer(x), expected)

@@ -126,8 +126,9 @@ def test_a_layer_computes_b_m_a(small_s_model: OneStepSR, name: str) -> None:
     index = small_s_model.modulator.steering.index(name)  # type: ignore[attr-defined]
     others = 5 + 6  # two levels more than the autoencoder's three, twice the U-Net's two and two
     modulation = Modulation(tuple(matrix if i == index else torch.full((2, 9, 9), torch.nan) for i in range(others)))
-    convolution = base.weight.dim() == 4
-    x = torch.randn((2, base.weight.shape[1], 8, 8) if convolution else (2, 3, base.weight.shape[1]))
+    weight = base.get_parameter("weight")
+    convolution = weight.dim() == 4
+    x = torch.randn((2, weight.shape[1], 8, 8) if convolution else (2, 3, weight.shape[1]))
     with torch.no_grad():
         with small_s_model.modulator.using(modulation):
             out = layer(x)

@@ -90,7 +90,7 @@ def test_trainable_parameters_of_the_second_variant_are_the_papers() -> None:
     assert sum(name.startswith("unet.") for name in layers) == 257
     assert sum(name.startswith("autoencoder.encoder.") for name in layers) == 31
     assert len(layers) == 288
-    scales = {name.partition(".")[0]: dict(model.get_submodule(name).scaling) for name in layers}  # type: ignore[call-overload]
+    scales = {name.partition(".")[0]: dict(vars(model.get_submodule(name))["scaling"]) for name in layers}
     assert scales == {"unet": {"default_all": 0.25}, "autoencoder": {"default_encoder": 0.5}}
 
 

@@ -57,7 +57,7 @@ class Browser:
             answer = self._next()
             if answer.get("id") == self._id:
                 assert "error" not in answer, answer
-                return answer["result"]  # type: ignore[no-any-return]
+                return answer["result"]
             self.events.append(answer)
 
     def _next(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Browser:
             assert part, "the browser has gone"
             self._rest += part
         message, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(message)  # type: ignore[no-any-return]
+        return json.loads(message)
 
     def open(self, page: Path, width: int, height: int, dark: bool = False, touch: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ def test_each_term_is_weighted_and_those_of_texture_only_where_there_should_be_s
     data_loss: DataLoss, made: Generated, name: str
 ) -> None:
     bare = Phase("bare", 1, 2, 32, (1e-3, 1e-3), pixel_weight=0.0)
-    loss, facts = data_loss(made, replace(bare, **{name: TERMS[name]}))
+    weight: dict[str, Any] = {name: TERMS[name]}
+    loss, facts = data_loss(made, replace(bare, **weight))
     expected = TERMS[name] * _by_hand(made, name)
     assert expected.min() > 0
     if name in TEXTURED:

@@ -56,7 +56,7 @@ def test_damaged_photos_are_named_once_and_end_a_run_when_many(recipe: Recipe) -
         Run(recipe, lines.append, resume=False).go()
 
 
-def test_a_killed_worker_ends_the_run_with_one_line(recipe: Recipe) -> None:
+def test_a_killed_worker_ends_the_run_with_one_line(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(recipe, lambda _: None)
 
     def kill(*_: object) -> dict[str, float]:
@@ -66,6 +66,6 @@ def test_a_killed_worker_ends_the_run_with_one_line(recipe: Recipe) -> None:
         time.sleep(60)
         return {}
 
-    run.trainer.train_step = kill  # type: ignore[method-assign]
+    monkeypatch.setattr(run.trainer, "train_step", kill)
     with pytest.raises(WorkerError, match=r"^data worker \d+: killed by signal: Killed, most likely because memory ran out; "):
         run.go()

@@ -12,6 +12,7 @@ from torch import nn
 from rcodsr.bench.natural import natural_batch
 from rcodsr.data.dataset import Batch
 from rcodsr.images.resize import resize
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe_file import read_recipe
 from rcodsr.training.run import Run
@@ -28,6 +29,7 @@ def test_one_step_at_the_real_size(photo: Image.Image, tmp_path: Path) -> None:
     recipe = read_recipe(RECIPE, [f"photos={tmp_path / 'photos'}", "base_model=random:0", *small])
     run = Run(replace(recipe, output=tmp_path / "run"), lambda _: None)
     trainer, (phase,) = run.trainer, recipe.phases
+    assert isinstance(trainer, GeneratorTrainer)
     judged = trainer.objectives[0].trained()
     assert sum(p.numel() for p in trainer.trained.values()) == 5_486_508
     assert sum(p.numel() for p in judged.values()) == 4_055_712

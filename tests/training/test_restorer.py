@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import load_model
+from rcodsr.checkpoints.named import find
 from rcodsr.errors import UsageError
 from rcodsr.models.discriminator import UNetDiscriminator
 from rcodsr.models.real_esrgan import RealEsrgan
@@ -15,6 +16,7 @@ from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.parts import ResidualDenseSpec
 from rcodsr.training import setup
 from rcodsr.training.draws import Draws
+from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.objectives import Generated, RestorerObjective
 from rcodsr.training.recipe import DiscriminatorSettings, MachineSettings, Phase, Recipe, TimestepSettings
 from rcodsr.training.run import Clock, Run
@@ -67,7 +69,7 @@ def dense_recipe(photos: Path, tmp_path: Path, restorer: Path) -> Recipe:
 def test_a_run_begins_at_the_restorers_trunk_and_leaves_the_shared_tower_alone(dense_recipe: Recipe) -> None:
     lines: list[str] = []
     run = Run(dense_recipe, lines.append)
-    tiny = load_model(setup.find("rcod-tiny").directory)
+    tiny = load_model(find("rcod-tiny").directory)
     begun = {name: value.clone() for name, value in run.model.prompt.tower.state_dict().items()}  # type: ignore[union-attr]
     assert all(torch.equal(value, begun[name]) for name, value in tiny.prompt.tower.state_dict().items())  # type: ignore[union-attr]
     assert any("trunk" in line for line in lines)
@@ -89,6 +91,7 @@ def test_a_trunk_needs_the_restorers_file(dense_recipe: Recipe) -> None:
 
 def test_the_restorer_pulls_towards_its_picture_and_only_as_far_as_realism_goes(dense_recipe: Recipe) -> None:
     run = Run(dense_recipe)
+    assert isinstance(run.trainer, GeneratorTrainer)
     (objective,) = (o for o in run.trainer.objectives if isinstance(o, RestorerObjective))
     assert objective.name not in run.trainer.judges  # nothing of it learns
     lr = torch.rand(2, 3, 16, 16)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from rcodsr.diffusion.grouping import group_timestep, latent_metric
 from rcodsr.errors import UsageError
 from rcodsr.images.resize import upsample
 from rcodsr.models.build import build_model
-from rcodsr.parts import GroupingSpec
+from rcodsr.parts import GroupingSpec, TinyUNetSpec
 from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.recipe import PerceptualSettings, Phase, Recipe
 from rcodsr.training.run import Run
@@ -79,14 +80,15 @@ def test_the_frozen_encoder_measures_the_same_whatever_training_did(sd_recipe: R
     trainer, (batch,), phase = _prepared(sd_recipe)
     grouping = trainer.model.spec.grouping
     metrics = {}
-    for encoder in ("trained", "frozen"):
+    encoders: tuple[Literal["trained", "frozen"], ...] = ("trained", "frozen")
+    for encoder in encoders:
         trainer.model.spec = replace(trainer.model.spec, grouping=replace(grouping, metric_encoder=encoder))
         metrics[encoder, "before"] = trainer.generate(batch, phase)[1]["metric"]
     with torch.no_grad():
         for name, parameter in trainer.trained.items():
             if name.startswith("autoencoder"):
                 parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    for encoder in ("trained", "frozen"):
+    for encoder in encoders:
         trainer.model.spec = replace(trainer.model.spec, grouping=replace(grouping, metric_encoder=encoder))
         metrics[encoder, "after"] = trainer.generate(batch, phase)[1]["metric"]
     assert metrics["frozen", "before"] == metrics["frozen", "after"]
@@ -189,6 +191,7 @@ def test_restraint_asks_for_what_the_beginning_made_at_a_calmer_timestep(recipe:
 
 
 def test_grain_alone_can_be_trained(recipe: Recipe, small_spec: VariantSpec, tmp_path: Path) -> None:
+    assert isinstance(small_spec.unet, TinyUNetSpec)
     plain = replace(small_spec, unet=replace(small_spec.unet, grain=False))
     save_model(tmp_path / "finished", build_model(plain))
     phases = (Phase("grain", 1, 2, 64, (1e-2, 1e-2), faint=0.1),)

@@ -4,7 +4,7 @@ import fnmatch
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -96,12 +96,12 @@ def expand_lists(inputs: list[str]) -> list[Source]:
     return found
 
 
-def sources(inputs: list[Source], selection: Selection | None = None) -> list[Source]:
+def sources(inputs: Sequence[Source], selection: Selection | None = None) -> list[Source]:
     """Every picture of files and directories, once each, in order."""
     return list(dict.fromkeys(found.source for found in discover(inputs, selection or Selection()).pictures))
 
 
-def discover(inputs: list[Source], selection: Selection, avoid: Path | None = None) -> Findings:
+def discover(inputs: Sequence[Source], selection: Selection, avoid: Path | None = None) -> Findings:
     """Look through files and directories. What several names lead to is found once, by the first of them.
 
     Args:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -100,8 +101,17 @@ class RemotePath(PosixPath):
 
 
 def place(text: str) -> Path:
-    """A path, or an object of a store, as the user wrote it."""
-    return RemotePath(text) if text.partition("://")[0] in PROTOCOLS and "://" in text else Path(text)
+    """A path, or an object of a store, as the user wrote it.
+
+    Raises:
+        UsageError: for an object of a store on Windows.
+    """
+    protocol, remote, _ = text.partition("://")
+    if not remote or protocol not in PROTOCOLS:
+        return Path(text)
+    if sys.platform == "win32":  # its paths cannot hold such names
+        raise UsageError(text, "object stores are not supported on Windows", "copy the pictures to a folder, or use WSL")
+    return RemotePath(text)
 
 
 class RealPaths:

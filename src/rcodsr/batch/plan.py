@@ -3,7 +3,7 @@
 import os
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,14 +109,14 @@ class Plan:
 
 
 def plan(
-    inputs: list[Source], output: str | None, format: str = "auto", scale: float = 4.0, selection: Selection | None = None
+    inputs: Sequence[Source], output: str | None, format: str = "auto", scale: float = 4.0, selection: Selection | None = None
 ) -> list[Job]:
     """The jobs of `make_plan`, without options of naming."""
     return make_plan(inputs, output, Naming(format, scale), selection or Selection()).jobs
 
 
 def make_plan(
-    inputs: list[Source],
+    inputs: Sequence[Source],
     output: str | None,
     naming: Naming,
     selection: Selection,
@@ -226,7 +226,7 @@ def remove_leftovers(jobs: list[Job]) -> None:
         remove_stale_parts(directory)
 
 
-def _discovered(inputs: list[Source], into: Path | None, selection: Selection) -> Findings:
+def _discovered(inputs: Sequence[Source], into: Path | None, selection: Selection) -> Findings:
     return discover(inputs, selection, avoid=into if into is not None and into.is_dir() and into not in inputs else None)
 
 
@@ -255,7 +255,7 @@ def _target(found: Found, output: str | None, into: Path | None, naming: Naming,
     return (into or source.parent) / naming.beside(source, whole)
 
 
-def _output_directory(inputs: list[Source], output: str | None) -> Path | None:
+def _output_directory(inputs: Sequence[Source], output: str | None) -> Path | None:
     """The directory `-o` names, or None where it names a file or nothing."""
     if output is None or output == "-":
         return None

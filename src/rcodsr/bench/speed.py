@@ -7,7 +7,6 @@ plain, ours again, so that the distance between the two halves of ours says what
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from rcodsr.bench.clock import Lap, lap, ratio, summary, take_turns
 from rcodsr.bench.contenders import Contender, agreement, plain_copy, plain_runner
 from rcodsr.bench.cost import PUBLISHED, flops, trainable_parameters, weight_bytes
 from rcodsr.bench.machine import gpu_state, machine
+from rcodsr.bench.memory import peak_resident
 from rcodsr.bench.natural import natural_batch
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.config import Dtype, WeightsRequest
@@ -291,4 +291,4 @@ def _peak(call: Callable[[], object], device: torch.device) -> dict[str, int]:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return {"resident": int(line.split()[1]) << 10}
-    return {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
+    return {"resident": peak_resident()}

@@ -22,7 +22,7 @@ app = typer.Typer(
 
 def _version(shown: bool) -> None:
     if shown:
-        from rcodsr import __version__
+        from rcodsr.version import __version__
 
         typer.echo(f"rcodsr {__version__}")
         raise typer.Exit

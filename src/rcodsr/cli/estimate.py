@@ -101,6 +101,7 @@ def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | No
         low, high = suggested_bounds(values, grouping.n)
         note(f"equal outer groups: metric_min={low:.4f} metric_max={high:.4f}")
     if plot is not None:
+        from rcodsr.images.io import write_atomic
         from rcodsr.report.charts import similarity_chart
 
-        similarity_chart(plot, estimated, true, borders(grouping))
+        write_atomic(plot, similarity_chart(estimated, true, borders(grouping)))

@@ -184,6 +184,7 @@ def _values(row: "Row") -> dict[str, object]:
 
 def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
     from rcodsr.bench.scoring import COLUMNS
+    from rcodsr.images.io import write_atomic
     from rcodsr.report.charts import Point, tradeoff_chart
 
     real = next(key for key in _REAL if key in judge.columns)
@@ -194,4 +195,5 @@ def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
     ]
     if not points:
         raise UsageError("--plot", f"no picture was fit for {COLUMNS[real]}", "use pictures of at least 192 pixels a side")
-    tradeoff_chart(path, points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], COLUMNS[real].endswith("↓"))
+    chart = tradeoff_chart(points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], low_is_real=COLUMNS[real].endswith("↓"))
+    write_atomic(path, chart)

@@ -9,13 +9,15 @@ import secrets
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
 from rcodsr.errors import OutputError, UsageError
 
 _PART = ".rcodsr-part"
-_WINDOWS = sys.platform == "win32"
+_LOCKS = find_spec("fcntl") is not None
+"""False on Windows, which lets nobody remove or rename a file that is open."""
 _SPACE = "free some space and run again: finished pictures are kept"
 _ELSEWHERE = "choose another place"
 _WRITABLE = "choose a writable place with -o"
@@ -51,14 +53,15 @@ def write_atomic(path: Path, data: bytes) -> None:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
-                if not _WINDOWS:  # while it is claimed
+                if _LOCKS:  # while it is claimed
                     temporary.replace(path)
-            if _WINDOWS:  # which renames no open file
+            if not _LOCKS:  # Windows renames no open file
                 temporary.replace(path)
         finally:
             with suppress(OSError):  # the first error is the one to tell
                 temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        with suppress(PermissionError):  # a folder may be writable and not readable
+            sync_directory(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
 
@@ -137,54 +140,55 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(path, f"cannot be written ({error.strerror or error})", remedy, lasting=lasting)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut; some file systems cannot, and Windows need not."""
+def sync_directory(directory: Path) -> None:
+    """Make renames within a directory survive a power cut; some file systems cannot, and Windows need not.
+
+    Raises:
+        OSError: when the directory cannot be read or its disk fails.
+    """
     if sys.platform == "win32":
         return
-    with suppress(PermissionError):  # a folder may be writable and not readable
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-                raise
-        finally:
-            os.close(handle)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(handle)
 
 
-if sys.platform == "win32":
+def _claim(handle: BinaryIO) -> None:
+    """Lock a part for as long as its writer lives; the lock falls with the process, whatever ends it."""
+    if _LOCKS:
+        import fcntl
 
-    def _claim(handle: BinaryIO) -> None:
-        """Windows does not let others remove an open file."""
-
-    def _is_abandoned(part: Path) -> bool:
-        return part.is_file()
-
-else:
-    import fcntl
-
-    def _claim(handle: BinaryIO) -> None:
-        """Lock a part for as long as its writer lives; the lock falls with the process, whatever ends it."""
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _is_abandoned(part: Path) -> bool:
-        """Whether nobody holds a part: its process is dead, here or in another container that shares the folder."""
-        handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        finally:
-            os.close(handle)
-        # a part of this very moment may be about to be claimed
-        return part.stat().st_size > 0 or not _is_running(part)
 
-    def _is_running(part: Path) -> bool:
-        try:
-            os.kill(int(part.name.removesuffix(_PART).rpartition(".")[2]), 0)
-        except (ProcessLookupError, ValueError, OverflowError):
-            return False
-        except PermissionError:  # another user's process
-            pass
-        return True
+def _is_abandoned(part: Path) -> bool:
+    """Whether nobody holds a part: its process is dead, here or in another container that shares the folder."""
+    if not _LOCKS:
+        return part.is_file()
+    import fcntl
+
+    handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    # a part of this very moment may be about to be claimed
+    return part.stat().st_size > 0 or not _is_running(part)
+
+
+def _is_running(part: Path) -> bool:
+    try:
+        os.kill(int(part.name.removesuffix(_PART).rpartition(".")[2]), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # another user's process
+        pass
+    return True

@@ -3,28 +3,24 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from rcodsr.images.io import write_atomic
 
 _SIZE, _MARGIN = 480, 56
 _INK, _FAINT, _BAR, _BORDER = "#222222", "#dddddd", "#4a7fb5", "#c0392b"
 
 
-def similarity_chart(path: Path, estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float]) -> None:
+def similarity_chart(estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float]) -> bytes:
     """Histogram of M_L with the groups' borders (the paper's Fig. S4b); with the truth, predicted against true beside it.
 
     Args:
-        path: PNG file to write.
         estimated: M̂_L of each picture.
         true: M_L of each picture, or None.
         borders: where groups change.
 
-    Raises:
-        OutputError: when the file cannot be written.
+    Returns:
+        A PNG file.
     """
     panels = [_histogram(estimated, borders)]
     if true is not None:
@@ -32,7 +28,7 @@ def similarity_chart(path: Path, estimated: Sequence[float], true: Sequence[floa
     sheet = Image.new("RGB", (_SIZE * len(panels), _SIZE), "white")
     for i, panel in enumerate(panels):
         sheet.paste(panel, (i * _SIZE, 0))
-    _save(path, sheet)
+    return _png(sheet)
 
 
 @dataclass(frozen=True)
@@ -46,18 +42,17 @@ class Point:
     """The level it was made at; points that have one are joined in their order."""
 
 
-def tradeoff_chart(path: Path, points: Sequence[Point], fidelity: str, score: str, low_is_real: bool) -> None:
+def tradeoff_chart(points: Sequence[Point], fidelity: str, score: str, low_is_real: bool) -> bytes:
     """Fidelity to the right, realism upwards: the curve of the realism levels, and other methods beside it.
 
     Args:
-        path: PNG file to write.
         points: at least one.
         fidelity: name of what is measured across; higher is better.
         score: name of what is measured upwards.
         low_is_real: whether a lower score means more realism; the axis then runs downwards.
 
-    Raises:
-        OutputError: when the file cannot be written.
+    Returns:
+        A PNG file.
     """
     left, right = _range([point.fidelity for point in points])
     bottom, top = _range([point.realism_score for point in points])
@@ -72,13 +67,13 @@ def tradeoff_chart(path: Path, points: Sequence[Point], fidelity: str, score: st
         axes.draw.ellipse((x - 4, y - 4, x + 4, y + 4), _BAR if point.realism is not None else _BORDER)
         beyond = x > _SIZE / 2
         axes.draw.text((x - 7 if beyond else x + 7, y), point.name, _INK, axes.font, anchor="rm" if beyond else "lm")
-    _save(path, axes.image)
+    return _png(axes.image)
 
 
-def _save(path: Path, image: Image.Image) -> None:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 class _Axes:

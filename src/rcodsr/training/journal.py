@@ -1,7 +1,6 @@
 """What a run says while it runs: one JSON line per step, TensorBoard, and lines for people."""
 
 import json
-import resource
 import time
 from collections import deque
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rcodsr.bench.memory import peak_resident
 from rcodsr.messages import Log
 
 _SCARCE = 0.02
@@ -114,7 +114,7 @@ def _peak_memory() -> float:
     """GiB at most so far: of the GPU, or else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_resident() / 2**30
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rcodsr.checkpoints.resolve import sha256
 from rcodsr.errors import OutputError, RcodsrError, WeightsError
+from rcodsr.images.files import sync_directory
 
 _FILE = "state.safetensors"
 
@@ -89,11 +90,12 @@ def save_state(
         save_file(_flat(tensors, optimizers), staged / _FILE)
         manifest = {**asdict(facts), "files": {_FILE: sha256(staged / _FILE)}}
         (staged / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for path in (*staged.iterdir(), staged):
+        for path in staged.iterdir():
             _flush(path)
+        sync_directory(staged)
         shutil.rmtree(final, ignore_errors=True)
         staged.rename(final)
-        _flush(states)
+        sync_directory(states)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staged, ignore_errors=True)
         cause = getattr(error, "strerror", None) or str(error)
@@ -144,8 +146,5 @@ def _flat(tensors: Mapping[str, Tensor], optimizers: Mapping[str, torch.optim.Op
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("rb+") as handle:  # Windows flushes only what may be written
+        os.fsync(handle.fileno())
