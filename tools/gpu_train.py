@@ -77,7 +77,8 @@ def leave(run: Run, out: Path, seconds: float) -> None:
     save_model(run.recipe.output / "raw", run.model)
     scatter(run.recipe.output / "raw", out, "raw")
     assert isinstance(run.trainer, GeneratorTrainer)
-    for objective in run.trainer.objectives:
+    objectives = run.trainer.objectives if isinstance(run.trainer, GeneratorTrainer) else ()
+    for objective in objectives:
         if objective.name == "adversarial":
             state = {**objective.trained(), **objective.buffers()}
             save_file({k: v.detach().half().cpu().contiguous() for k, v in state.items()}, out / "discriminator.safetensors")

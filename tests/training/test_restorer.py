@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.named import find
+from rcodsr.checkpoints.named import find_weights
 from rcodsr.errors import UsageError
 from rcodsr.models.discriminator import UNetDiscriminator
 from rcodsr.models.real_esrgan import RealEsrgan
@@ -69,7 +69,7 @@ def dense_recipe(photos: Path, tmp_path: Path, restorer: Path) -> Recipe:
 def test_a_run_begins_at_the_restorers_trunk_and_leaves_the_shared_tower_alone(dense_recipe: Recipe) -> None:
     lines: list[str] = []
     run = Run(dense_recipe, lines.append)
-    tiny = load_model(find("rcod-tiny").directory)
+    tiny = load_model(find_weights("rcod-tiny").directory)
     begun = {name: value.clone() for name, value in run.model.prompt.tower.state_dict().items()}  # type: ignore[union-attr]
     assert all(torch.equal(value, begun[name]) for name, value in tiny.prompt.tower.state_dict().items())  # type: ignore[union-attr]
     assert any("trunk" in line for line in lines)

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.resolve import resolve_base, sha256
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256
+from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError
 from rcodsr.training import run_state
@@ -86,7 +87,7 @@ def test_the_result_is_a_loadable_checkpoint_with_fitted_bounds(recipe: Recipe, 
     model = load_model(checkpoint)
     assert model.spec.grouping != small_spec.grouping
     assert model.spec.grouping.metric_min < model.spec.grouping.metric_max < 1.5
-    assert model.autoencoder.std.mean() != 1
+    assert model.autoencoder.get_buffer("std").mean() != 1
     training = read_config(checkpoint).training
     assert training["recipe"]["phases"][1]["adversarial"] == 0.02
     card = (checkpoint / "README.md").read_text()
@@ -111,7 +112,7 @@ def test_an_adapter_trained_over_a_base_upscales(
     checkpoint = recipe.output / "checkpoint"
     assert {path.name for path in checkpoint.iterdir()} >= {"unet_lora.safetensors", "vae_lora.safetensors", "vpim.safetensors"}
     merged = load_model(checkpoint, bases)
-    picture = Upscaler(merged, _cpu(), "trained").upscale(photo.resize((12, 10)), realism=1)
+    picture = Upscaler(merged, choose_runtime("cpu", "fp32"), "trained").upscale(photo.resize((12, 10)), realism=1)
     assert picture.size == (48, 40)
     with torch.no_grad():
         x_l = torch.rand(1, 3, 32, 32)
@@ -120,13 +121,7 @@ def test_an_adapter_trained_over_a_base_upscales(
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(a.abs().max()))
 
 
-def _cpu():  # type: ignore[no-untyped-def]
-    from rcodsr.engine.runtime import choose_runtime
-
-    return choose_runtime("cpu", "fp32")
-
-
-def _run_with_bases(recipe: Recipe, bases):  # type: ignore[no-untyped-def]
+def _run_with_bases(recipe: Recipe, bases: dict[str, ResolvedWeights]) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rcodsr.training.run.resolve_bases", lambda recipe, log: bases)
         return Run(recipe, _silent)
@@ -136,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(recipe: Rec
     _stop_at(Run(recipe, _silent), 1)
     run = Run(recipe, _silent)
     with torch.no_grad():
-        run.model.unet.conv_in.weight.fill_(float("inf"))
+        run.model.unet.get_parameter("conv_in.weight").fill_(float("inf"))
     with pytest.raises(RcodsrError, match="not finite at step 1"):
         run.go()
     assert Run(recipe, _silent).step == 1
@@ -194,8 +189,8 @@ def test_other_photos_are_other_settings(recipe: Recipe, photo: Image.Image) -> 
 
 def test_metrics_of_steps_that_are_done_again_are_dropped(recipe: Recipe) -> None:
     _stop_at(Run(recipe, _silent), 2)
-    with (recipe.output / "metrics.jsonl").open("a") as lines:
-        lines.write(json.dumps({"step": 3, "loss": 1e9}) + '\n{"step": 4, "lo')
+    with (recipe.output / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3, "loss": 1e9}) + '\n{"step": 4, "lo')
     Run(recipe, _silent).go()
     lines = metrics(recipe.output)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -303,8 +298,8 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     Run(finished, _silent).go()
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
-    extended = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
-    run = Run(replace(extended, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
+    estimator = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
+    run = Run(replace(estimator, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"
     for name in ("unet", "vae", "vision", "vpim"):

@@ -27,11 +27,10 @@ def recipe(small_s_spec: VariantSpec, tmp_path: Path) -> Recipe:
 def s3diff(small_s_spec: VariantSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A published S3Diff, converted."""
     text = TextSpec(tokens=12, context=24, text="a")
-    monkeypatch.setattr(
-        reader, "S3DIFF", replace(small_s_spec, name="s3diff", grouping=S3DIFF.grouping, prompt=text, vision=None)
-    )
-    published.save(tmp_path / "s3diff.pkl", published.s3diff(reader.S3DIFF))
-    published.save(tmp_path / "de_net.pth", published.de_net(reader.S3DIFF))
+    spec = replace(small_s_spec, name="s3diff", grouping=S3DIFF.grouping, prompt=text, vision=None)
+    monkeypatch.setattr(reader, "S3DIFF", spec)
+    published.save(tmp_path / "s3diff.pkl", published.s3diff(spec))
+    published.save(tmp_path / "de_net.pth", published.de_net(spec))
     read_published([tmp_path / "s3diff.pkl"]).write(tmp_path / "s3diff")
     return tmp_path / "s3diff"
 
@@ -71,10 +70,9 @@ def test_osediff_warms_rcod_o(
     recipe: Recipe, small_sd_spec: VariantSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = TextSpec(tokens=12, context=24, text="a")
-    monkeypatch.setattr(
-        reader, "OSEDIFF", replace(small_sd_spec, name="osediff", grouping=OSEDIFF.grouping, prompt=text, vision=None)
-    )
-    published.save(tmp_path / "osediff.pkl", published.osediff(reader.OSEDIFF))
+    spec = replace(small_sd_spec, name="osediff", grouping=OSEDIFF.grouping, prompt=text, vision=None)
+    monkeypatch.setattr(reader, "OSEDIFF", spec)
+    published.save(tmp_path / "osediff.pkl", published.osediff(spec))
     read_published([tmp_path / "osediff.pkl"]).write(tmp_path / "o")
     o_recipe = replace(recipe, variant=small_sd_spec, warm_start=str(tmp_path / "o"))
     warm = build_networks(o_recipe, small_sd_spec, {}, lambda line: None)
