@@ -97,5 +97,5 @@ def test_its_steps_install_a_working_rcodsr(tmp_path: Path) -> None:
     with Image.open(pictures / "in_x4.png") as enlarged:
         assert enlarged.size == (36, 28)
     assert run("upscale", "in.png", "-o", "small.png", "--device", "cpu") == "small.png\n"
-    has_extras = [home / "bin" / "python", "-c", "import isal, pillow_heif"]
+    has_extras = [str(home / "bin" / "python"), "-c", "import isal, pillow_heif"]
     assert subprocess.run(has_extras, env=environment).returncode == 0

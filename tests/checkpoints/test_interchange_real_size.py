@@ -82,6 +82,6 @@ def test_merged(adapter: Path, bases: dict[str, ResolvedWeights], tmp_path: Path
         convert([tmp_path / "out"], tmp_path / "back", None)
         ours = load_model(tmp_path / "back")
         expected = ours(x, ours.condition(x, torch.tensor([t])))
-    difference = (theirs - expected).abs().max().item()  # type: ignore[operator]
+    difference = (theirs - expected).abs().max().item()
     print(f"\nmerged: {difference:.1e} of pictures in [{expected.min():.2f}, {expected.max():.2f}]")
     assert difference <= 1e-5

@@ -52,7 +52,7 @@ def _checkpoint(spec: VariantSpec, directory: Path) -> Path:
         with torch.no_grad():
             model.unet.output.conv_last.bias.add_(0.5)  # type: ignore[union-attr]
             for block in model.unet.body.children():
-                block.get_submodule("film").weight.normal_(0, 0.5)  # type: ignore[union-attr, operator]
+                block.get_submodule("film").weight.normal_(0, 0.5)  # type: ignore[operator]
     save_model(directory, model)
     return directory
 
