@@ -10,9 +10,9 @@ from PIL import Image
 import rcodsr
 from rcodsr.bench.quality import psnr_y
 from rcodsr.checkpoints.manifest import read_manifest
-from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.images import io
 from rcodsr.images.resize import upsample
+from rcodsr.options import DEFAULT_WEIGHTS
 from tests.conftest import RunCli
 
 pytestmark = pytest.mark.usefixtures("packaged_default")

@@ -1,7 +1,7 @@
 import pytest
 
-from rcodsr.config import TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, UsageError
+from rcodsr.options import TargetSize, UpscaleOptions
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from rcodsr.bench.machine import gpu_state
 from rcodsr.bench.memory import peak_resident
 from rcodsr.bench.natural import natural_picture
 from rcodsr.checkpoints.load import load_weights
-from rcodsr.config import WeightsRequest
 from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import prepare
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images.picture import Picture
+from rcodsr.options import WeightsRequest
 
 _PICTURES = 4
 

@@ -299,7 +299,7 @@ def directory(bench: Bench) -> Figures:
     """A directory of small pictures through the batch pipeline with rcod-o: pictures a second, and how busy the GPU is."""
     from rcodsr.batch.pipeline import WriteOptions, run
     from rcodsr.batch.plan import plan, prepare_outputs
-    from rcodsr.config import UpscaleOptions
+    from rcodsr.options import UpscaleOptions
 
     count = 4 if bench.tiny or bench.dry else 200
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,9 +22,9 @@ from pack_training import NETWORKS, unpack_network
 from safetensors.torch import save_file
 
 from rcodsr.checkpoints.format import save_model
-from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.engine.runtime import Runtime
 from rcodsr.images.picture import Picture, to_pil
+from rcodsr.options import DEFAULT_WEIGHTS
 from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.recipe_file import read_recipe

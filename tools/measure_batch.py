@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 import rcodsr
-from rcodsr.config import UpscaleOptions
+from rcodsr.options import UpscaleOptions
 
 if TYPE_CHECKING:
     from rcodsr.engine.upscaler import Upscaler

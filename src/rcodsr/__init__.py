@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rcodsr import errors
-from rcodsr.config import UpscaleOptions
+from rcodsr.options import UpscaleOptions
 from rcodsr.version import __version__
 
 if TYPE_CHECKING:

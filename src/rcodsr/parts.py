@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from rcodsr.config import LAST_TIMESTEP, LEVELS, realism_hint
 from rcodsr.errors import UsageError
+from rcodsr.options import LAST_TIMESTEP, LEVELS, realism_hint
 from rcodsr.spec import Range, Spec, Width
 
 MetricKind = Literal["cosine", "channel-cosine", "l1", "mse"]

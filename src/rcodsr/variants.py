@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from rcodsr.config import LAST_TIMESTEP, Adaptive, ColorFix, Control, Level, RealismMap, UpscaleOptions
 from rcodsr.errors import UsageError
+from rcodsr.options import LAST_TIMESTEP, Adaptive, ColorFix, Control, Level, RealismMap, UpscaleOptions
 from rcodsr.parts import (
     ClipSpec,
     GroupingSpec,

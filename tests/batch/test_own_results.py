@@ -14,10 +14,10 @@ from rcodsr.batch.records import is_result
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import WriteOptions, own_result
 from rcodsr.batch.stages import planned
-from rcodsr.config import RealismMap, UpscaleOptions
 from rcodsr.errors import UsageError
 from rcodsr.images import io
 from rcodsr.images.formats import FORMATS
+from rcodsr.options import RealismMap, UpscaleOptions
 from tests.batch.conftest import names
 
 Draw = Callable[..., Path]

@@ -17,12 +17,12 @@ from rcodsr.batch.pipeline import Result, WriteOptions, run
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import record_of
 from rcodsr.batch.tiles import TileBatcher
-from rcodsr.config import UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import OutputError
 from rcodsr.images import io
 from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.options import UpscaleOptions
 
 OPTIONS = UpscaleOptions(tile=32, tile_overlap=4)
 KINDS = (("png", "RGB"), ("jpg", "RGB"), ("webp", "RGBA"), ("tif", "L"), ("png", "LA"), ("bmp", "RGB"))

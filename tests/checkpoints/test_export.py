@@ -18,12 +18,12 @@ from rcodsr.checkpoints.export import export
 from rcodsr.checkpoints.format import load_model, save_adapter
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve
 from rcodsr.checkpoints.staging import staged
-from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.picture import from_pil
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import UpscaleOptions, WeightsRequest
 from rcodsr.variants import VariantSpec
 from tests.hub_client import contents
 
@@ -219,7 +219,7 @@ _SMALL_DISK = """
 import json, resource, sys
 from pathlib import Path
 from rcodsr.checkpoints.export import export
-from rcodsr.config import WeightsRequest
+from rcodsr.options import WeightsRequest
 from rcodsr.errors import RcodsrError
 source, target, merged = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

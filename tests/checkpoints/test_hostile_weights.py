@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve, resolve_base
-from rcodsr.config import WeightsRequest
 from rcodsr.errors import WeightsError
+from rcodsr.options import WeightsRequest
 
 UNET = "unet.safetensors"
 

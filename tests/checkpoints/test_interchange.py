@@ -18,12 +18,12 @@ from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.export import convert, export
 from rcodsr.checkpoints.format import load_model, save_adapter, save_model
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.stable_diffusion import kl_autoencoder, sd_unet
+from rcodsr.options import WeightsRequest
 from rcodsr.parts import KlSpec, LoraSpec, SdUNetSpec, TextSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli, shake

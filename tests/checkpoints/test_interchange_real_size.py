@@ -10,9 +10,9 @@ from rcodsr.checkpoints.bases import load_bases
 from rcodsr.checkpoints.export import convert, export
 from rcodsr.checkpoints.format import load_model, save_adapter
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.config import WeightsRequest
 from rcodsr.models.build import build_model, random_model
 from rcodsr.models.lora import add_lora
+from rcodsr.options import WeightsRequest
 from rcodsr.variants import RCOD_O
 from tests.checkpoints.test_interchange import differences, lines_of, loaded_by_others, write_base_configs
 from tests.conftest import shake

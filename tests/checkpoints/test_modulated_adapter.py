@@ -12,11 +12,11 @@ from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.format import load_model, save_adapter, save_model
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import WeightsRequest
 from rcodsr.variants import VARIANTS, VariantSpec
 from tests.conftest import shake
 

@@ -19,11 +19,11 @@ from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.checkpoints.published import read_published
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import Adaptive, Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.picture import Picture
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import Adaptive, Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.parts import TextSpec
 from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, VariantSpec
 from tests import published

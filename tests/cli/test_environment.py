@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import rcodsr
-from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.errors import UsageError, WeightsError
+from rcodsr.options import DEFAULT_WEIGHTS
 from tests.cli.conftest import one_error_line
 from tests.conftest import RunCli
 

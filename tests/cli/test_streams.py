@@ -7,7 +7,7 @@ import pytest
 from rcodsr.batch.results import Result
 from rcodsr.cli.results import _tell_how_long
 from rcodsr.cli.streams import error_line
-from rcodsr.config import DEFAULT_WEIGHTS
+from rcodsr.options import DEFAULT_WEIGHTS
 
 
 def test_an_error_is_one_line_whatever_a_name_holds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcodsr.config import parse_realism
 from rcodsr.diffusion.grouping import group_timestep, latent_metric, regularizer_timestep
 from rcodsr.errors import UsageError
+from rcodsr.options import parse_realism
 from rcodsr.parts import GroupingSpec
 
 PAPER = GroupingSpec()

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rcodsr.bench.calibration import borders, group_shares, quality, suggested_bounds
 from rcodsr.checkpoints.format import load_model, save_model
-from rcodsr.config import Adaptive, Level, UpscaleOptions
 from rcodsr.engine.estimation import measure, measure_true
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
@@ -19,6 +18,7 @@ from rcodsr.images.picture import Picture
 from rcodsr.models.build import build_model
 from rcodsr.models.metric_estimator import MetricEstimator, _statistics
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import Adaptive, Level, UpscaleOptions
 from rcodsr.parts import GroupingSpec, MetricSpec
 from rcodsr.variants import VariantSpec
 

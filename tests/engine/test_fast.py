@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.fast import ITEMS, choose
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
@@ -18,6 +17,7 @@ from rcodsr.errors import UsageError
 from rcodsr.images.picture import Picture
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.rewrites import REWRITES
+from rcodsr.options import Level, UpscaleOptions
 from tests.conftest import shake
 
 MakeAgain = Callable[[], OneStepSR]

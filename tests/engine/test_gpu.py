@@ -16,7 +16,6 @@ from torch import Tensor
 import rcodsr
 from rcodsr.batch.shared import SharedUpscaler
 from rcodsr.bench.natural import natural_batch, natural_picture
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.fast import choose
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runner import CudaRunner, prepare
@@ -27,6 +26,7 @@ from rcodsr.images.exchange import to_srgb_image
 from rcodsr.images.picture import Picture
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import Level, UpscaleOptions
 from rcodsr.variants import VariantSpec
 from tests.conftest import shake
 

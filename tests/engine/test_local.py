@@ -9,7 +9,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from rcodsr.config import Level, RealismMap, UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import UsageError
@@ -17,6 +16,7 @@ from rcodsr.images.maps import map_of, quantise
 from rcodsr.images.picture import Picture, from_pil
 from rcodsr.images.resize import resize
 from rcodsr.models.build import build_model
+from rcodsr.options import Level, RealismMap, UpscaleOptions
 from rcodsr.parts import GroupingSpec
 from rcodsr.variants import VariantSpec
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import rcodsr
 from rcodsr.checkpoints.format import save_model
-from rcodsr.config import Level, UpscaleOptions, WeightsRequest
 from rcodsr.engine.onnx import export_onnx, run, session
 from rcodsr.images.picture import Picture
 from rcodsr.models.build import build_model
 from rcodsr.models.residual_dense import ResidualDenseNet
+from rcodsr.options import Level, UpscaleOptions, WeightsRequest
 from rcodsr.parts import ResidualDenseSpec, TinyUNetSpec, TowerSpec, WaveletSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli, shake

@@ -8,12 +8,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.arguments import UpscaleArguments, read_arguments
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images import io
 from rcodsr.images.picture import Picture, to_samples
 from rcodsr.images.resize import resize, upsample
+from rcodsr.options import Level, UpscaleOptions
 
 LEVELS = (0.0, 0.5, 1.0)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 import rcodsr
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.resolve import ResolvedWeights
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import ModelOutputError, RcodsrError, TileMemoryError, UsageError
@@ -20,6 +19,7 @@ from rcodsr.images.picture import Picture
 from rcodsr.images.resize import resize
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import Level, UpscaleOptions
 
 
 def _psnr(a: Tensor, b: Tensor) -> float:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcodsr.config import ColorFix
 from rcodsr.images.color import bleed, limit_chroma, limit_overshoot, low_pass, match
+from rcodsr.options import ColorFix
 
 KINDS: list[ColorFix] = ["wavelet", "adain", "none"]
 

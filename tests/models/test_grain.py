@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from rcodsr.config import UpscaleOptions
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images.picture import Picture
@@ -12,6 +11,7 @@ from rcodsr.models.build import build_model
 from rcodsr.models.grain import SIDE, Grain
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.options import UpscaleOptions
 from rcodsr.parts import TinyUNetSpec
 from rcodsr.variants import VariantSpec
 

@@ -15,8 +15,8 @@ from rcodsr.batch.order import Report
 from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions
-from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import OutputError, RcodsrError, WorkerError
+from rcodsr.options import UpscaleOptions, WeightsRequest
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

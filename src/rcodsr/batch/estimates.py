@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcodsr.batch.memory import require_memory
-from rcodsr.config import MAX_OUTPUT_PIXELS
 from rcodsr.errors import InputError, RcodsrError, UsageError
 from rcodsr.images import io
 from rcodsr.images.matching import match
+from rcodsr.options import MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
     from rcodsr.engine.upscaler import Upscaler

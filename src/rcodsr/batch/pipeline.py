@@ -22,7 +22,7 @@ from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions
 from rcodsr.batch.stages import LARGE, Passage, Stages, planned, run_step
 from rcodsr.batch.threads import Later, Workers
-from rcodsr.config import UpscaleOptions
+from rcodsr.options import UpscaleOptions
 
 if TYPE_CHECKING:  # a dry run must not load torch
     from rcodsr.engine.upscaler import Upscaler

@@ -12,9 +12,9 @@ from rcodsr.batch.discovery import Findings, Found, Selection, discover, is_dire
 from rcodsr.batch.places import RealPaths, RemotePath, place
 from rcodsr.batch.records import is_result, is_result_of
 from rcodsr.batch.shards import belongs
-from rcodsr.config import OUTPUT_FORMATS, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
 from rcodsr.images.io import FORMATS, Piped, Source, has_room_for_record, make_directory, read_header, remove_stale_parts
+from rcodsr.options import OUTPUT_FORMATS, RealismMap, TargetSize, UpscaleOptions
 
 _LONGEST_NAME = 255
 

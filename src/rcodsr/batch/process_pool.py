@@ -22,9 +22,9 @@ from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.results import Result, WriteOptions, failed
-from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import WorkerError
 from rcodsr.messages import Log
+from rcodsr.options import UpscaleOptions, WeightsRequest
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -26,10 +26,10 @@ from rcodsr.batch.places import RemotePath, existing, place
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import Result, WriteOptions, failed
-from rcodsr.config import UpscaleOptions, WeightsRequest
 from rcodsr.errors import DeviceError, RcodsrError, UsageError, WorkerError
 from rcodsr.images import io
 from rcodsr.messages import Log, first_line
+from rcodsr.options import UpscaleOptions, WeightsRequest
 
 _PROBE, _ANSWER = 4.0, 10.0
 """Seconds for a connection, and for a cluster to say what it is."""

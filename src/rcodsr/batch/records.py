@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcodsr.batch.places import RemotePath
-from rcodsr.config import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
+from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
 from rcodsr.version import __version__
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions, failed, unforeseen
 from rcodsr.batch.stages import Passage, Stages, planned
-from rcodsr.config import UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
+from rcodsr.options import UpscaleOptions
 
 
 def is_remote(job: Job) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rcodsr.batch.plan import Job, Plan
-from rcodsr.config import MAX_OUTPUT_PIXELS
 from rcodsr.errors import InputError, RcodsrError, TileMemoryError
 from rcodsr.images.io import Source
+from rcodsr.options import MAX_OUTPUT_PIXELS
 
 
 @dataclass(frozen=True)

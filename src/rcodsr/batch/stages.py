@@ -11,9 +11,9 @@ from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of, size_of
 from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
-from rcodsr.config import PIXELS, UpscaleOptions
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
+from rcodsr.options import PIXELS, UpscaleOptions
 from rcodsr.variants import VariantSpec
 
 if TYPE_CHECKING:  # a dry run must not load torch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rcodsr.engine.runtime import is_out_of_memory
-from rcodsr.engine.upscaler import Network
+from rcodsr.engine.tiled import Network
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rcodsr.config import UpscaleOptions
 from rcodsr.engine.runner import Runner
 from rcodsr.engine.runtime import Runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images.resize import pad_to_multiple, upsample
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import UpscaleOptions
 
 
 class Contender:
@@ -35,7 +35,7 @@ class Contender:
         """Into how many parts a picture of this enlarged side is cut."""
         if not self.tiled or side <= self.model.spec.tile * self.model.spec.scale:
             return 1
-        return len(self.upscaler.plan(torch.Size((side, side)), UpscaleOptions()))
+        return len(self.upscaler.tiled.plan(torch.Size((side, side)), UpscaleOptions()))
 
     def __call__(self, lr: Tensor, realism: float) -> Tensor:
         """Enlarge (B, 3, h, w) uint8 → (B, 3, H, W) uint8; several pictures only where one tile holds them."""

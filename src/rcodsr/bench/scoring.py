@@ -14,12 +14,12 @@ from rcodsr.bench.judges import Scorer, mean_scores
 from rcodsr.bench.paper_metrics import METRICS, PaperMetrics
 from rcodsr.bench.quality import eight_bit
 from rcodsr.bench.sets import pairs
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import InputError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import resize
+from rcodsr.options import Level, UpscaleOptions
 
 COLUMNS = {
     "psnr": "PSNR↑",

@@ -25,13 +25,13 @@ from rcodsr.bench.machine import gpu_state, machine
 from rcodsr.bench.memory import peak_resident
 from rcodsr.bench.natural import natural_batch
 from rcodsr.checkpoints.load import load_weights
-from rcodsr.config import Dtype, WeightsRequest
 from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, exact_convolutions, is_out_of_memory
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.messages import Log
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import Dtype, WeightsRequest
 from rcodsr.parts import KlSpec
 from rcodsr.variants import VariantSpec
 

@@ -17,9 +17,9 @@ from rcodsr.checkpoints.manifest import read_manifest
 from rcodsr.checkpoints.named import converted_directory, find_weights, record_converted
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.checkpoints.staging import staged
-from rcodsr.config import WeightsRequest
 from rcodsr.errors import OutputError, UsageError, WeightsError
 from rcodsr.messages import Log, silent
+from rcodsr.options import WeightsRequest
 from rcodsr.variants import VARIANTS, VariantSpec
 
 _CARD = "README.md"

@@ -11,13 +11,13 @@ from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.config import Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import Log, silent
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
+from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest
 from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS, VariantSpec
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, compare, estimate, options, stopping, train, upscale, weights
+from rcodsr.cli import bench, compare, estimate, parameters, stopping, train, upscale, weights
 from rcodsr.cli.streams import error_line
 from rcodsr.errors import RcodsrError
 
@@ -53,7 +53,7 @@ def run(arguments: list[str] | None = None) -> int:
     stopping.install()
     try:
         stopping.check()
-        with options.variables():
+        with parameters.variables():
             code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RcodsrError as error:

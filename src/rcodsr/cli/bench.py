@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli.options import Device, Number, Weights
+from rcodsr.cli.parameters import Device, Number, Weights
 from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
-from rcodsr.config import DEFAULT_WEIGHTS, WeightsRequest
+from rcodsr.options import DEFAULT_WEIGHTS, WeightsRequest
 
 app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
 

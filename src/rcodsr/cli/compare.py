@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
+from rcodsr.cli.parameters import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line
-from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Level, UpscaleOptions, WeightsRequest, parse_realism
 from rcodsr.errors import UsageError
 from rcodsr.messages import silent
+from rcodsr.options import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Level, UpscaleOptions, WeightsRequest, parse_realism
 
 if TYPE_CHECKING:
     from rcodsr.images.picture import Picture

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights
+from rcodsr.cli.parameters import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.streams import error_line, json_line, keep_libraries_quiet, note
 from rcodsr.cli.tables import csv_text, show_row, write_text
-from rcodsr.config import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS
 from rcodsr.errors import NoInputError
 from rcodsr.messages import silent
+from rcodsr.options import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
     from rcodsr.batch.estimates import Estimate
@@ -46,9 +46,9 @@ def estimate(
     if not found:
         raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
     from rcodsr.batch.estimates import estimates, match_truths
-    from rcodsr.config import Adaptive, UpscaleOptions, WeightsRequest
     from rcodsr.engine.upscaler import Upscaler
     from rcodsr.images.io import require_writable
+    from rcodsr.options import Adaptive, UpscaleOptions, WeightsRequest
 
     truths = match_truths(found, gt) if gt is not None else None
     for path in (csv, plot):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcodsr.cli.options import Device, Number, Weights
+from rcodsr.cli.parameters import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note
 from rcodsr.cli.tables import csv_text, json_text, markdown_text, show_row, write_text
-from rcodsr.config import DEFAULT_WEIGHTS, Adaptive, Level, UpscaleOptions, WeightsRequest, parse_realism
 from rcodsr.errors import UsageError
 from rcodsr.messages import Log
+from rcodsr.options import DEFAULT_WEIGHTS, Adaptive, Level, UpscaleOptions, WeightsRequest, parse_realism
 
 if TYPE_CHECKING:
     from rcodsr.bench.judges import JudgeFiles

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rcodsr.cli import stopping
 from rcodsr.cli.streams import Progress, error_line, json_line, note
-from rcodsr.config import DEFAULT_WEIGHTS
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
+from rcodsr.options import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
     from rcodsr.batch.pipeline import Result

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from rcodsr.cli.options import Device, Number, Weights
+from rcodsr.cli.parameters import Device, Number, Weights
 from rcodsr.cli.streams import json_line, note
 from rcodsr.cli.tables import csv_text, json_text, markdown_text, write_text
-from rcodsr.config import parse_realism
 from rcodsr.errors import UsageError
 from rcodsr.messages import size_text
+from rcodsr.options import parse_realism
 
 _COLUMNS = (
     "size",

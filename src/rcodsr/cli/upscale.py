@@ -7,10 +7,12 @@ from typing import Annotated, cast
 
 import typer
 
-from rcodsr.cli.options import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
+from rcodsr.cli.parameters import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
 from rcodsr.cli.results import DisplayOptions, open_report, show
 from rcodsr.cli.streams import keep_libraries_quiet, note, results_only
-from rcodsr.config import (
+from rcodsr.errors import UsageError
+from rcodsr.messages import silent
+from rcodsr.options import (
     DEFAULT_WEIGHTS,
     LEVELS,
     MAX_OUTPUT_PIXELS,
@@ -28,8 +30,6 @@ from rcodsr.config import (
     parse_realism,
     parse_tile,
 )
-from rcodsr.errors import UsageError
-from rcodsr.messages import silent
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -38,7 +38,7 @@ _REALISM_HELP = (
 
 
 class Format(StrEnum):
-    """`--format`: the words of `config.OUTPUT_FORMATS`, and auto."""
+    """`--format`: the words of `options.OUTPUT_FORMATS`, and auto."""
 
     auto = "auto"
     png = "png"

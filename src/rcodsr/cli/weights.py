@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from rcodsr.cli.streams import error_line, json_line, note, result_line
-from rcodsr.config import WeightsRequest
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import silent, size_text
+from rcodsr.options import WeightsRequest
 
 app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
 

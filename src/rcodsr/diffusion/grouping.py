@@ -7,7 +7,7 @@ The realism scale that users turn is the inverse view of Eq. (5) and lives with 
 import torch
 from torch import Tensor
 
-from rcodsr.config import LAST_TIMESTEP
+from rcodsr.options import LAST_TIMESTEP
 from rcodsr.parts import GroupingSpec, MetricKind
 
 _FLAT = 1e-3

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from PIL import Image
 
-from rcodsr.config import AdaptiveBy, ColorFix, Protected, RealismMap, TargetSize, UpscaleOptions, choose_control, parse_tile
 from rcodsr.errors import UsageError
 from rcodsr.images import maps
+from rcodsr.options import AdaptiveBy, ColorFix, Protected, RealismMap, TargetSize, UpscaleOptions, choose_control, parse_tile
 
 Mask = RealismMap | str | Path | Image.Image | np.ndarray[tuple[int, int], np.dtype[np.floating]]
 """A realism for each pixel; as a file, a grey picture, or an array (h, w) in [0, 1]."""

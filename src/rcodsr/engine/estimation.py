@@ -41,6 +41,19 @@ class DegradationMap:
         return float((self.values * weight).sum() / weight.sum()) if weight.any() else self.mean
 
 
+@dataclass(frozen=True)
+class Estimated:
+    """How degraded a picture is, and what follows from it."""
+
+    similarity: float
+    """M̂_L: 0 clean, 1 ruined."""
+    timestep: int
+    """Eq. (5)."""
+    realism: float
+    level: str
+    """Name of the nearest level: fidelity, neutral, realism."""
+
+
 def measure(model: OneStepSR, enlarged: Tensor) -> DegradationMap:
     """Estimate M_L over a picture; neither the U-Net nor the decoder runs.
 

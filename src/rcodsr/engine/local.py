@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcodsr.config import RealismMap, UpscaleOptions
 from rcodsr.images.text_regions import find_text
 from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.options import RealismMap, UpscaleOptions
 
 SOFT = 16
 """How far a border reaches to each side, in pixels of the enlarged picture."""

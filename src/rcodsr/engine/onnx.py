@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from rcodsr.checkpoints.card import model_card, notices
 from rcodsr.checkpoints.export import spec_of
 from rcodsr.checkpoints.load import LoadedWeights, load_weights
-from rcodsr.config import WeightsRequest
 from rcodsr.engine.runner import Runner
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.errors import UsageError, WeightsError
@@ -31,6 +30,7 @@ from rcodsr.images.files import write_atomic
 from rcodsr.images.resize import mirrored, padded_side, upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import WeightsRequest
 from rcodsr.parts import WaveletSpec
 from rcodsr.variants import VariantSpec
 

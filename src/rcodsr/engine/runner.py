@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rcodsr.config import ColorFix
 from rcodsr.engine.fast import compile_blocks, rewrite
 from rcodsr.engine.graphs import Graphs
 from rcodsr.engine.runtime import Runtime, tiles_at_once
@@ -18,6 +17,7 @@ from rcodsr.messages import Log, silent
 from rcodsr.models.modulation import Modulation
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.prompts import VisualPrompt
+from rcodsr.options import ColorFix
 
 _SMALL = 3 << 20
 """Values of a picture whose colour fix is worth recording; larger ones keep the GPU busy anyway."""

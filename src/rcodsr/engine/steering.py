@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rcodsr.config import RealismMap
 from rcodsr.diffusion.grouping import group_timestep
 from rcodsr.engine.estimation import DegradationMap
 from rcodsr.engine.local import LocalLevels
 from rcodsr.images.tiling import TileGrid
+from rcodsr.options import RealismMap
 from rcodsr.parts import GroupingSpec
 
 

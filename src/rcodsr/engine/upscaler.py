@@ -18,7 +18,22 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.checkpoints.load import load_weights
-from rcodsr.config import (
+from rcodsr.engine.arguments import UpscaleArguments, read_arguments
+from rcodsr.engine.estimation import DegradationMap, Estimated, measure
+from rcodsr.engine.fast import choose
+from rcodsr.engine.local import local_levels
+from rcodsr.engine.runner import Runner, prepare
+from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
+from rcodsr.engine.steering import Steering
+from rcodsr.engine.tiled import Network, TiledNetwork
+from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python, naming
+from rcodsr.images import color
+from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srgb_image
+from rcodsr.images.picture import Picture
+from rcodsr.images.resize import pad_to_multiple, resize, upsample
+from rcodsr.messages import Log, silent
+from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.options import (
     DEFAULT_WEIGHTS,
     Adaptive,
     Dtype,
@@ -29,29 +44,8 @@ from rcodsr.config import (
     choose_control,
     from_environment,
 )
-from rcodsr.engine.arguments import UpscaleArguments, read_arguments
-from rcodsr.engine.estimation import DegradationMap, measure
-from rcodsr.engine.fast import choose
-from rcodsr.engine.local import blend, local_levels
-from rcodsr.engine.runner import Runner, prepare
-from rcodsr.engine.runtime import SMALLEST_TILE, Runtime, choose_runtime, is_out_of_memory, plan_tile
-from rcodsr.engine.steering import Steering
-from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python, naming
-from rcodsr.images import color
-from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srgb_image
-from rcodsr.images.picture import Picture
-from rcodsr.images.resize import pad_to_multiple, resize, upsample
-from rcodsr.images.tiling import TileGrid, plan_tiles
-from rcodsr.messages import Log, silent
-from rcodsr.models.one_step import Condition, OneStepSR
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
-Network = Callable[[Tensor, Condition], Tensor]
-"""Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
-_ADAPTIVE_TILE = 128
-"""Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
-_FLAT, _LIVELY = 0.5e-4, 0.5e-2
-"""Standard deviations of pixels in [0, 1]: an output below the first for an input above the second is blank."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +67,6 @@ class Upscaled:
     dtype: str
     """What it was computed in: float32 where the asked dtype gave no picture."""
     seconds: float
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """How degraded a picture is, and what follows from it."""
-
-    similarity: float
-    """M̂_L: 0 clean, 1 ruined."""
-    timestep: int
-    """Eq. (5)."""
-    realism: float
-    level: str
-    """Name of the nearest level: fidelity, neutral, realism."""
 
 
 class Upscaler:
@@ -113,7 +94,7 @@ class Upscaler:
         self.runtime = runtime
         self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
-        self._network: Network = network or self.runner.forward
+        self.tiled = TiledNetwork(self.runner, network)
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -251,7 +232,7 @@ class Upscaler:
 
     def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
         """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
-        wrapped = wrap(self._network)
+        wrapped = wrap(self.tiled.network)
 
         def network(tiles: Tensor, condition: Condition) -> Tensor:
             return wrapped(tiles, self.runner.whole(condition))
@@ -339,7 +320,7 @@ class Upscaler:
         steering = replace(steering, local=local)
         device = self.runtime.device
         condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
-        restored, grid = self._with_smaller_tiles(padded, condition, steering, options)
+        restored, grid = self.tiled.restore(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         restored = self.runner.finish(restored, enlarged[0], rgb, options.color_fix or spec.color_fix)
         return restored, steering.over(grid), steering.passes(grid)
@@ -355,73 +336,6 @@ class Upscaler:
     def degradation(self, enlarged: Tensor) -> DegradationMap:
         """M̂_L over an enlarged picture (1, 3, H, W) in [0, 1]."""
         return measure(self.model, enlarged.to(self.runtime.device))
-
-    def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
-        """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
-        spec = self.model.spec
-        if tile is None:
-            tile = self._tile(options)
-        overlap = min(spec.tile_overlap if options.tile_overlap is None else options.tile_overlap, tile // 2)
-        return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
-
-    def _tile(self, options: UpscaleOptions) -> int:
-        if options.tile is not None:
-            return options.tile
-        tile = plan_tile(self.runtime, self.model.spec)
-        return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
-
-    def _with_smaller_tiles(
-        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
-    ) -> tuple[Tensor, TileGrid]:
-        """Run over tiles, halving them when memory runs out."""
-        scale, tile = self.model.spec.scale, self._tile(options)
-        while True:
-            grid = self.plan(padded.shape, options, tile)
-            try:
-                return self._over_tiles(padded, condition, steering, grid), grid
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            # outside the except block, whose traceback would keep the failed tile's tensors alive
-            tile = min(tile or max(padded.shape) // scale, max(padded.shape) // scale) // 2
-            if tile < SMALLEST_TILE:
-                raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
-
-    def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
-        """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
-        blended = torch.zeros_like(padded[0])
-        device, places = self.runtime.device, list(grid)
-        # parts with levels of their own take steps of their own
-        several = self.runner.at_once(places[0][2].numel()) if steering.local is None else 1
-        for some in (places[i : i + several] for i in range(0, len(places), several)):
-            parts = steering.within(*some[0][:2])
-            t = torch.tensor([next(iter(parts), steering.at(rows, columns)) for rows, columns, _ in some], device=device)
-            tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
-            begins = torch.tensor([(rows.start, columns.start) for rows, columns, _ in some], device=device)
-            origin = begins // self.model.spec.autoencoder.factor
-            restored = self._sound(tiles, replace(condition, timestep=t, origin=origin), parts).to(padded.device)
-            for tile, (rows, columns, weight) in zip(restored, some, strict=True):
-                blended[:, rows, columns] += tile * weight.to(padded.device)
-        return blended
-
-    def _sound(self, tiles: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
-        """The model's output for tiles in [0, 1], if it is pictures; `parts` has a single tile's timesteps where several.
-
-        Raises:
-            ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
-        """
-        if len(parts) > 1:
-            restored = blend(self.model, tiles, self.runner.whole(condition), parts)
-        else:
-            restored = self._network(tiles, condition)
-        finite = torch.isfinite(restored).all()
-        blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
-        finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
-        if not finite:
-            raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
-        if blank:
-            raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
-        return restored
 
 
 def _with_notes(picture: Picture, steering: Steering, passes: list[int]) -> Picture:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcodsr.config import ColorFix
+from rcodsr.options import ColorFix
 
 _DILATIONS = (1, 2, 4, 8, 16)
 _ROWS = 256

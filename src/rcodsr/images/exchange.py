@@ -13,13 +13,13 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcodsr.config import MAX_OUTPUT_PIXELS
 from rcodsr.errors import UsageError, in_python
 from rcodsr.images import io
 from rcodsr.images.formats import parse_background
 from rcodsr.images.metadata import written_exif
 from rcodsr.images.picture import Picture, from_pil, from_samples, to_pil, to_samples
 from rcodsr.images.profiles import parse
+from rcodsr.options import MAX_OUTPUT_PIXELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
 
-from rcodsr.config import MAX_OUTPUT_PIXELS, output_size
 from rcodsr.errors import InputError
 from rcodsr.images.files import make_directory, output_error, remove_stale_parts, require_writable, write_atomic, write_stream
 from rcodsr.images.formats import (
@@ -37,6 +36,7 @@ from rcodsr.images.opening import (
     read_record,
 )
 from rcodsr.images.refusals import damaged
+from rcodsr.options import MAX_OUTPUT_PIXELS, output_size
 
 if TYPE_CHECKING:  # planning needs headers and records, not torch
     from rcodsr.images.deep import Samples

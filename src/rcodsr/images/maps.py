@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rcodsr.config import MAX_MAP_LEVELS, RealismMap
 from rcodsr.errors import InputError, UsageError
 from rcodsr.images.metadata import orientation
 from rcodsr.images.opening import opened
 from rcodsr.images.picture import from_pil, turned
+from rcodsr.options import MAX_MAP_LEVELS, RealismMap
 
 
 def any_map(mask: "str | Path | Image.Image | np.ndarray[tuple[int, int], np.dtype[np.floating]]") -> RealismMap:

@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from rcodsr.config import output_size
 from rcodsr.errors import InputError
 from rcodsr.images import boxes, chunks, directories, riff
 from rcodsr.images.formats import READABLE
 from rcodsr.images.metadata import HISTORY, exif_of, upright_size
 from rcodsr.images.refusals import raw, unidentified, unopenable, unreadable
 from rcodsr.images.survey import Survey, View
+from rcodsr.options import output_size
 
 
 @dataclass(frozen=True)

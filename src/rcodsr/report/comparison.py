@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.config import Level, UpscaleOptions
 from rcodsr.engine.estimation import measure
 from rcodsr.engine.steering import Steering
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import upsample
+from rcodsr.options import Level, UpscaleOptions
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height in pixels of the enlarged picture."""

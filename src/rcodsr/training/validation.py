@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rcodsr.bench.quality import psnr_y, ssim_y
-from rcodsr.config import LEVELS, UpscaleOptions
 from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import find_photos
 from rcodsr.data.presets import PRESETS
@@ -18,6 +17,7 @@ from rcodsr.images import io
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import resize
 from rcodsr.models.one_step import OneStepSR
+from rcodsr.options import LEVELS, UpscaleOptions
 
 _PHOTOS = 8
 _SIDE = 256

@@ -1,0 +1,105 @@
+"""An enlarged picture through the networks: cut into tiles, each checked, blended; halved when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rcodsr.engine.local import blend
+from rcodsr.engine.runner import Runner
+from rcodsr.engine.runtime import SMALLEST_TILE, is_out_of_memory, plan_tile
+from rcodsr.engine.steering import Steering
+from rcodsr.errors import ModelOutputError, TileMemoryError
+from rcodsr.images.tiling import TileGrid, plan_tiles
+from rcodsr.models.one_step import Condition
+from rcodsr.options import Adaptive, UpscaleOptions
+
+Network = Callable[[Tensor, Condition], Tensor]
+"""Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
+_ADAPTIVE_TILE = 128
+"""Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
+_FLAT, _LIVELY = 0.5e-4, 0.5e-2
+"""Standard deviations of pixels in [0, 1]: an output below the first for an input above the second is blank."""
+
+
+class TiledNetwork:
+    """Runs a network over the tiles of one picture at a time; keeps no state between pictures.
+
+    Args:
+        runner: the model, how it is run and where.
+        network: what tiles go through; the runner's by default.
+    """
+
+    def __init__(self, runner: Runner, network: Network | None = None) -> None:
+        self.runner, self.model, self.runtime = runner, runner.model, runner.runtime
+        self.network: Network = network or runner.forward
+
+    def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
+        """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
+        spec = self.model.spec
+        if tile is None:
+            tile = self._tile(options)
+        overlap = min(spec.tile_overlap if options.tile_overlap is None else options.tile_overlap, tile // 2)
+        return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
+
+    def _tile(self, options: UpscaleOptions) -> int:
+        if options.tile is not None:
+            return options.tile
+        tile = plan_tile(self.runtime, self.model.spec)
+        return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
+
+    def restore(
+        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
+    ) -> tuple[Tensor, TileGrid]:
+        """Run over tiles, halving them when memory runs out."""
+        scale, tile = self.model.spec.scale, self._tile(options)
+        while True:
+            grid = self.plan(padded.shape, options, tile)
+            try:
+                return self._over_tiles(padded, condition, steering, grid), grid
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # outside the except block, whose traceback would keep the failed tile's tensors alive
+            tile = min(tile or max(padded.shape) // scale, max(padded.shape) // scale) // 2
+            if tile < SMALLEST_TILE:
+                raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
+
+    def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
+        """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
+        blended = torch.zeros_like(padded[0])
+        device, places = self.runtime.device, list(grid)
+        # parts with levels of their own take steps of their own
+        several = self.runner.at_once(places[0][2].numel()) if steering.local is None else 1
+        for some in (places[i : i + several] for i in range(0, len(places), several)):
+            parts = steering.within(*some[0][:2])
+            t = torch.tensor([next(iter(parts), steering.at(rows, columns)) for rows, columns, _ in some], device=device)
+            tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
+            begins = torch.tensor([(rows.start, columns.start) for rows, columns, _ in some], device=device)
+            origin = begins // self.model.spec.autoencoder.factor
+            restored = self._sound(tiles, replace(condition, timestep=t, origin=origin), parts).to(padded.device)
+            for tile, (rows, columns, weight) in zip(restored, some, strict=True):
+                blended[:, rows, columns] += tile * weight.to(padded.device)
+        return blended
+
+    def _sound(self, tiles: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:
+        """The model's output for tiles in [0, 1], if it is pictures; `parts` has a single tile's timesteps where several.
+
+        Raises:
+            ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
+        """
+        if len(parts) > 1:
+            restored = blend(self.runner.model, tiles, self.runner.whole(condition), parts)
+        else:
+            restored = self.network(tiles, condition)
+        finite = torch.isfinite(restored).all()
+        blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
+        finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
+        if not finite:
+            raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
+        if blank:
+            raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
+        return restored
