@@ -125,7 +125,8 @@ def test_back_into_ours(
 ) -> None:
     source: Path = request.getfixturevalue(kind)
     monkeypatch.setattr(
-        "rcodsr.checkpoints.text.prompt_embedding", lambda *_: torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(1))
+        "rcodsr.checkpoints.text_encoder.prompt_embedding",
+        lambda *_: torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(1)),
     )
     export(WeightsRequest(str(source)), tmp_path / "out", format=format)
     convert([tmp_path / "out"], tmp_path / "back", None)
