@@ -133,6 +133,7 @@ RCOD_SMALL = VariantSpec(
     noise_head="clean",
     color_fix="none",
     limit_overshoot=False,
+    tile_overlap=56,
 )
 """A residual-dense network, taken over from Real-ESRGAN's generator, in the U-Net's place. It predicts ẑ_H itself, so the
 timestep acts through modulation and losses instead of Eq. (3)'s gain."""
