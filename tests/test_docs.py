@@ -86,6 +86,25 @@ def _classes() -> dict[str, set[str]]:
     return {name: members(name) for name in own}
 
 
+@cache
+def _fields() -> dict[str, set[str]]:
+    """Each field of a class, and so each key of a recipe → the classes that its annotation names."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                named = {part.id for part in ast.walk(node.annotation) if isinstance(part, ast.Name)}
+                found.setdefault(node.target.id, set()).update(named)
+    return found
+
+
+def _is_member(names: list[str], kinds: set[str]) -> bool:
+    """Whether the first name is a member of one of the classes, and the others lead on from it."""
+    first, *rest = names
+    known = any(first in _classes().get(kind, ()) for kind in kinds)
+    return known and (not rest or _is_member(rest, _fields().get(first, set())))
+
+
 def _defined(node: ast.AST) -> list[str]:
     match node:
         case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=names) | ast.Tuple(elts=names)):  # passed on
@@ -105,7 +124,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _name_exists(word: str) -> bool:
-    """Whether a dotted name leads to a module, to what one defines, or to a member of a class (or of its lower-case name)."""
+    """Whether a dotted name leads to a module, to what one defines, or to a member of a class or of a field."""
     first, *rest = word.removeprefix("rcodsr.").split(".")
     for module, names in _modules().items():
         parts = module.split(".")
@@ -113,11 +132,12 @@ def _name_exists(word: str) -> bool:
             mine, given = parts[start:], [first, *rest]
             if given[: len(mine)] == mine:
                 beyond = given[len(mine) :]
-                if not beyond or (beyond[0] in names and (len(beyond) == 1 or beyond[1] in _classes().get(beyond[0], ()))):
+                if not beyond or (beyond[0] in names and (len(beyond) == 1 or _is_member(beyond[1:], {beyond[0]}))):
                     return True
     if not rest:
         return first in _modules()[""] or first in _classes()
-    return any(name.lower() == first.lower() and rest[0] in members for name, members in _classes().items())
+    kinds = {name for name in _classes() if name.lower() == first.lower()} | _fields().get(first, set())  # `upscaler.upscale`
+    return _is_member(rest, kinds)
 
 
 def _unknown(word: str, document: Path) -> bool:
@@ -152,6 +172,8 @@ def test_files_and_names_exist(document: Path) -> None:
         "images.nothing.read",
         "nothing.read",
         "OneStepSR.nothing",
+        "optim.nothing",
+        "variant.grouping.nothing",
         "NothingSpec",
         "warm_start_nothing",
     ],

@@ -141,4 +141,4 @@ def test_readme_python_runs_as_written(desk: Path) -> None:
     (code,) = _blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert (desk / "photo_x4.png").exists()
+    assert (desk / "photo_x4.jpg").exists()

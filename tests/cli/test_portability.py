@@ -13,7 +13,7 @@ from tests.conftest import RunCli
 _TAKEN_AWAY = """
 import os, signal, sys
 import filelock, psutil  # which choose by system and not by what there is
-for module in ("fcntl", "grp", "pwd", "resource", "termios"):
+for module in ("fcntl", "grp", "pwd", "resource"):
     sys.modules[module] = None
 for name in ("O_NOFOLLOW", "O_NONBLOCK", "geteuid", "getuid", "sched_getaffinity"):
     if hasattr(os, name):
@@ -30,7 +30,9 @@ for found in pkgutil.walk_packages(rcodsr.__path__, "rcodsr."):
         importlib.import_module(found.name)
 print(sum(name.startswith("rcodsr.") for name in sys.modules))
 """
-_RECIPE = "fit = true\nworkers = 0\n[[phases]]\nname = 'p'\nsteps = 2\nbatch = 1\ncrop = 32\nlearning_rate = 1e-3\n"
+_RECIPE = (
+    "fit = true\nmachine.workers = 0\n[[phases]]\nname = 'p'\nsteps = 2\nbatch = 1\ncrop = 32\nlearning_rate = [1e-3, 1e-4]\n"
+)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_every_module_can_be_imported(desk: Path) -> None:
         (("bench", "synth", "hr", "-o", "set", "--crop", 0), "set/lr/a.png"),
         (("bench", "quality", "--gt", "hr", "--lr", "lr", "--realism", 0, "--export-csv", "rows.csv"), "rows.csv"),
         (("bench", "metric", "hr", "--crop", 64, "--count", 2), None),
-        (("train", "recipe.toml", "photos=hr", "--output", "run", "threads=1"), "run/checkpoint/config.json"),
+        (("train", "recipe.toml", "photos=hr", "--output", "run", "machine.threads=1"), "run/checkpoint/config.json"),
         (("weights", "list"), None),
         (("weights", "export", "rcod-tiny", "-o", "copy"), "copy/config.json"),
     ],
