@@ -46,7 +46,7 @@ def s3diff(spec: VariantSpec) -> dict[str, Any]:
         "rank_vae": _lora(spec).vae_rank,
         "state_dict_unet": _renamed(_random(model.unet, "lora", "conv_in"), ".default_all.", ".default."),
         "state_dict_vae": _renamed(_random(model.autoencoder, "lora"), ".default_encoder.", ".vae_skip."),
-        "w": nn.Parameter(torch.randn(steering.get_parameter("w").shape), requires_grad=False),
+        "w": nn.Parameter(torch.randn(steering.get_buffer("w").shape), requires_grad=False),
         "state_embeddings": {},
     }
     for network in ("vae", "unet"):

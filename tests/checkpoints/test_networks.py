@@ -124,7 +124,7 @@ def test_tensors_of_the_first_torch(tmp_path: Path) -> None:
 def _small_generator(monkeypatch: pytest.MonkeyPatch, blocks: int = 1) -> State:
     """Under the published names, of few blocks instead of 23; convolutions in the order in which they run."""
     monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=blocks))
-    return {key.removeprefix("head."): value for key, value in _random(RealEsrgan).items()}
+    return {key.removeprefix("head."): value for key, value in _random(networks.RealEsrgan).items()}  # type: ignore[attr-defined]  # what is patched in
 
 
 def test_the_generator_has_the_published_layers() -> None:
