@@ -26,6 +26,8 @@ class WriteOptions:
     """What transparency is laid on where the format has none."""
     again: bool = False
     """Enlarge also what rcodsr has made; for a picture that is named alone."""
+    dtypes: tuple[str, ...] = ()
+    """An existing output that was computed in one of these counts as done, whatever this machine would choose."""
 
 
 @dataclass

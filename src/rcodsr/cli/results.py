@@ -14,8 +14,8 @@ from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 from rcodsr.options import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
-    from rcodsr.batch.pipeline import Result
     from rcodsr.batch.plan import Plan
+    from rcodsr.batch.results import Result
 
 
 _LONG = 120.0
@@ -118,7 +118,8 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> in
     except RcodsrError as error:
         progress.close()
         done = tally.counts["done"] + tally.counts["skipped"]
-        error_line(f"{error} ({done} done, {tally.not_started} not started)")
+        begun = any(tally.counts.values())
+        error_line(f"{error} ({done} done, {tally.not_started} not started)" if begun else error)
         return error.exit_code
     except stopping.Stopped as stopped:
         progress.close()
