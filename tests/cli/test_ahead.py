@@ -10,7 +10,9 @@ from PIL import Image
 from tests.cli.conftest import one_error_line
 from tests.conftest import RunCli
 
-_WITHOUT_TORCH = "import sys; from rcodsr.cli.app import run; c = run(sys.argv[1:]); sys.exit(100 * ('torch' in sys.modules) + c)"
+_WITHOUT_TORCH = (
+    "import sys; from rcodsr.cli.app import run; c = run(sys.argv[1:]); sys.exit(100 * ('torch' in sys.modules) + c)"
+)
 
 
 def _without_torch(directory: Path, *arguments: str) -> int:

@@ -96,15 +96,18 @@ class Foresight:
             result.realism = weights.share
 
 
-def work_off(jobs: list[Job], foresight: Foresight, engine: Callable[[list[Job], int], Iterable[Result]]) -> Iterator[Result]:
+def work_off(
+    jobs: list[Job], foresight: Foresight, engine: Callable[[list[Job], int], Iterable[Result]], failures: int = 0
+) -> Iterator[Result]:
     """Results of jobs, in order; the engine is asked from the first one on that has to be made.
 
     Args:
         jobs: from `plan`.
         foresight: tells what is refused or done already. Objects in a store are the engine's, which asks for several at a time.
         engine: loads what it needs, and gives the results of the jobs that are left; it is told how many have failed.
+        failures: so many before.
     """
-    left, failures = deque(jobs), 0
+    left = deque(jobs)
     while left and not is_remote(left[0]):
         result = foresight.result(left[0])
         if result.status == "planned":

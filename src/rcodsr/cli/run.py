@@ -4,17 +4,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rcodsr.batch.ahead import Foresight, work_off
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job, Plan, prepare_outputs
 from rcodsr.batch.results import Result, WriteOptions
+from rcodsr.batch.stream import LinePlanner, LineReader
 from rcodsr.cli.results import DisplayOptions, open_report, show
 from rcodsr.cli.streams import note, results_only
 from rcodsr.images.files import require_writable
 from rcodsr.messages import Log, silent, size_text
 from rcodsr.options import UpscaleOptions, WeightsRequest
+
+if TYPE_CHECKING:  # a run with nothing to do must not load torch
+    from rcodsr.engine.upscaler import Upscaler
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,28 @@ class Run:
         """Receives lines for people."""
         return silent if self.shown.quiet else note
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this process does the work itself."""
+        return not self.on_cluster and (self.processes or 1) == 1
+
     def promise(self, plan: Plan) -> int:
         """Show what would be done; the exit code is that of the run, as far as it can be known without one."""
         shown = replace(self.shown, bar=False, stream=False, max_failures=None)
-        return show(self._promises(plan), plan, shown)
+        output = replace(self.output, again=plan.alone)
+        foresight = Foresight(self.request, self.options, output)
+        return show(self._promises(plan.jobs, foresight, set()), plan, shown)
 
     def carry_out(self, plan: Plan) -> int:
         """Do it."""
         open_report(self.shown.report, plan)
-        foresight = Foresight(self.request, self.options, self.output)
-        failed_already = len(plan.clashes)
+        named_alone = replace(self, output=replace(self.output, again=plan.alone))
+        foresight = Foresight(self.request, self.options, named_alone.output)
+        failed_already = len(plan.clashes) + len(plan.refused)
 
         def engine(jobs: list[Job], failures: int) -> Iterator[Result]:
             prepare_outputs(jobs, plan.alone)
-            return self._results(jobs, failed_already + failures)
+            return named_alone._results(jobs, failed_already + failures)
 
         with results_only() if self.on_cluster else nullcontext():
             return show(work_off(plan.jobs, foresight, engine), plan, self.shown)
@@ -72,27 +86,62 @@ class Run:
 
             return run_processes(jobs, self.request, self.options, self.output, self.processes, self.log)
         from rcodsr.batch.pipeline import run
+
+        stdout = sys.stdout.buffer if sys.stdout else None
+        left = None if self.shown.max_failures is None else self.shown.max_failures - failures
+        return run(jobs, self._engine, self.options, self.output, stdout, left)
+
+    @cached_property
+    def _engine(self) -> "Upscaler":
         from rcodsr.engine.upscaler import Upscaler
 
         upscaler = Upscaler.load(self.request, self.options, self.log)
         self.log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-        stdout = sys.stdout.buffer if sys.stdout else None
-        left = None if self.shown.max_failures is None else self.shown.max_failures - failures
-        return run(jobs, upscaler, self.options, self.output, stdout, left)
+        return upscaler
 
-    def _promises(self, plan: Plan) -> Iterator[Result]:
-        foresight, told = Foresight(self.request, self.options, self.output), False
-        directories: set[Path] = set()
-        for job in plan.jobs:
+    def stream(self, planner: LinePlanner, dry: bool) -> int:
+        """Answer the lines of standard input as they come, the engine loaded when the first picture needs it."""
+        open_report(self.shown.report, Plan([]))
+        results = self._line_by_line(planner, Foresight(self.request, self.options, self.output), dry)
+        shown = replace(self.shown, bar=False)
+        return show(results, Plan([]), shown, open_ended=True)
+
+    def _line_by_line(self, planner: LinePlanner, foresight: Foresight, dry: bool) -> Iterator[Result]:
+        failures, loaded = 0, False
+        checked: set[Path] = set()
+
+        def engine(jobs: list[Job], before: int) -> Iterator[Result]:
+            nonlocal loaded
+            loaded = True
+            prepare_outputs(jobs)
+            return self._results(jobs, before)
+
+        for chunk in LineReader().chunks():
+            items = [item for line in chunk for item in planner.plan(line)]
+            jobs = [item for item in items if isinstance(item, Job)]
+            if dry:
+                results = self._promises(jobs, foresight, checked)
+            else:
+                results = engine(jobs, failures) if loaded and jobs else work_off(jobs, foresight, engine, failures)
+            for item in items:
+                result = next(results, None) if isinstance(item, Job) else item
+                if result is None:  # stopped after too many failures
+                    return
+                failures += result.status == "failed"
+                yield result
+            yield from results  # which ends its threads
+
+    def _promises(self, jobs: list[Job], foresight: Foresight, checked: set[Path]) -> Iterator[Result]:
+        """Results; `checked` has the output directories that are known to be in order."""
+        for job in jobs:
             result = foresight.result(job)
             if result.status == "planned":
-                if not told:
+                if not checked:
                     self._tell_engine(foresight)
-                    told = True
-                if job.target is not None and job.target.parent not in directories:
-                    directories.add(job.target.parent)
-                    if not isinstance(job.target, RemotePath):
-                        require_writable(job.target, makes_directory=True)
+                directory = Path() if job.target is None else job.target.parent
+                if directory not in checked and job.target is not None and not isinstance(job.target, RemotePath):
+                    require_writable(job.target, makes_directory=True)
+                checked.add(directory)
             yield result
 
     def _tell_engine(self, foresight: Foresight) -> None:

@@ -77,7 +77,7 @@ def results_only() -> Iterator[None]:
         quiet.detach()  # or it would close the real one's buffer
 
 
-def result_line(text: str) -> None:
+def result_line(text: str, end: str = "\n") -> None:
     """One result on standard output; a path keeps its bytes.
 
     When the reader has gone (`| head -1`), or nobody listens (`>&-`), the work goes on in silence.
@@ -88,7 +88,7 @@ def result_line(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + end.encode())
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,33 +106,35 @@ class Progress:
     """How far a batch is: a bar on a terminal, a plain line per picture elsewhere, nothing when quiet.
 
     Args:
-        total: number of pictures.
+        total: number of pictures; None where nobody knows.
         quiet: show errors only.
         bar: draw a bar if standard error is a terminal.
     """
 
-    def __init__(self, total: int, quiet: bool, bar: bool = True) -> None:
+    def __init__(self, total: int | None, quiet: bool, bar: bool = True) -> None:
         self.total, self.quiet = total, quiet
         self.done = 0
         self.started = time.monotonic()
         self._bar: Any = None
-        if bar and not quiet and total > 1 and sys.stderr.isatty():
+        if bar and not quiet and total is not None and total > 1 and sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task("", total=total)
             _show(self._bar)
 
-    def result(self, text: str) -> None:
+    def result(self, text: str, end: str = "\n") -> None:
         """One result on standard output, above the bar where both share the terminal."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.out(text, highlight=False)
         else:
-            result_line(text)
+            result_line(text, end)
 
     def advance(self, name: str, line: str) -> None:
         """One picture is finished; `line` says what became of it."""
         self.done += 1
         if self._bar is not None:
             self._bar.update(self._task, advance=1, description=name)
+        elif not self.quiet and self.total is None:
+            note(f"[{self.done}] {line}")
         elif not self.quiet:
             eta = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             note(f"[{self.done}/{self.total}] {line}" + (f"  eta {eta:.0f}s" if self.done < self.total else ""))

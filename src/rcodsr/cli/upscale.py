@@ -145,6 +145,7 @@ def upscale(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
     ] = False,
+    print0: Annotated[bool, typer.Option("--print0", help="End each path on standard output in NUL, for xargs -0.")] = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more about each picture.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines instead of a bar.")] = False,
@@ -168,6 +169,7 @@ def upscale(
     from rcodsr.batch.plan import Naming, make_plan, require_fit
     from rcodsr.batch.results import WriteOptions
     from rcodsr.batch.shards import parse_shard
+    from rcodsr.batch.stream import LinePlanner
     from rcodsr.cli.run import Run
     from rcodsr.images.formats import FORMATS, parse_background
 
@@ -177,20 +179,26 @@ def upscale(
     naming = Naming(format, options.scale, name, _level_in_names(options.chosen), options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     strip = metadata == "strip"
-    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
-    require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
-    settings = WriteOptions(
-        quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone, request.dtypes
+    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), dtypes=request.dtypes)
+    shown = DisplayOptions(
+        json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures, print0
     )
-    shown = DisplayOptions(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
+    if json and print0:
+        raise UsageError("--print0", "contradicts --json", "leave one of the two out")
+    run = Run(request, options, settings, shown, jobs, engine == "ray", address)
+    if inputs == ["@-"] and run.is_here:
+        return run.stream(LinePlanner(output, naming, selection, options, chosen, strip), dry_run)
+    listed = expand_lists(inputs)
+    plan = make_plan(listed.sources, output, naming, selection, chosen, strip)
+    plan.refused = listed.refused
+    require_fit(plan, options)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
-    run = Run(request, options, settings, shown, jobs, engine == "ray", address)
     return run.promise(plan) if dry_run else run.carry_out(plan)
 
 
