@@ -55,6 +55,11 @@ class WeightsRequest:
     guidance: float | None = None
     """Scale of S3Diff's guidance, a second U-Net pass."""
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What `dtype` may come to, on one machine or another."""
+        return ("fp32", "bf16") if self.dtype == "auto" else (self.dtype,)
+
 
 def from_environment(name: str) -> tuple[str, str] | None:
     """The default that RCODSR_NAME sets for an option, and what errors should call it; None where it is unset or empty."""

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rcodsr.batch.ahead import Foresight
 from rcodsr.batch.discovery import Selection
 from rcodsr.batch.order import told_by_output
 from rcodsr.batch.plan import Job, Naming, Plan, make_plan, prepare_outputs, require_fit
 from rcodsr.batch.records import is_result
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import WriteOptions, own_result
-from rcodsr.batch.stages import planned
 from rcodsr.errors import UsageError
 from rcodsr.images import io
 from rcodsr.images.formats import FORMATS
-from rcodsr.options import RealismMap, UpscaleOptions
+from rcodsr.options import RealismMap, UpscaleOptions, WeightsRequest
 from tests.batch.conftest import names
 
 Draw = Callable[..., Path]
@@ -104,9 +104,9 @@ def test_only_a_picture_that_is_named_alone_is_enlarged_again(draw: Draw, tmp_pa
     assert not _plan([tmp_path / "photos"]).alone
     assert not _plan([result, draw("b.png", 4)]).alone
     job = Job(result, tmp_path / "x.png")
-    again = planned(job, UpscaleOptions(), WriteOptions(again=True))
+    again = Foresight(WeightsRequest("rcod-tiny"), UpscaleOptions(), WriteOptions(again=True)).result(job)
     assert (again.status, again.output) == ("planned", str(tmp_path / "x.png"))
-    passed = planned(job, UpscaleOptions(), WriteOptions())
+    passed = Foresight(WeightsRequest("rcod-tiny"), UpscaleOptions(), WriteOptions()).result(job)
     assert (passed.status, passed.output, passed.own) == ("skipped", None, True)
     assert "own" not in passed.to_dict()
 

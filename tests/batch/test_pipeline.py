@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.batch import pipeline, stages
-from rcodsr.batch.pipeline import Result, WriteOptions, run
+from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import record_of
+from rcodsr.batch.results import Result, WriteOptions
 from rcodsr.batch.tiles import TileBatcher
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
@@ -49,8 +50,12 @@ def _one_by_one(jobs: list[Job], engine: Upscaler) -> list[bytes]:
     made = []
     for job in jobs:
         picture = engine.run(io.read(job.source), OPTIONS).picture
-        made.append(io.encode(picture, "PNG", record=record_of(job.source, engine, OPTIONS)))
+        made.append(io.encode(picture, "PNG", record=_record_of(job, engine)))
     return made
+
+
+def _record_of(job: Job, engine: Upscaler) -> dict[str, object]:
+    return record_of(job.source, OPTIONS, engine.model.spec, engine.weights_id, engine.runtime.dtype_name)
 
 
 def _written(results: list[Result]) -> list[bytes]:

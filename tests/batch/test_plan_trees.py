@@ -129,6 +129,6 @@ def test_a_name_too_long_for_its_ending_is_cut(touch: Touch) -> None:
 
 def test_lists_keep_odd_names(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes("a\u2028b.png\r\nc.png\n\n".encode())
-    assert [str(path) for path in expand_lists([f"@{tmp_path}/lines.txt"])] == ["a\u2028b.png", "c.png"]
+    assert [str(path) for path in expand_lists([f"@{tmp_path}/lines.txt"]).sources] == ["a\u2028b.png", "c.png"]
     (tmp_path / "zeros.txt").write_bytes(b"a\nb.png\0\xff.png\0")
-    assert [os.fsencode(path) for path in expand_lists([f"@{tmp_path}/zeros.txt"])] == [b"a\nb.png", b"\xff.png"]  # type: ignore[arg-type]
+    assert [os.fsencode(path) for path in expand_lists([f"@{tmp_path}/zeros.txt"]).sources] == [b"a\nb.png", b"\xff.png"]  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """Finding pictures: files, directories and lists → every picture once, in order. Without torch."""
 
 import fnmatch
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from rcodsr.batch.places import RealPaths, place
-from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.errors import InputError, NoInputError, RcodsrError, UsageError
 from rcodsr.images.io import SUFFIXES, Piped, Source
+from rcodsr.images.lists import read_lines
 
 _SYSTEM_FOLDERS = (
     "@eadir",
@@ -25,6 +25,8 @@ _SYSTEM_FOLDERS = (
     ".trash*",
 )
 """Globs, in lower case, of folders that network drives and desktops keep for themselves: thumbnails, bins, snapshots."""
+
+_WEB = {"http", "https", "ftp"}
 
 
 @dataclass(frozen=True)
@@ -70,30 +72,65 @@ class Findings:
     """Folders inside that were passed over because the system owns them."""
 
 
-def expand_lists(inputs: list[str]) -> list[Source]:
-    """Inputs with lists replaced by what they hold: `@list.txt` and `@-` (standard input), one path a line; `-` is a picture.
+@dataclass
+class Inputs:
+    """What the arguments of a command name."""
 
-    Lists of `find -print0` work as well. A picture whose own name starts with @ is written `./@name`.
+    sources: list[Source] = field(default_factory=list)
+    refused: list[tuple[str, RcodsrError]] = field(default_factory=list)
+    """What is no source and fails by itself: lists that cannot be read, web addresses."""
+
+    def add(self, text: str) -> None:
+        """One path."""
+        try:
+            self.sources.append(source_of(text))
+        except InputError as error:
+            self.refused.append((text, error))
+
+
+def expand_lists(inputs: list[str]) -> Inputs:
+    """Inputs with lists (`images.lists`) replaced by what they hold: `@list.txt`, `@-` (standard input). `-` is a picture.
+
+    A file or folder whose own name starts with @ is that file, not a list.
 
     Raises:
         UsageError: when a name is empty, or standard input is asked for twice.
-        InputError: when a list or the standard input cannot be read.
+        InputError: when nothing is left because lists cannot be read.
+        NoInputError: when lists are empty.
     """
     if "" in inputs:
         raise UsageError("''", "an empty name is no input", "check the shell variable it came from")
     if sum(name in {"-", "@-"} for name in inputs) > 1:
         raise UsageError("-", "standard input can be read once only", "give one of - and @-")
-    found: list[Source] = []
+    found = Inputs()
     for name in inputs:
         if name == "-":
-            found.append(Piped(_standard_input("-")))
-        elif name.startswith("@"):
-            found += [place(line) for line in _lines(name) if line]
+            found.sources.append(Piped(_standard_input("-")))
+        elif name == "@-" or (name.startswith("@") and not is_there(Path(name))):
+            try:
+                lines = read_lines(name, _list_data(name))
+            except InputError as error:
+                found.refused.append((name, error))
+                continue
+            for _, line in lines:
+                found.add(line)
         else:
-            found.append(place(name))
-    if not found:
-        raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
+            found.add(name)
+    if not found.sources:
+        raise found.refused[0][1] if found.refused else NoInputError(inputs[0], "lists no pictures", "write one path a line")
     return found
+
+
+def source_of(text: str) -> Source:
+    """The path, or the object of a store, that a user wrote.
+
+    Raises:
+        InputError: for an address of the web.
+        UsageError: for an object of a store on Windows.
+    """
+    if text.partition("://")[0].lower() in _WEB and "://" in text:
+        raise InputError(text, "a web address, not a file", f"fetch it: curl -L '{text}' | rcodsr upscale - -o NAME.png")
+    return place(text)
 
 
 def sources(inputs: Sequence[Source], selection: Selection | None = None) -> list[Source]:
@@ -120,6 +157,14 @@ def discover(inputs: Sequence[Source], selection: Selection, avoid: Path | None 
             findings.pictures.append(Found(source, PurePath("stdin" if isinstance(source, Piped) else source.name)))
     findings.pictures = list(_once(findings.pictures))
     return findings
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to anything; False for what cannot be asked."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def is_directory(path: Path) -> bool:
@@ -214,17 +259,13 @@ def _place(directory: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _lines(name: str) -> list[str]:
+def _list_data(name: str) -> bytes:
     if name == "@-":
-        data = _standard_input(name)
-    else:
-        try:
-            data = Path(name[1:]).read_bytes()
-        except OSError as error:
-            raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
-    # not splitlines: that would cut names at characters such as U+2028
-    parts = data.split(b"\0") if b"\0" in data else (line.removesuffix(b"\r") for line in data.split(b"\n"))
-    return [os.fsdecode(part) for part in parts]
+        return _standard_input(name)
+    try:
+        return Path(name[1:]).read_bytes()
+    except OSError as error:
+        raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
 
 
 def _standard_input(name: str) -> bytes:

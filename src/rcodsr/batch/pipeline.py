@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, BinaryIO
 from rcodsr.batch.memory import has_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.results import Result, WriteOptions
-from rcodsr.batch.stages import LARGE, Passage, Stages, planned, run_step
+from rcodsr.batch.stages import LARGE, Passage, Stages, run_step
 from rcodsr.batch.threads import Later, Workers
 from rcodsr.options import UpscaleOptions
 
-if TYPE_CHECKING:  # a dry run must not load torch
+if TYPE_CHECKING:  # a run with nothing to do must not load torch
     from rcodsr.engine.upscaler import Upscaler
-
-__all__ = ["Result", "WriteOptions", "planned", "run"]
 
 _TOGETHER = 8
 """Pictures that share network calls where that pays."""

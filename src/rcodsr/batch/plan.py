@@ -12,7 +12,7 @@ from rcodsr.batch.discovery import Findings, Found, Selection, discover, is_dire
 from rcodsr.batch.places import RealPaths, RemotePath, place
 from rcodsr.batch.records import is_result, is_result_of
 from rcodsr.batch.shards import belongs
-from rcodsr.errors import InputError, NoInputError, OutputError, UsageError
+from rcodsr.errors import InputError, NoInputError, OutputError, RcodsrError, UsageError
 from rcodsr.images.io import FORMATS, Piped, Source, has_room_for_record, make_directory, read_header, remove_stale_parts
 from rcodsr.options import OUTPUT_FORMATS, RealismMap, TargetSize, UpscaleOptions
 
@@ -99,6 +99,8 @@ class Plan:
     """What is not done, because its output would be an input or another picture's output."""
     results: list[Source] = field(default_factory=list)
     """Inputs that are outputs of others among them, and not enlarged again."""
+    refused: list[tuple[str, RcodsrError]] = field(default_factory=list)
+    """Arguments that could not be looked at, by what the user wrote."""
     alone: bool = False
     """Whether one picture was named, rather than found: it is enlarged even if rcodsr has made it."""
 

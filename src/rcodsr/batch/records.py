@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from rcodsr.batch.places import RemotePath
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
 from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
+from rcodsr.variants import VariantSpec
 from rcodsr.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rcodsr.engine.upscaler import Upscaler
-
 _MADE_BY = "made_by"
 """Recorded, not compared: a new version finishes what an older one has begun, as long as `PIXELS` is the same."""
 
 
-def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
+def record_of(source: io.Source, options: UpscaleOptions, spec: VariantSpec, weights: str, dtype: str) -> dict[str, Any]:
     """How a picture is made: all that decides its pixels, nothing that says when or where.
+
+    Args:
+        source: the picture.
+        options: what is done with it.
+        spec: of the weights.
+        weights: their id.
+        dtype: fp32, bf16 or fp16.
 
     Raises:
         InputError: when the source cannot be read.
     """
-    spec = upscaler.model.spec
     control = options.chosen
     timestep = {"timestep": spec.grouping.realism_timestep(control.realism)} if isinstance(control, Level) else {}
     return {
         _MADE_BY: f"rcodsr {__version__}",
         "pixels": PIXELS,
-        "weights": upscaler.weights_id,
+        "weights": weights,
         **timestep,
         "adaptive": control.by if isinstance(control, Adaptive) else None,
         "realism_map": control.digest if isinstance(control, RealismMap) else None,
         "protect": options.protect,
         **size_of(options),
         "color_fix": options.color_fix or spec.color_fix,
-        "dtype": upscaler.runtime.dtype_name,
+        "dtype": dtype,
         "input_sha256": io.digest(source),
     }
 
@@ -67,7 +73,7 @@ def is_result_of(source: io.Source, picture: Path, scale: float, size: TargetSiz
     return is_result(picture) or _is_newer(source, picture, UpscaleOptions(scale=scale, size=size), strip)
 
 
-def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False) -> bool:
+def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False, dtypes: Container[str] = ()) -> bool:
     """True for an existing output that is whole and was made exactly like this, False for a damaged one of ours.
 
     Args:
@@ -75,13 +81,16 @@ def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool
         target: an existing output.
         record: as from `record_of`; what is known of it.
         strip: outputs carry no record, by the user's wish.
+        dtypes: others that count as well as the record's.
 
     Raises:
         InputError: for any other, which is not ours to replace.
     """
     found = io.read_record(target)
-    if found is not None and all(found.get(key) == value for key, value in record.items() if key != _MADE_BY):
-        return io.is_whole(target)
+    if found is not None:
+        asked = record | {"dtype": found.get("dtype")} if found.get("dtype") in dtypes else record
+        if all(found.get(key) == value for key, value in asked.items() if key != _MADE_BY):
+            return io.is_whole(target)
     size = None if record.get("size") is None else TargetSize.parse(record["size"])
     if found is None and _is_newer(source, target, UpscaleOptions(scale=record["scale"], size=size), strip):
         return True

@@ -15,10 +15,9 @@ from typing import Any
 
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Result, WriteOptions, failed, unforeseen
-from rcodsr.batch.stages import Passage, Stages, planned
+from rcodsr.batch.results import Result, unforeseen
+from rcodsr.batch.stages import Passage, Stages
 from rcodsr.errors import InputError, OutputError, RcodsrError
-from rcodsr.options import UpscaleOptions
 
 
 def is_remote(job: Job) -> bool:
@@ -49,15 +48,6 @@ def named(result: Result, job: Job, local: Job) -> Result:
     result.input, result.output = str(job.source), None if job.target is None or result.own else str(job.target)
     result.error = None if result.error is None else _renamed(result.error, job, local)
     return result
-
-
-def planned_anywhere(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
-    """`planned`, for jobs in a store too."""
-    try:
-        with near(job) as local:
-            return named(planned(local, options, output), job, local)
-    except RcodsrError as error:
-        return failed(job, error)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class WriteOptions:
     """What transparency is laid on where the format has none."""
     again: bool = False
     """Enlarge also what rcodsr has made; for a picture that is named alone."""
+    dtypes: tuple[str, ...] = ()
+    """An existing output that was computed in one of these counts as done, whatever this machine would choose."""
 
 
 @dataclass
@@ -78,6 +80,11 @@ def failed(job: Job, error: RcodsrError) -> Result:
     return result
 
 
+def refused(text: str, error: RcodsrError) -> Result:
+    """Of what a user wrote and no job came of."""
+    return Result(input=text, output=None, status="failed", error=str(error), exit_code=error.exit_code)
+
+
 def own_result(source: Source) -> Result:
     """Of a picture that rcodsr has made, which a folder or a glob has brought among the inputs."""
     result = Result(input=str(source), output=None, status="skipped", own=True)
@@ -86,8 +93,9 @@ def own_result(source: Source) -> Result:
 
 
 def decided_ahead(plan: Plan) -> list[Result]:
-    """What the plan has decided without looking further: clashes, and outputs among the inputs."""
-    return [failed(job, error) for job, error in plan.clashes] + [own_result(picture) for picture in plan.results]
+    """What the plan has decided without looking further: arguments refused, clashes, and outputs among the inputs."""
+    unread = [refused(text, error) for text, error in plan.refused]
+    return unread + [failed(job, error) for job, error in plan.clashes] + [own_result(picture) for picture in plan.results]
 
 
 def about(error: RcodsrError, job: Job) -> RcodsrError:

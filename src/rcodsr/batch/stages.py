@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, is_result, record_of, size_of
+from rcodsr.batch.records import is_done, is_result, record_of
 from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
-from rcodsr.options import PIXELS, UpscaleOptions
+from rcodsr.options import UpscaleOptions
 from rcodsr.variants import VariantSpec
 
-if TYPE_CHECKING:  # a dry run must not load torch
+if TYPE_CHECKING:  # a run with nothing to do must not load torch
     from rcodsr.engine.upscaler import Upscaled, Upscaler
     from rcodsr.images.picture import Picture
 
@@ -75,12 +75,17 @@ class Stages:
         item.pixels = check(job, header, self.options, self.output)
         item.format = format_of(job, self.output, header)
         quality = {"quality": self.output.quality} if item.format in io.LOSSY else {}
-        item.record = record_of(job.source, self.upscaler, self.options) | quality
+        item.record = self._record(job) | quality
         exists = job.target is not None and job.target.exists() and not self.output.overwrite
-        if exists and job.target is not None and is_done(job.source, job.target, item.record, self.output.strip):
+        output = self.output
+        if exists and job.target is not None and is_done(job.source, job.target, item.record, output.strip, output.dtypes):
             item.result = blank(job, "skipped")
         elif item.pixels <= LARGE and has_memory(item.pixels):
             item.picture = io.read(job.source, self.output.max_pixels, VariantSpec.scale)
+
+    def _record(self, job: Job) -> dict[str, Any]:
+        engine = self.upscaler
+        return record_of(job.source, self.options, engine.model.spec, engine.weights_id, engine.runtime.dtype_name)
 
     def read_alone(self, item: Passage) -> None:
         """Decode what has been waited for, or refuse it for good."""
@@ -147,24 +152,6 @@ def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
         item.result.seconds = round(item.seconds, 3)
         item.picture = item.upscaled = item.data = None
     return item
-
-
-def planned(job: Job, options: UpscaleOptions, output: WriteOptions) -> Result:
-    """What `run` would do with a job, as far as headers and an existing output tell without loading a model."""
-    result = blank(job, "planned")
-    try:
-        header = io.read_header(job.source)
-        if not output.again and is_result(job.source):
-            return own_result(job.source)
-        require_memory(job.source, check(job, header, options, output))
-        result.width, result.height = options.output_size(header.size)
-        exists = job.target is not None and job.target.exists() and not output.overwrite
-        known = {"pixels": PIXELS, **size_of(options), "input_sha256": io.digest(job.source)}
-        if exists and job.target is not None and is_done(job.source, job.target, known, output.strip):
-            result.status = "skipped"
-    except RcodsrError as error:
-        result.status, result.error = "failed", str(about(error, job))
-    return result
 
 
 def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOptions) -> int:

@@ -1,25 +1,23 @@
 """From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rcodsr.checkpoints.config import REMEDY, CheckpointConfig, read_config
+from rcodsr.checkpoints.config import REMEDY, CheckpointConfig
 from rcodsr.checkpoints.format import load_model
-from rcodsr.checkpoints.named import find_weights
+from rcodsr.checkpoints.identity import Identity, identify, read_random
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
-from rcodsr.errors import UsageError, WeightsError
+from rcodsr.errors import WeightsError
 from rcodsr.messages import Log, silent
 from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
-from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest
+from rcodsr.options import UpscaleOptions, WeightsRequest
 from rcodsr.parts import TextSpec
-from rcodsr.variants import VARIANTS, VariantSpec
 
 _SEMANTIC = "sem"
 _CPU = torch.device("cpu")
@@ -53,14 +51,10 @@ def load_weights(
         UsageError: when the request contradicts itself or the weights.
         WeightsError: when weights or bases are unknown, unavailable or damaged.
     """
-    if request.name.startswith("random:"):
-        return _random(request, options, drawn_on)
-    resolved = find_weights(request.name, request.revision, request.offline, log)
-    config = read_config(resolved.directory)
-    share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
-    _check(request, config.spec, options, share)
-    if request.base_model is not None and (config.layout != "adapter" or config.spec.base is None):
-        raise UsageError("--base-model", f"{request.name} needs no base", "leave it out")
+    found = identify(request, options, log)
+    if found.resolved is None or found.config is None:
+        return _random(found, request, drawn_on)
+    resolved, config, share = found.resolved, found.config, found.share
     bases: dict[str, ResolvedWeights] = {}
     for name in config.bases if config.layout == "adapter" else ():
         override = request.base_model if name == config.spec.base else None
@@ -69,22 +63,7 @@ def load_weights(
     _tell(model, config, request, log)
     if share is not None:
         _weigh(model, share)
-    return LoadedWeights(model, _named(resolved.id, request, share), resolved.directory)
-
-
-def _share(control: Control | None, weighable: bool) -> float | None:
-    """What the semantic half counts where it is weighed."""
-    return control.realism if weighable and isinstance(control, Level) else None
-
-
-def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, share: float | None) -> None:
-    """Refuse what these weights cannot do, before gigabytes are fetched."""
-    spec.check(options, share)
-    prompt = spec.prompt
-    if request.prompt is not None and (not isinstance(prompt, TextSpec) or spec.base is None):
-        raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
-    if request.guidance is not None and not (isinstance(prompt, TextSpec) and prompt.negative is not None):
-        raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
+    return LoadedWeights(model, found.id, resolved.directory)
 
 
 def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, log: Log) -> None:
@@ -116,38 +95,20 @@ def _weigh(model: OneStepSR, share: float) -> None:
     model.passes = SemanticShare(halves(model.unet, _SEMANTIC), share)
 
 
-def _named(id: str, request: WeightsRequest, share: float | None) -> str:
-    """The id with what else decides every pixel: records compare it."""
-    fixed = {} if share is None else {"semantic": f"{share:g}"}
-    fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
-    fixed |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
-    return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])
-
-
-def _random(request: WeightsRequest, options: UpscaleOptions, drawn_on: torch.device) -> LoadedWeights:
-    _, _, rest = request.name.partition(":")
-    variant, _, seed = rest.partition(":")
-    if variant not in VARIANTS or not (seed or "0").isdecimal():
-        known = ", ".join(VARIANTS)
-        raise UsageError("--weights", f"'{request.name}' is not random:VARIANT[:SEED]", f"variants are {known}")
-    if request.base_model is not None or request.revision is not None:
-        raise UsageError("--weights", "random weights have no base and no revision", "leave --base-model and --revision out")
-    spec = VARIANTS[variant]
-    share = _share(options.control, spec.weighable)
-    _check(request, spec, options, share)
-    name = f"random:{variant}:{int(seed or 0)}"
-    model = random_model(spec, int(seed or 0), drawn_on)
+def _random(found: Identity, request: WeightsRequest, drawn_on: torch.device) -> LoadedWeights:
+    spec, seed = read_random(request.name)
+    model = random_model(spec, seed, drawn_on)
     with torch.random.fork_rng(devices=[drawn_on] if drawn_on.type == "cuda" else []), drawn_on:
-        torch.manual_seed(int(seed or 0))
-        if share is not None or not spec.mergeable:
+        torch.manual_seed(seed)
+        if found.share is not None or not spec.mergeable:
             _add_lora(model)
         if isinstance(model.prompt, FixedPrompt):
             model.prompt.embedding.normal_()
             if request.guidance is not None:
                 model.passes = Guidance(request.guidance, torch.randn_like(model.prompt.embedding))
-    if share is not None:
-        _weigh(model, share)
-    return LoadedWeights(model, _named(f"{name}@{sha256(name.encode()).hexdigest()[:12]}", request, share))
+    if found.share is not None:
+        _weigh(model, found.share)
+    return LoadedWeights(model, found.id)
 
 
 def _add_lora(model: OneStepSR) -> None:

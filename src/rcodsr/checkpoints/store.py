@@ -118,6 +118,24 @@ def _needs(config: CheckpointConfig) -> list[str]:
     return [name for name in (spec.base, f"{spec.base}-text" if words else None, spec.vision) if name is not None]
 
 
+def missing(weights: str, config: CheckpointConfig | None, base_model: str | None = None) -> dict[str, int | None]:
+    """Names of what is not on this machine of weights and what they stand on, and its bytes where known. Asks no server.
+
+    Args:
+        weights: as a user calls them.
+        config: of weights that are here; None where they are not.
+        base_model: what stands in for a base, and is left out here.
+    """
+    known = {item.name: item for item in list_weights()}
+    spec = VARIANTS.get(weights) if config is None else config.spec
+    replaced = spec.base if spec is not None and base_model is not None else None
+    if config is None and weights not in known:
+        return {weights: None}
+    wanted = _needs(config) if config is not None else [weights, *needs(weights)]
+    items = [known[name] for name in wanted if name != replaced and name in known]
+    return {item.name: item.bytes for item in items if not item.cached}
+
+
 def pull(weights: str, revision: str | None = None, force: bool = False, log: Log = silent) -> list[ResolvedWeights]:
     """Fetch weights and all that they stand on, convert what has to be, verify everything.
 

@@ -42,7 +42,10 @@ def estimate(
     from rcodsr.batch.discovery import expand_lists, sources
 
     keep_libraries_quiet()
-    found = sources(expand_lists(inputs))
+    listed = expand_lists(inputs)
+    for _, error in listed.refused:
+        error_line(error)
+    found = sources(listed.sources)
     if not found:
         raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
     from rcodsr.batch.estimates import estimates, match_truths
@@ -70,7 +73,7 @@ def estimate(
         write_text(csv, csv_text(fields, ({name: getattr(row, name) for name in fields} for row in rows)))
     if good:
         _summarise(good, upscaler.model.spec.grouping, plot, calibrate, log)
-    return 1 if len(good) < len(rows) else 0
+    return 1 if len(good) < len(rows) or listed.refused else 0
 
 
 def _show(row: "Estimate", columns: tuple[str, ...], json: bool) -> None:

@@ -14,8 +14,8 @@ from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 from rcodsr.options import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
-    from rcodsr.batch.pipeline import Result
     from rcodsr.batch.plan import Plan
+    from rcodsr.batch.results import Result
 
 
 _LONG = 120.0
@@ -36,13 +36,16 @@ class DisplayOptions:
     """Standard output carries the picture."""
     report: Path | None = None
     max_failures: int | None = None
+    print0: bool = False
+    """Paths on standard output end in NUL."""
 
 
 @dataclass
 class Tally:
     """What became of the pictures so far."""
 
-    total: int
+    total: int | None
+    """None where nobody knows how many will come."""
     ignored: int = 0
     system_folders: tuple[str, ...] = ()
     """Names of folders that were not searched."""
@@ -62,7 +65,7 @@ class Tally:
     @property
     def not_started(self) -> int:
         """Pictures that nobody has looked at."""
-        return self.total - sum(self.counts.values())
+        return 0 if self.total is None else self.total - sum(self.counts.values())
 
     @property
     def exit_code(self) -> int:
@@ -94,12 +97,20 @@ class Tally:
         return {**usual, **{name: count for name, count in rare.items() if count}}
 
 
-def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> int:
-    """Show results as they come; the exit code says whether any failed."""
+def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions, open_ended: bool = False) -> int:
+    """Show results as they come; the exit code says whether any failed.
+
+    Args:
+        results: of the plan's jobs.
+        plan: what is known of them.
+        shown: how.
+        open_ended: nobody knows how many results will come.
+    """
     from rcodsr.batch.results import decided_ahead
 
     decided = decided_ahead(plan)
-    tally = Tally(len(decided) + len(plan.jobs), len(plan.ignored), tuple(path.name for path in plan.system_folders))
+    total = None if open_ended else len(decided) + len(plan.jobs)
+    tally = Tally(total, len(plan.ignored), tuple(path.name for path in plan.system_folders))
     progress = Progress(tally.total, shown.quiet, shown.bar)
     try:
         with _reporting(shown.report, plan) as report:
@@ -110,7 +121,8 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> in
                     _tell_how_long(result, tally.not_started)
                 _report_one(report, result)
                 stopping.check()
-                if shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures and tally.not_started:
+                many = shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures
+                if many and (open_ended or tally.not_started):
                     progress.close()
                     cause = f"stopped after {tally.counts['failed']} failures"
                     error_line(f"{cause} ({tally.line()}); raise --max-failures to go on")
@@ -118,7 +130,8 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> in
     except RcodsrError as error:
         progress.close()
         done = tally.counts["done"] + tally.counts["skipped"]
-        error_line(f"{error} ({done} done, {tally.not_started} not started)")
+        begun = any(tally.counts.values())
+        error_line(f"{error} ({done} done, {tally.not_started} not started)" if begun else error)
         return error.exit_code
     except stopping.Stopped as stopped:
         progress.close()
@@ -128,7 +141,7 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions) -> in
         progress.close()
         if shown.json:
             json_line({"summary": tally.to_dict()})
-    if (tally.total > 1 or tally.ignored or tally.system_folders) and not shown.quiet:
+    if (tally.total != 1 or tally.ignored or tally.system_folders) and not shown.quiet:
         note(tally.line())
     return tally.exit_code
 
@@ -147,7 +160,7 @@ def _show_one(result: "Result", progress: Progress, shown: DisplayOptions) -> No
     if shown.json:
         json_line(result.to_dict())
     elif result.status != "failed" and result.output is not None and not shown.stream:
-        progress.result(result.output)
+        progress.result(result.output, "\0" if shown.print0 else "\n")
     if result.error is None:
         progress.advance(Path(result.input).name, _describe(result, shown.verbose))
     elif not result.lasting:  # a lasting fault ends the batch and is shown then

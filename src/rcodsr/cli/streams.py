@@ -20,6 +20,10 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 _ESCAPES |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
+_shown_bar: Any = None
+"""The bar that is on the terminal; lines go above it."""
+
+
 def error_line(text: object) -> None:
     """One line `rcodsr: <text>` on standard error."""
     note(f"rcodsr: {text}")
@@ -31,6 +35,9 @@ def note(text: str) -> None:
         return
     encoding = sys.stderr.encoding or "utf-8"
     line = text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
+    if _shown_bar is not None:
+        _shown_bar.console.out(line, highlight=False)
+        return
     with suppress(OSError, ValueError):  # nobody reads it, or its disk is full; the work goes on
         sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stderr.flush()
@@ -70,7 +77,7 @@ def results_only() -> Iterator[None]:
         quiet.detach()  # or it would close the real one's buffer
 
 
-def result_line(text: str) -> None:
+def result_line(text: str, end: str = "\n") -> None:
     """One result on standard output; a path keeps its bytes.
 
     When the reader has gone (`| head -1`), or nobody listens (`>&-`), the work goes on in silence.
@@ -81,7 +88,7 @@ def result_line(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + end.encode())
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,33 +106,35 @@ class Progress:
     """How far a batch is: a bar on a terminal, a plain line per picture elsewhere, nothing when quiet.
 
     Args:
-        total: number of pictures.
+        total: number of pictures; None where nobody knows.
         quiet: show errors only.
         bar: draw a bar if standard error is a terminal.
     """
 
-    def __init__(self, total: int, quiet: bool, bar: bool = True) -> None:
+    def __init__(self, total: int | None, quiet: bool, bar: bool = True) -> None:
         self.total, self.quiet = total, quiet
         self.done = 0
         self.started = time.monotonic()
         self._bar: Any = None
-        if bar and not quiet and total > 1 and sys.stderr.isatty():
+        if bar and not quiet and total is not None and total > 1 and sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task("", total=total)
-            self._bar.start()
+            _show(self._bar)
 
-    def result(self, text: str) -> None:
+    def result(self, text: str, end: str = "\n") -> None:
         """One result on standard output, above the bar where both share the terminal."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.out(text, highlight=False)
         else:
-            result_line(text)
+            result_line(text, end)
 
     def advance(self, name: str, line: str) -> None:
         """One picture is finished; `line` says what became of it."""
         self.done += 1
         if self._bar is not None:
             self._bar.update(self._task, advance=1, description=name)
+        elif not self.quiet and self.total is None:
+            note(f"[{self.done}] {line}")
         elif not self.quiet:
             eta = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             note(f"[{self.done}/{self.total}] {line}" + (f"  eta {eta:.0f}s" if self.done < self.total else ""))
@@ -135,16 +144,11 @@ class Progress:
         self.done += 1
         if self._bar is not None:
             self._bar.update(self._task, advance=1)
-            self._bar.stop()
-            error_line(text)
-            self._bar.start()
-        else:
-            error_line(text)
+        error_line(text)
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        _remove(self._bar)
 
 
 class StepBar:
@@ -158,14 +162,11 @@ class StepBar:
         self._bar = _bar() if sys.stderr.isatty() else None
         if self._bar is not None:
             self._task = self._bar.add_task("", total=total)
-            self._bar.start()
+            _show(self._bar)
 
     def log(self, text: str) -> None:
         """A line above the bar."""
-        if self._bar is not None:
-            self._bar.console.out(text.translate(_ESCAPES), highlight=False)
-        else:
-            note(text)
+        note(text)
 
     def reach(self, step: int, loss: float) -> None:
         """So many steps are done."""
@@ -174,8 +175,20 @@ class StepBar:
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        _remove(self._bar)
+
+
+def _show(bar: Any) -> None:
+    global _shown_bar
+    _shown_bar = bar
+    bar.start()
+
+
+def _remove(bar: Any) -> None:
+    global _shown_bar
+    if bar is not None:
+        _shown_bar = None
+        bar.stop()
 
 
 def _bar() -> Any:

@@ -1,6 +1,5 @@
 """`rcodsr upscale`."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -8,10 +7,9 @@ from typing import Annotated, cast
 import typer
 
 from rcodsr.cli.parameters import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
-from rcodsr.cli.results import DisplayOptions, open_report, show
-from rcodsr.cli.streams import keep_libraries_quiet, note, results_only
+from rcodsr.cli.results import DisplayOptions
+from rcodsr.cli.streams import keep_libraries_quiet
 from rcodsr.errors import UsageError
-from rcodsr.messages import silent
 from rcodsr.options import (
     DEFAULT_WEIGHTS,
     LEVELS,
@@ -147,6 +145,7 @@ def upscale(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per picture on standard output, then a summary.")
     ] = False,
+    print0: Annotated[bool, typer.Option("--print0", help="End each path on standard output in NUL, for xargs -0.")] = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more about each picture.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines instead of a bar.")] = False,
@@ -167,11 +166,11 @@ def upscale(
         protect=cast(Protected | None, protect),
     )
     from rcodsr.batch.discovery import Selection, expand_lists
-    from rcodsr.batch.pipeline import WriteOptions, run
-    from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
-    from rcodsr.batch.process_pool import run_processes
-    from rcodsr.batch.remote import planned_anywhere
+    from rcodsr.batch.plan import Naming, make_plan, require_fit
+    from rcodsr.batch.results import WriteOptions
     from rcodsr.batch.shards import parse_shard
+    from rcodsr.batch.stream import LinePlanner
+    from rcodsr.cli.run import Run
     from rcodsr.images.formats import FORMATS, parse_background
 
     if not verbose:
@@ -180,41 +179,27 @@ def upscale(
     naming = Naming(format, options.scale, name, _level_in_names(options.chosen), options.size)
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     strip = metadata == "strip"
-    plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
-    require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
-    shown = DisplayOptions(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
+    request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
+    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), dtypes=request.dtypes)
+    shown = DisplayOptions(
+        json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures, print0
+    )
+    if json and print0:
+        raise UsageError("--print0", "contradicts --json", "leave one of the two out")
+    run = Run(request, options, settings, shown, jobs, engine == "ray", address)
+    if inputs == ["@-"] and run.is_here:
+        return run.stream(LinePlanner(output, naming, selection, options, chosen, strip), dry_run)
+    listed = expand_lists(inputs)
+    plan = make_plan(listed.sources, output, naming, selection, chosen, strip)
+    plan.refused = listed.refused
+    require_fit(plan, options)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
-    if dry_run:
-        planned_ones = (planned_anywhere(job, options, settings) for job in plan.jobs)
-        return show(planned_ones, plan, DisplayOptions(json, quiet, bar=False, report=report))
-    open_report(report, plan)
-    if not plan.jobs:
-        return show((), plan, shown)  # all in other shards
-    prepare_outputs(plan.jobs, plan.alone)
-    log = silent if quiet else note
-    request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
-    if engine == "ray":
-        from rcodsr.batch.ray_engine import run_ray
-
-        with results_only():
-            return show(run_ray(plan.jobs, request, options, settings, jobs, address, log), plan, shown)
-    if jobs is not None and min(jobs, len(plan.jobs)) > 1:
-        return show(run_processes(plan.jobs, request, options, settings, jobs, log), plan, shown)
-    from rcodsr.engine.upscaler import Upscaler
-
-    upscaler = Upscaler.load(request, options, log)
-    log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
-    stdout = sys.stdout.buffer if sys.stdout else None
-    # clashes count as failures, and `show` has seen them before the first result
-    left = None if shown.max_failures is None else shown.max_failures - len(plan.clashes)
-    results = run(plan.jobs, upscaler, options, settings, stdout, left)
-    return show(results, plan, shown)
+    return run.promise(plan) if dry_run else run.carry_out(plan)
 
 
 def _control(realism: str | None, adaptive_by: str | None, realism_map: Path | None) -> Control | None:

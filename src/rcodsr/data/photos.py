@@ -1,6 +1,5 @@
 """Photo files for training and test sets: finding them, checking their headers, decoding them once."""
 
-import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from rcodsr.errors import InputError, NoInputError, UsageError
 from rcodsr.images import io
+from rcodsr.images.lists import read_lines
 from rcodsr.images.matching import match
 from rcodsr.images.picture import to_pil
 from rcodsr.variants import VariantSpec
@@ -17,7 +17,7 @@ from rcodsr.variants import VariantSpec
 def find_photos(source: Path) -> list[Path]:
     """Pictures of a directory, recursively, in a stable order; or those a `.txt` file lists, in its order.
 
-    The list has one path a line, relative to its own directory. Blank lines and lines that start with # do not count.
+    The list has one path a line, relative to its own directory, as `images.lists` reads it.
 
     Raises:
         NoInputError: when there is none.
@@ -133,16 +133,15 @@ def _contained(directory: Path) -> list[Path]:
 
 def _listed(source: Path) -> list[Path]:
     try:
-        # as bytes: a file name need not be UTF-8, and str.splitlines would break at form feeds
-        lines = [line.strip() for line in source.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()]
+        lines = read_lines(source, source.read_bytes())
     except OSError as error:
         raise InputError(source, f"cannot be read ({error.strerror})", "check its permissions") from error
     photos = []
-    for number, line in enumerate(lines, start=1):
-        if line and not line.startswith(b"#"):
-            photos.append(source.parent / os.fsdecode(line))
-            if not photos[-1].is_file():
-                raise InputError(
-                    f"{source}:{number}", f"no file {photos[-1]}", "list one path a line, relative to the list's directory"
-                )
+    for number, line in lines:
+        if not line.strip():
+            continue
+        photos.append(source.parent / line.strip())
+        if not photos[-1].is_file():
+            remedy = "list one path a line, relative to the list's directory"
+            raise InputError(f"{source}:{number}", f"no file {photos[-1]}", remedy)
     return photos

@@ -1,0 +1,119 @@
+"""What will become of jobs, as headers, existing outputs and the weights' hash tell. Without torch; nothing is fetched."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+
+from rcodsr.batch.memory import require_memory
+from rcodsr.batch.plan import Job
+from rcodsr.batch.records import is_done, is_result, record_of, size_of
+from rcodsr.batch.remote import is_remote, named, near
+from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result
+from rcodsr.batch.stages import check, format_of
+from rcodsr.checkpoints.identity import Identity, identify_here
+from rcodsr.errors import InputError, OutputError, RcodsrError
+from rcodsr.images import io
+from rcodsr.options import PIXELS, Level, UpscaleOptions, WeightsRequest
+
+
+class Foresight:
+    """Tells the result of a job before the engine is loaded: failed, skipped or planned.
+
+    Args:
+        request: the weights, looked for when the first sound picture needs to know them.
+        options: what to do with each picture.
+        output: how to write.
+    """
+
+    def __init__(self, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions) -> None:
+        self._request, self._options, self._output = request, options, output
+
+    @cached_property
+    def weights(self) -> Identity | None:
+        """What the weights are; None where they must be fetched or converted first.
+
+        Raises:
+            UsageError: when they cannot do what is asked.
+            WeightsError: when they are unknown, unavailable or damaged.
+        """
+        return identify_here(self._request, self._options)
+
+    def result(self, job: Job) -> Result:
+        """What `pipeline.run` will do with a job.
+
+        Raises:
+            UsageError: as `weights`.
+            WeightsError: as `weights`.
+        """
+        try:
+            with near(job) as local:
+                return named(self._result(local), job, local)
+        except (InputError, OutputError) as error:
+            return failed(job, error)
+
+    def _result(self, job: Job) -> Result:
+        result, output = blank(job, "planned"), self._output
+        try:
+            header = io.read_header(job.source)
+            if not output.again and is_result(job.source):
+                return own_result(job.source)
+            require_memory(job.source, check(job, header, self._options, output))
+            result.width, result.height = self._options.output_size(header.size)
+        except RcodsrError as error:
+            return failed(job, about(error, job))
+        weights = self.weights
+        self._describe(result, weights)
+        if job.target is None or output.overwrite or not job.target.exists():
+            return result
+        try:
+            record = self._record(job, weights)
+            record |= {"quality": output.quality} if format_of(job, output, header) in io.LOSSY else {}
+            done = is_done(job.source, job.target, record, output.strip, output.dtypes)
+        except RcodsrError as error:
+            return failed(job, about(error, job))
+        return blank(job, "skipped") if done and weights is not None else result
+
+    def _record(self, job: Job, weights: Identity | None) -> dict[str, object]:
+        """What an output's record must say, as far as it is known."""
+        if weights is None:
+            return {"pixels": PIXELS, **size_of(self._options), "input_sha256": io.digest(job.source)}
+        return record_of(job.source, self._options, weights.spec, weights.id, self._request.dtypes[0])
+
+    def _describe(self, result: Result, weights: Identity | None) -> None:
+        """Weights, realism and timestep, where they are known before the picture is looked at."""
+        if weights is None:
+            return
+        result.weights, control = weights.id, self._options.chosen
+        if not isinstance(control, Level):
+            return
+        grouping = weights.spec.grouping
+        result.timestep = grouping.realism_timestep(control.realism)
+        if weights.spec.fixed_timestep is None:
+            result.realism, result.level = control.realism, grouping.level(result.timestep)
+        else:
+            result.realism = weights.share
+
+
+def work_off(
+    jobs: list[Job], foresight: Foresight, engine: Callable[[list[Job], int], Iterable[Result]], failures: int = 0
+) -> Iterator[Result]:
+    """Results of jobs, in order; the engine is asked from the first one on that has to be made.
+
+    Args:
+        jobs: from `plan`.
+        foresight: tells what is refused or done already. Objects in a store are the engine's, which asks for several at a time.
+        engine: loads what it needs, and gives the results of the jobs that are left; it is told how many have failed.
+        failures: so many before.
+    """
+    left = deque(jobs)
+    while left and not is_remote(left[0]):
+        result = foresight.result(left[0])
+        if result.status == "planned":
+            break
+        left.popleft()
+        failures += result.status == "failed"
+        yield result
+    if left:
+        yield from engine(list(left), failures)

@@ -1,0 +1,135 @@
+"""What records call weights and what these can do, known before torch is loaded and before anything is fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from rcodsr.checkpoints.config import CheckpointConfig, read_config
+from rcodsr.checkpoints.manifest import REPO, read_manifest
+from rcodsr.checkpoints.named import find_weights, read_converted
+from rcodsr.checkpoints.resolve import ResolvedWeights, resolve
+from rcodsr.errors import UsageError, WeightsError
+from rcodsr.messages import Log, silent
+from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest
+from rcodsr.parts import TextSpec
+from rcodsr.variants import VARIANTS, VariantSpec
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Weights that are on this machine, and that can do what is asked."""
+
+    id: str
+    """Name, abbreviated digest, and what is fixed at loading: records compare it."""
+    spec: VariantSpec
+    share: float | None = None
+    """What the semantic half counts, where it is weighed."""
+    resolved: ResolvedWeights | None = None
+    """Where they lie; None where they are random."""
+    config: CheckpointConfig | None = None
+    """As their directory has it; None where they are random."""
+
+
+def identify(request: WeightsRequest, options: UpscaleOptions, log: Log = silent) -> Identity:
+    """Find weights, fetched and converted where they must be, and refuse what they cannot do before bases are fetched.
+
+    Raises:
+        UsageError: when the request contradicts itself or the weights.
+        WeightsError: when they are unknown, unavailable or damaged.
+    """
+    if request.name.startswith("random:"):
+        return _random(request, options)
+    return _found(find_weights(request.name, request.revision, request.offline, log), request, options)
+
+
+def identify_here(request: WeightsRequest, options: UpscaleOptions) -> Identity | None:
+    """The same for what is on this machine, without asking a server or converting anything; None where that is needed first.
+
+    Raises:
+        UsageError: as `identify`.
+        WeightsError: as `identify`.
+    """
+    if request.name.startswith("random:"):
+        return _random(request, options)
+    entry = read_manifest().get(request.name)
+    if entry is not None and entry.status in {"foreign", "manual"} and request.revision is None:
+        found = read_converted(request.name)
+        if found is None and entry.status == "manual":
+            found = find_weights(request.name)  # which says where to get them
+        if found is None and _is_offline(request):
+            resolve(request.name, offline=True)  # which says that they are missing
+        return None if found is None else _found(found, request, options)
+    fetched = (entry is not None and bool(entry.sources)) or (entry is None and _is_repository(request.name))
+    try:
+        return _found(resolve(request.name, request.revision, fetched or request.offline), request, options)
+    except WeightsError:
+        if not fetched or _is_offline(request):
+            raise
+        return None
+
+
+def read_random(name: str) -> tuple[VariantSpec, int]:
+    """What `random:VARIANT[:SEED]` means.
+
+    Raises:
+        UsageError: when it is not that.
+    """
+    _, _, rest = name.partition(":")
+    variant, _, seed = rest.partition(":")
+    if variant not in VARIANTS or not (seed or "0").isdecimal():
+        raise UsageError("--weights", f"'{name}' is not random:VARIANT[:SEED]", f"variants are {', '.join(VARIANTS)}")
+    return VARIANTS[variant], int(seed or 0)
+
+
+def _is_repository(name: str) -> bool:
+    return not Path(name).exists() and REPO.fullmatch(name) is not None
+
+
+def _is_offline(request: WeightsRequest) -> bool:
+    from huggingface_hub import constants
+
+    return request.offline or constants.is_offline_mode()
+
+
+def _random(request: WeightsRequest, options: UpscaleOptions) -> Identity:
+    spec, seed = read_random(request.name)
+    if request.base_model is not None or request.revision is not None:
+        raise UsageError("--weights", "random weights have no base and no revision", "leave --base-model and --revision out")
+    share = _share(options.control, spec.weighable)
+    _check(request, spec, options, share)
+    name = f"random:{spec.name}:{seed}"
+    return Identity(_named(f"{name}@{sha256(name.encode()).hexdigest()[:12]}", request, share), spec, share)
+
+
+def _found(resolved: ResolvedWeights, request: WeightsRequest, options: UpscaleOptions) -> Identity:
+    config = read_config(resolved.directory)
+    share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
+    _check(request, config.spec, options, share)
+    if request.base_model is not None and (config.layout != "adapter" or config.spec.base is None):
+        raise UsageError("--base-model", f"{request.name} needs no base", "leave it out")
+    return Identity(_named(resolved.id, request, share), config.spec, share, resolved, config)
+
+
+def _share(control: Control | None, weighable: bool) -> float | None:
+    """What the semantic half counts where it is weighed."""
+    return control.realism if weighable and isinstance(control, Level) else None
+
+
+def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, share: float | None) -> None:
+    """Refuse what these weights cannot do, before gigabytes are fetched."""
+    spec.check(options, share)
+    prompt = spec.prompt
+    if request.prompt is not None and (not isinstance(prompt, TextSpec) or spec.base is None):
+        raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
+    if request.guidance is not None and not (isinstance(prompt, TextSpec) and prompt.negative is not None):
+        raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
+
+
+def _named(id: str, request: WeightsRequest, share: float | None) -> str:
+    """The id with what else decides every pixel."""
+    fixed = {} if share is None else {"semantic": f"{share:g}"}
+    fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
+    fixed |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
+    return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])

@@ -1,0 +1,165 @@
+"""How `rcodsr upscale` carries out a plan: here, in several processes, or on a Ray cluster; or only says what it would do."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rcodsr.batch.ahead import Foresight, work_off
+from rcodsr.batch.places import RemotePath
+from rcodsr.batch.plan import Job, Plan, prepare_outputs
+from rcodsr.batch.results import Result, WriteOptions
+from rcodsr.batch.stream import LinePlanner, LineReader
+from rcodsr.cli.results import DisplayOptions, open_report, show
+from rcodsr.cli.streams import note, results_only
+from rcodsr.images.files import require_writable
+from rcodsr.messages import Log, silent, size_text
+from rcodsr.options import UpscaleOptions, WeightsRequest
+
+if TYPE_CHECKING:  # a run with nothing to do must not load torch
+    from rcodsr.engine.upscaler import Upscaler
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to do with the pictures of a plan.
+
+    Args:
+        request: weights, device, dtype.
+        options: what to do with each picture.
+        output: how to write.
+        shown: how results are shown and when to give up.
+        processes: `-j`; on a cluster, workers.
+        on_cluster: `--engine ray`.
+        address: of the cluster.
+    """
+
+    request: WeightsRequest
+    options: UpscaleOptions
+    output: WriteOptions
+    shown: DisplayOptions
+    processes: int | None = None
+    on_cluster: bool = False
+    address: str | None = None
+
+    @property
+    def log(self) -> Log:
+        """Receives lines for people."""
+        return silent if self.shown.quiet else note
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process does the work itself."""
+        return not self.on_cluster and (self.processes or 1) == 1
+
+    def promise(self, plan: Plan) -> int:
+        """Show what would be done; the exit code is that of the run, as far as it can be known without one."""
+        shown = replace(self.shown, bar=False, stream=False, max_failures=None)
+        output = replace(self.output, again=plan.alone)
+        foresight = Foresight(self.request, self.options, output)
+        return show(self._promises(plan.jobs, foresight, set()), plan, shown)
+
+    def carry_out(self, plan: Plan) -> int:
+        """Do it."""
+        open_report(self.shown.report, plan)
+        named_alone = replace(self, output=replace(self.output, again=plan.alone))
+        foresight = Foresight(self.request, self.options, named_alone.output)
+        failed_already = len(plan.clashes) + len(plan.refused)
+
+        def engine(jobs: list[Job], failures: int) -> Iterator[Result]:
+            prepare_outputs(jobs, plan.alone)
+            return named_alone._results(jobs, failed_already + failures)
+
+        with results_only() if self.on_cluster else nullcontext():
+            return show(work_off(plan.jobs, foresight, engine), plan, self.shown)
+
+    def _results(self, jobs: list[Job], failures: int) -> Iterator[Result]:
+        if self.on_cluster:
+            from rcodsr.batch.ray_engine import run_ray
+
+            return run_ray(jobs, self.request, self.options, self.output, self.processes, self.address, self.log)
+        if self.processes is not None and min(self.processes, len(jobs)) > 1:
+            from rcodsr.batch.process_pool import run_processes
+
+            return run_processes(jobs, self.request, self.options, self.output, self.processes, self.log)
+        from rcodsr.batch.pipeline import run
+
+        stdout = sys.stdout.buffer if sys.stdout else None
+        left = None if self.shown.max_failures is None else self.shown.max_failures - failures
+        return run(jobs, self._engine, self.options, self.output, stdout, left)
+
+    @cached_property
+    def _engine(self) -> "Upscaler":
+        from rcodsr.engine.upscaler import Upscaler
+
+        upscaler = Upscaler.load(self.request, self.options, self.log)
+        self.log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
+        return upscaler
+
+    def stream(self, planner: LinePlanner, dry: bool) -> int:
+        """Answer the lines of standard input as they come, the engine loaded when the first picture needs it."""
+        open_report(self.shown.report, Plan([]))
+        results = self._line_by_line(planner, Foresight(self.request, self.options, self.output), dry)
+        shown = replace(self.shown, bar=False)
+        return show(results, Plan([]), shown, open_ended=True)
+
+    def _line_by_line(self, planner: LinePlanner, foresight: Foresight, dry: bool) -> Iterator[Result]:
+        failures, loaded = 0, False
+        checked: set[Path] = set()
+
+        def engine(jobs: list[Job], before: int) -> Iterator[Result]:
+            nonlocal loaded
+            loaded = True
+            prepare_outputs(jobs)
+            return self._results(jobs, before)
+
+        for chunk in LineReader().chunks():
+            items = [item for line in chunk for item in planner.plan(line)]
+            jobs = [item for item in items if isinstance(item, Job)]
+            if dry:
+                results = self._promises(jobs, foresight, checked)
+            else:
+                results = engine(jobs, failures) if loaded and jobs else work_off(jobs, foresight, engine, failures)
+            for item in items:
+                result = next(results, None) if isinstance(item, Job) else item
+                if result is None:  # stopped after too many failures
+                    return
+                failures += result.status == "failed"
+                yield result
+            yield from results  # which ends its threads
+
+    def _promises(self, jobs: list[Job], foresight: Foresight, checked: set[Path]) -> Iterator[Result]:
+        """Results; `checked` has the output directories that are known to be in order."""
+        for job in jobs:
+            result = foresight.result(job)
+            if result.status == "planned":
+                if not checked:
+                    self._tell_engine(foresight)
+                directory = Path() if job.target is None else job.target.parent
+                if directory not in checked and job.target is not None and not isinstance(job.target, RemotePath):
+                    require_writable(job.target, makes_directory=True)
+                checked.add(directory)
+            yield result
+
+    def _tell_engine(self, foresight: Foresight) -> None:
+        """Weights, what must be fetched, and the device where one is named: only then is torch asked.
+
+        Raises:
+            UsageError: when it is not a device.
+            DeviceError: when it is not there.
+        """
+        from rcodsr.checkpoints.store import missing
+
+        weights, where = foresight.weights, ""
+        if self.request.device != "auto":
+            from rcodsr.engine.runtime import choose_runtime
+
+            where = f" on {choose_runtime(self.request.device, self.request.dtype).reason}"
+        source = "" if weights is None or weights.resolved is None else f" ({weights.resolved.source})"
+        self.log(f"{self.request.name if weights is None else weights.id}{source}{where}")
+        config = None if weights is None else weights.config
+        for name, count in missing(self.request.name, config, self.request.base_model).items():
+            self.log(f"to fetch: {name}" + ("" if count is None else f", {size_text(count)}"))
