@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.parameters import words
 from rcodsr.cli.streams import StepBar, note, result_line
 from rcodsr.errors import UsageError
 
@@ -16,12 +17,28 @@ if TYPE_CHECKING:
     from rcodsr.training.run import Run
 
 
+def _recipe_names() -> list[str]:
+    from rcodsr.checkpoints.manifest import recipe_names
+
+    return recipe_names()
+
+
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe file (TOML), or the name of a packaged one.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file (TOML), or the name of a packaged one.", show_default=False, autocompletion=_recipe_names
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example photos=DIR phases.0.steps=100.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Directory of the run; overrides the recipe.")] = None,
     resume: Annotated[
-        str, typer.Option("--resume", help="auto goes on from the run's saved state; never; or another run's directory.")
+        str,
+        typer.Option(
+            "--resume",
+            help="auto goes on from the run's saved state; never; or another run's directory.",
+            autocompletion=words("auto", "never"),
+        ),
     ] = "auto",
     init_config: Annotated[
         Path | None, typer.Option("--init-config", help="Copy the recipe to this file, to be edited, and stop.")

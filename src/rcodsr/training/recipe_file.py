@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rcodsr.checkpoints.manifest import project_file
+from rcodsr.checkpoints.manifest import project_file, recipe_names
 from rcodsr.errors import UsageError
 from rcodsr.parts import ClipSpec
 from rcodsr.spec import choose
@@ -21,11 +21,10 @@ def find_recipe(name: str) -> Path:
         UsageError: when there is neither.
     """
     packaged = project_file("recipes")
-    for path in (Path(name), packaged / f"{name}.toml"):
+    for path in (Path(name), packaged / f"{name}.toml", packaged.parent / name):  # recipes/rcod-o.toml, as the docs write it
         if path.is_file():
             return path
-    known = ", ".join(sorted(str(path.relative_to(packaged).with_suffix("")) for path in packaged.rglob("*.toml")))
-    raise UsageError(name, "no such recipe", f"give a TOML file, or one of {known}")
+    raise UsageError(name, "no such recipe", f"{choose(name.removesuffix('.toml'), recipe_names())}, or a TOML file")
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
