@@ -1,6 +1,7 @@
 """Finding pictures: files, directories and lists → every picture once, in order. Without torch."""
 
 import fnmatch
+import glob
 import os
 import sys
 from collections import defaultdict
@@ -73,6 +74,7 @@ class Findings:
 def expand_lists(inputs: list[str]) -> list[Source]:
     """Inputs with lists replaced by what they hold: `@list.txt` and `@-` (standard input), one path a line; `-` is a picture.
 
+    A glob that arrives as it was typed is expanded.
     Lists of `find -print0` work as well. A picture whose own name starts with @ is written `./@name`.
 
     Raises:
@@ -90,10 +92,17 @@ def expand_lists(inputs: list[str]) -> list[Source]:
         elif name.startswith("@"):
             found += [place(line) for line in _lines(name) if line]
         else:
-            found.append(place(name))
+            found += [place(match) for match in _unquoted(name)]
     if not found:
         raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
     return found
+
+
+def _unquoted(name: str) -> list[str]:
+    """What a glob stands for that no shell has expanded, as on Windows or in quotes; the name itself where it is a file."""
+    if not any(sign in name for sign in "*?[") or os.path.lexists(name):
+        return [name]
+    return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207 (a Path expands no absolute pattern)
 
 
 def sources(inputs: Sequence[Source], selection: Selection | None = None) -> list[Source]:

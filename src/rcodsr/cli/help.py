@@ -5,7 +5,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from rcodsr.cli.mistakes import no_such_command
+from rcodsr.cli.mistakes import no_such_command, one_dash_too_few
 
 PANELS = {
     "Input": ("gt", "lr", "results", "region", "recursive", "include", "exclude"),
@@ -135,6 +135,9 @@ class _Help:
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """As Typer; its errors say where they belong, which those of its parser do not."""
+        options = [name for parameter in self.get_params(ctx) for name in parameter.opts]  # type: ignore[attr-defined]
+        if slip := one_dash_too_few(args, options, _path(ctx)):
+            raise slip
         try:
             return super().parse_args(ctx, args)  # type: ignore[misc]
         except Exception as error:

@@ -21,9 +21,20 @@ def no_such_command(name: str, group: str, commands: Iterable[str]) -> UsageErro
     """
     if not group and (name == "-" or Path(name).suffix or any(sign in name for sign in _PATHLIKE) or _exists(name)):
         return UsageError(name, "not a command", f"to enlarge it: rcodsr upscale {name}")
-    if name.startswith("-"):
-        return UsageError(name, "no such option", f"see {_help(group)}")
+    if name in {"help", "version"}:
+        return UsageError(name, "no such command", f"use rcodsr {f'{group} --{name}'.strip()}")
     return UsageError(name, "no such command", f"{choose(name, commands)}; see {_help(group)}")
+
+
+def one_dash_too_few(arguments: Iterable[str], options: Iterable[str], path: str) -> UsageError | None:
+    """`-realism`, which a parser takes for `-r ealism`; None where there is no such slip."""
+    known, before = set(options), ""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if len(name) > 3 and f"-{name}" in known and not before.startswith("-"):
+            return UsageError(name, "no such option", f"did you mean -{name}? See {_help(path)}")
+        before = argument
+    return None
 
 
 def usage_error(error: Any) -> UsageError:

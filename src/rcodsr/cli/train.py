@@ -50,17 +50,18 @@ def train(
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="One step of every phase; writes nothing.")] = False,
 ) -> int:
     """Train from a recipe. Stop it at any time; the same command goes on."""
-    from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe
+    from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe, recipe_to_show, require_files
 
     path = find_recipe(recipe)
     if init_config is not None:
         return _copy(path, init_config)
-    plan = read_recipe(path, overrides or [])
+    plan = (recipe_to_show if print_config else read_recipe)(path, overrides or [])
     if output is not None:
         plan = replace(plan, output=output)
     if print_config:
         typer.echo(print_recipe(plan))
         return 0
+    require_files(plan)
     from rcodsr.training.run import Run
 
     other = None if resume in {"auto", "never"} else Path(resume)

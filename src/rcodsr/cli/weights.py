@@ -169,6 +169,9 @@ def convert(
     quiet: _Quiet = False,
 ) -> int:
     """Turn what others publish into safetensors: OSEDiff, S3Diff, PiSA-SR, Real-ESRGAN, LPIPS, DISTS. No code in it is run."""
+    for file in files:
+        if not file.exists():
+            raise WeightsError(file, "no such file", "check the path")
     from rcodsr.checkpoints.export import check_target, convert
     from rcodsr.checkpoints.networks import read_network
 
