@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, compare, estimate, parameters, stopping, train, upscale, weights
+from rcodsr.cli import bench, compare, env, estimate, parameters, stopping, train, upscale, weights
 from rcodsr.cli.help import Command, Group
 from rcodsr.cli.mistakes import usage_error
 from rcodsr.cli.streams import error_line
@@ -46,6 +46,7 @@ app.command("compare", cls=Command)(compare.compare)
 app.command("train", cls=Command)(train.train)
 app.add_typer(bench.app, name="bench")
 app.add_typer(weights.app, name="weights")
+app.command("env", cls=Command)(env.env)
 
 
 def run(arguments: list[str] | None = None) -> int:

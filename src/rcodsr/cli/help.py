@@ -88,6 +88,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("rcodsr bench metric photos/", "600 crops, as in the paper"),
         ("rcodsr bench metric photos/ --count 24 --crop 128", "a quick look"),
     ),
+    "env": (
+        ("rcodsr env", "a table, to paste into a report"),
+        ("rcodsr env --json | jq .devices", "for programs"),
+    ),
     "weights": (
         ("rcodsr weights list", "what there is, and what is here"),
         ("rcodsr weights pull s3diff --dry-run", "which files would be fetched"),

@@ -3,16 +3,20 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rcodsr.cli.help import Command, Group
 from rcodsr.cli.parameters import all_names, weights_names, words
 from rcodsr.cli.streams import error_line, json_line, note, result_line
+from rcodsr.cli.tables import hanging, terminal_width
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import silent, size_text
 from rcodsr.options import WeightsRequest
+
+if TYPE_CHECKING:
+    from rcodsr.checkpoints.store import WeightsEntry
 
 app = typer.Typer(
     cls=Group, help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None
@@ -24,6 +28,7 @@ _Names = Annotated[
     list[str],
     typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False, autocompletion=all_names),
 ]
+_HEADINGS = {"hub": "What they stand on", "repository": "Repositories that were used before"}
 _FORMATS = ("rcodsr", "peft", "diffusers", "merged-diffusers", "onnx")
 
 
@@ -48,14 +53,28 @@ def list_(
     from rcodsr.checkpoints import store
 
     found = [store.describe(name, note) for name in names] if names else list(store.list_weights())
+    width, shown = terminal_width(), ""
     for item in found:
         if json:
             json_line(item.to_dict())
+        elif width is not None:
+            if item.status in _HEADINGS and shown != item.status and not names:
+                result_line(f"\n{_HEADINGS[item.status]}:")
+            shown = item.status
+            result_line(hanging(item.name, _in_words(item), 16, width))
         else:
             here = "here" if item.cached else "-"
             row = f"{item.name:<16} {item.status:<12} {here:<5} {_size(item.bytes):>8}  {item.licence:<27} {item.about}"
             result_line(row.rstrip())
     return 0
+
+
+def _in_words(item: "WeightsEntry") -> str:
+    """What a terminal shows of an item beside its name."""
+    states = {"unpublished": "not published", "manual": "to be got by hand", "foreign": "fetched at first use"}
+    state = "here" if item.cached else states.get(item.status, "not here")
+    facts = [state, *([] if item.bytes is None else [size_text(item.bytes)]), *([item.licence] if item.licence else [])]
+    return f"{', '.join(facts)}: {item.about}".removesuffix(": ")
 
 
 @app.command("pull", cls=Command)
