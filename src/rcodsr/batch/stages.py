@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
@@ -111,7 +112,9 @@ class Stages:
         if item.job.target is None:
             io.write_stream(self.stdout, item.data)
         else:
-            io.write_atomic(item.job.target, item.data)
+            source = item.job.source
+            dated = self.output.keep_times and isinstance(source, Path)
+            io.write_atomic(item.job.target, item.data, source if dated else None)
         item.result = item.promised
 
     def _done(self, item: Passage) -> Result:

@@ -123,6 +123,9 @@ def upscale(
         str | None, typer.Option("--name", help="Names of outputs, of {stem}, {ext}, {scale} and {realism}.")
     ] = None,
     metadata: Annotated[Kept, typer.Option("--metadata", help="keep, or strip all but the colour profile.")] = Kept.everything,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Outputs get the time of modification of their inputs.")
+    ] = False,
     background: Annotated[
         str, typer.Option("--background", help="Colour under transparency where the format has none, as #rrggbb or a name.")
     ] = "white",
@@ -198,6 +201,7 @@ def upscale(
     format = parse_format(format)
     from rcodsr.batch.discovery import Selection, expand_lists
     from rcodsr.batch.pipeline import WriteOptions, run
+    from rcodsr.batch.places import RemotePath
     from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.process_pool import run_processes
     from rcodsr.batch.remote import planned_anywhere
@@ -212,8 +216,12 @@ def upscale(
     strip = metadata == "strip"
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
     require_fit(plan, options)
+    if keep_times and any(isinstance(path, RemotePath) for job in plan.jobs for path in (job.source, job.target)):
+        raise UsageError("--keep-times", "object stores set times themselves", "leave it out")
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
+    settings = WriteOptions(
+        quality, overwrite, max_pixels, encoded, strip, parse_background(background), keep_times, plan.alone
+    )
     shown = DisplayOptions(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
