@@ -297,8 +297,9 @@ def without(bench: Bench, item: str) -> Figures:
 
 def directory(bench: Bench) -> Figures:
     """A directory of small pictures through the batch pipeline with rcod-o: pictures a second, and how busy the GPU is."""
-    from rcodsr.batch.pipeline import WriteOptions, run
+    from rcodsr.batch.pipeline import run
     from rcodsr.batch.plan import plan, prepare_outputs
+    from rcodsr.batch.results import WriteOptions
     from rcodsr.options import UpscaleOptions
 
     count = 4 if bench.tiny or bench.dry else 200

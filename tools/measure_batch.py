@@ -53,8 +53,9 @@ def engine_alone(engine: "Upscaler", decoded: "list[Picture]") -> tuple[float, f
 def measure_time(photos: Path, directory: Path, count: int, together: int | None) -> None:
     import torch
 
-    from rcodsr.batch.pipeline import WriteOptions, run
+    from rcodsr.batch.pipeline import run
     from rcodsr.batch.plan import plan, prepare_outputs
+    from rcodsr.batch.results import WriteOptions
     from rcodsr.images import io
 
     made, options = make_album(photos, directory / "album", count, 128), UpscaleOptions()

@@ -152,6 +152,19 @@ def parse_realism(text: str) -> float:
     return value
 
 
+def parse_format(text: str) -> str:
+    """`--format`: auto or a word of `OUTPUT_FORMATS`, whatever its capitals; jpeg and tif are jpg and tiff.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    word = text.lower().removeprefix(".")
+    word = {"jpeg": "jpg", "tif": "tiff"}.get(word, word)
+    if word != "auto" and word not in OUTPUT_FORMATS:
+        raise UsageError("--format", f"'{text}' is not a format we write", f"use auto, {', '.join(OUTPUT_FORMATS)}")
+    return word
+
+
 def parse_tile(tile: int | str | None) -> int | None:
     """`--tile`: None for auto, 0 for off, or a number of input pixels.
 

@@ -1,12 +1,37 @@
 """Pictures to enlarge, and how a refusal looks."""
 
+import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from rcodsr.cli import app
+
 Done = subprocess.CompletedProcess[str]
+
+
+RunHere = Callable[..., Done]
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """Run `rcodsr ...` in tmp_path and in this process: a tenth of a second, for what ends before the work begins."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = app.run([*map(str, arguments)])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return Done([*map(str, arguments)], code, out, err)
+
+    return run
 
 
 @pytest.fixture

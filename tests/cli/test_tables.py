@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rcodsr.cli.tables import csv_text, json_text, markdown_text, show_row, write_text
+from rcodsr.cli.tables import aligned, csv_text, hanging, json_text, markdown_text, show_row, write_text
 from rcodsr.errors import OutputError
 
 
@@ -41,3 +41,16 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"gone/rows\.csv: cannot be written"):
         write_text(tmp_path / "gone" / "rows.csv", "rows\n")
+
+
+def test_a_row_fits_the_terminal() -> None:
+    cells = ["a/long/way/to/the/picture/of/a/cat.png", "0.1234", "500", "0.5", "neutral"]
+    row = aligned(cells, 40, 80)
+    assert len(row) == 80
+    assert row.startswith("…way/to/the/picture/of/a/cat.png      0.1234         500")
+    assert aligned(["cat.png", "1"], 40, 80) == "cat.png" + " " * 33 + " " * 11 + "1"
+    assert aligned(cells, 40, 50).splitlines()[0] == cells[0]
+
+
+def test_a_text_hangs_beside_its_name() -> None:
+    assert hanging("tiny", "here: five times as fast", 8, 24) == "tiny    here: five times\n        as fast"

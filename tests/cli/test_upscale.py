@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,15 @@ def test_a_bitmap_holds_no_record_and_is_skipped_by_its_size(run_cli: RunCli, pi
     run_cli("upscale", "photo.png", "-f", "bmp")
     done = run_cli("upscale", "photo.png", "-f", "bmp", "--json")
     assert json.loads(done.stdout.splitlines()[0])["status"] == "skipped"
+
+
+def test_outputs_are_dated_as_their_inputs_if_asked(run_cli: RunCli, picture: Path) -> None:
+    os.utime(picture, ns=(10**18, 10**18 + 1))
+    for options in ([], ["--metadata", "strip", "-o", "bare.png"]):  # without a record, the date decides what is done
+        assert run_cli("upscale", "photo.png", "--keep-times", *options).returncode == 0
+        output = picture.with_name(options[-1] if options else "photo_x4.png")
+        assert output.stat().st_mtime_ns == 10**18 + 1
+        assert "skipped" in run_cli("upscale", "photo.png", "--keep-times", *options).stderr
 
 
 def test_a_dry_run_says_what_the_run_would_do(run_cli: RunCli, picture: Path, photo: Image.Image) -> None:

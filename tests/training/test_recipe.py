@@ -149,8 +149,11 @@ def test_every_ablation_of_the_table_reads() -> None:
 def test_packaged_recipes_have_names(tmp_path: Path) -> None:
     assert find_recipe("rcod-o").samefile(PAPER)
     assert find_recipe("rcod-tiny").samefile(TINY)
-    with pytest.raises(UsageError, match=r"no such recipe; give a TOML file, or one of ablations/tiny, .*rcod-o"):
+    with pytest.raises(
+        UsageError, match=r"no such recipe; did you mean rcod-.\? It may be ablations/tiny, .*rcod-o.*, or a TOML"
+    ):
         find_recipe("rcod-x")
+    assert find_recipe("recipes/rcod-o.toml").samefile(PAPER)  # wherever the command runs
 
 
 def _refused(*overrides: str, path: Path = TINY) -> str:

@@ -1,6 +1,8 @@
 """Finding pictures: files, directories and lists → every picture once, in order. Without torch."""
 
 import fnmatch
+import glob
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -91,7 +93,7 @@ class Inputs:
 def expand_lists(inputs: list[str]) -> Inputs:
     """Inputs with lists (`images.lists`) replaced by what they hold: `@list.txt`, `@-` (standard input). `-` is a picture.
 
-    A file or folder whose own name starts with @ is that file, not a list.
+    A file or folder whose own name starts with @ is that file, not a list. A glob that arrives as it was typed is expanded.
 
     Raises:
         UsageError: when a name is empty, or standard input is asked for twice.
@@ -115,7 +117,8 @@ def expand_lists(inputs: list[str]) -> Inputs:
             for _, line in lines:
                 found.add(line)
         else:
-            found.add(name)
+            for match in _unquoted(name):
+                found.add(match)
     if not found.sources:
         raise found.refused[0][1] if found.refused else NoInputError(inputs[0], "lists no pictures", "write one path a line")
     return found
@@ -131,6 +134,13 @@ def source_of(text: str) -> Source:
     if text.partition("://")[0].lower() in _WEB and "://" in text:
         raise InputError(text, "a web address, not a file", f"fetch it: curl -L '{text}' | rcodsr upscale - -o NAME.png")
     return place(text)
+
+
+def _unquoted(name: str) -> list[str]:
+    """What a glob stands for that no shell has expanded, as on Windows or in quotes; the name itself where it is a file."""
+    if not any(sign in name for sign in "*?[") or os.path.lexists(name):
+        return [name]
+    return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207 (a Path expands no absolute pattern)
 
 
 def sources(inputs: Sequence[Source], selection: Selection | None = None) -> list[Source]:

@@ -96,7 +96,9 @@ def match_truths(sources: list[io.Source], folder: Path) -> dict[io.Source, Path
     Raises:
         UsageError: when one is missing, or a source has two.
     """
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES] if folder.is_dir() else []
+    if not folder.is_dir():
+        raise UsageError("--gt", f"{folder} is {'a file' if folder.exists() else 'not there'}", "give a directory")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in io.SUFFIXES]
     truths = match(sources, files)
     for source in sources:
         if source not in truths:

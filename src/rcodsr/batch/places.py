@@ -104,9 +104,11 @@ def place(text: str) -> Path:
     """A path, or an object of a store, as the user wrote it.
 
     Raises:
-        UsageError: for an object of a store on Windows.
+        UsageError: for an address of the web, and for an object of a store on Windows.
     """
     protocol, remote, _ = text.partition("://")
+    if remote and protocol.lower() in {"http", "https"}:
+        raise UsageError(text, "a web address is not a file", f"fetch it: curl -L {text} | rcodsr upscale - > out.png")
     if not remote or protocol not in PROTOCOLS:
         return Path(text)
     if sys.platform == "win32":  # its paths cannot hold such names

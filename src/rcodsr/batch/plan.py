@@ -158,6 +158,9 @@ def make_plan(
         places = paired([found for found in pictures if found.source not in results])
     if not pictures:
         remedy = "give picture files, or a directory that holds some (-R looks into the directories inside)"
+        globs = [f"--{name} '{glob}'" for name in ("include", "exclude") for glob in getattr(selection, name)]
+        if globs:
+            raise NoInputError(inputs[0], f"no pictures found with {' '.join(globs)}", "check the globs, or add -R")
         raise NoInputError(inputs[0], "no pictures found", remedy)
     if output == "-" and len(places) != 1:
         raise UsageError("-o -", f"{len(places)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")

@@ -24,6 +24,8 @@ class WriteOptions:
     """Write the colour profile only, neither metadata nor the record."""
     background: tuple[int, int, int] = (255, 255, 255)
     """What transparency is laid on where the format has none."""
+    keep_times: bool = False
+    """Files get the time of modification of their inputs."""
     again: bool = False
     """Enlarge also what rcodsr has made; for a picture that is named alone."""
     dtypes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
@@ -116,7 +117,9 @@ class Stages:
         if item.job.target is None:
             io.write_stream(self.stdout, item.data)
         else:
-            io.write_atomic(item.job.target, item.data)
+            source = item.job.source
+            dated = source if self.output.keep_times and isinstance(source, Path) else None
+            io.write_atomic(item.job.target, item.data, dated)
         item.result = item.promised
 
     def _done(self, item: Passage) -> Result:

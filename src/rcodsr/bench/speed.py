@@ -79,11 +79,11 @@ def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = Non
     """
     runtime = _runtime(request)
     items = choose(runtime.device.type, request.items)
+    if model is None:
+        model = load_weights(WeightsRequest(request.weights), drawn_on=runtime.device, log=log).model.to(runtime.device)
     log(f"{request.weights} on {runtime.reason}; items: {', '.join(sorted(items)) or 'none'}")
     before = gpu_state()
     ceilings = measure_ceilings(runtime.device, runtime.dtype)
-    if model is None:
-        model = load_weights(WeightsRequest(request.weights), drawn_on=runtime.device, log=log).model.to(runtime.device)
     planned = cases(request, model.spec, runtime)
     gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in planned)), request.realism, log)
     unchanged = plain_copy(model)

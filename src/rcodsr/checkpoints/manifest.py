@@ -104,6 +104,17 @@ def read_manifest() -> dict[str, ManifestEntry]:
     }
 
 
+def upscaling(manifest: dict[str, ManifestEntry]) -> list[str]:
+    """Names of weights that enlarge pictures and can be had; neither bases nor what nobody has published."""
+    return [name for name, entry in manifest.items() if entry.status in {"packaged", "foreign", "manual"}]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, as `rcod-o` or `ablations/tiny`."""
+    top = project_file("recipes")
+    return sorted(path.relative_to(top).with_suffix("").as_posix() for path in top.rglob("*.toml"))
+
+
 def project_file(name: str) -> Path:
     """A file that stands at the top of the source tree and inside the package of an installed wheel."""
     installed = PACKAGE / name

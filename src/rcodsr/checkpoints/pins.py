@@ -47,7 +47,7 @@ def _pin(value: Any) -> Pin | None:
 
 def write_pin(key: str, pin: Pin | None) -> None:
     """Record a pin, or forget it (None). A read-only home costs only the memory of it."""
-    path = _path()
+    path = pins_file()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,13 +74,14 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _read() -> dict[str, Any]:
     try:
-        values = json.loads(_path().read_text(encoding="utf-8"))
+        values = json.loads(pins_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def _path() -> Path:
+def pins_file() -> Path:
+    """Where pins are recorded."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "rcodsr" / "pins.json"

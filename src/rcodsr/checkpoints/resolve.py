@@ -5,6 +5,7 @@ Every file is hashed each time it is used. Once downloaded and pinned, nothing i
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from rcodsr.checkpoints.config import CONFIG_FILE, read_config
 from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, address
-from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest
+from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest, upscaling
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
 from rcodsr.messages import Log, silent, size_text
@@ -72,7 +73,7 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
     if is_repo:
         return _Fetcher(f"{weights}@{revision or 'main'}", (Source(weights, revision),), (), offline, log).resolve()
     if entry is None:
-        return _local(weights, sorted(manifest))
+        return _local(weights, manifest)
     if entry.status == "packaged":
         return _packaged(entry)
     if entry.status == "manual":
@@ -83,7 +84,7 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
         raise WeightsError(
             weights,
             f"no weights are published ({entry.about})",
-            f"train them (rcodsr train recipes/{weights}.toml), or point --weights to a checkpoint directory or org/repo",
+            f"train them (rcodsr train {weights} photos=DIRECTORY), or point --weights to a checkpoint directory or org/repo",
         )
     return _Fetcher(weights, entry.sources, entry.files, offline, log).resolve()
 
@@ -130,15 +131,26 @@ def known_digest(name: str) -> str | None:
     return ResolvedWeights(name, Path(), {file.name: str(file.sha256) for file in pin.files}).digest
 
 
-def _local(weights: str, known: list[str]) -> ResolvedWeights:
+def _local(weights: str, manifest: dict[str, ManifestEntry]) -> ResolvedWeights:
     directory = Path(weights)
     if not directory.is_dir():
         if directory.suffix.lower() in _FOREIGN and directory.exists():
             remedy = f"run `rcodsr weights convert {weights}`, or point --weights to a checkpoint directory"
             raise WeightsError(weights, "a file of weights is not loaded as it is", remedy)
-        remedy = f"use one of {', '.join(known)}, random:rcod-o, a checkpoint directory, or org/repo"
-        raise WeightsError(weights, "unknown weights", remedy)
+        if directory.exists():
+            raise WeightsError(weights, "not a directory", "give the directory that holds config.json")
+        if weights.startswith((".", "/", "~")) or "\\" in weights or weights.endswith("/"):
+            raise WeightsError(weights, "no such directory", "check the path; a checkpoint is a directory with a config.json")
+        raise WeightsError(weights, "unknown weights", _nearest(weights, manifest))
     return ResolvedWeights(directory.resolve().name, directory, sha256_all(directory, read_config(directory).files))
+
+
+def _nearest(weights: str, manifest: dict[str, ManifestEntry]) -> str:
+    """What an unknown name may have meant, and what there is."""
+    names = upscaling(manifest)
+    near = difflib.get_close_matches(weights.lower(), [name for name, entry in manifest.items() if entry.status != "hub"], 1)
+    others = f"{', '.join(names)}, random:rcod-o, a checkpoint directory, or org/repo"
+    return f"did you mean {near[0]}? It may be {others}" if near else f"use one of {others}"
 
 
 class _Fetcher:

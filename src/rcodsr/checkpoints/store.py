@@ -1,5 +1,6 @@
 """What weights there are and which of them lie on this machine: list, pull, locate, verify, remove."""
 
+import difflib
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -85,7 +86,7 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
         size = sum((directory / file).stat().st_size for file in config.files if (directory / file).is_file())
         return _described(weights, "local", config, size, str(directory), read_card(directory / "README.md"))
     if not REPO.fullmatch(weights):
-        raise WeightsError(weights, "unknown weights", "see `rcodsr weights list`, or give a directory or org/repo")
+        raise _unknown(weights)
     repository = Repository(weights, log)
     commit, files = repository.commit(None)
     about = {file.name: file for file in files}
@@ -95,6 +96,12 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
     card = read_card(repository.download("README.md", commit)) if "README.md" in about else {}
     size = sum(about[file].bytes or 0 for file in config.files if file in about)
     return _described(weights, "repository", config, size, f"{weights}@{commit[:12]}", card)
+
+
+def _unknown(name: str) -> WeightsError:
+    near = difflib.get_close_matches(name.lower(), read_manifest(), 1)
+    hint = f"did you mean {near[0]}? See" if near else "see"
+    return WeightsError(name, "unknown weights", f"{hint} `rcodsr weights list`, or give a directory or org/repo")
 
 
 def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> WeightsEntry:
@@ -161,7 +168,7 @@ def plan_pull(weights: str, revision: str | None = None, log: Log = silent) -> l
     """
     entry = read_manifest().get(weights)
     if entry is None and not REPO.fullmatch(weights):
-        raise WeightsError(weights, "unknown weights", "see `rcodsr weights list`, or give org/repo")
+        raise _unknown(weights)
     if entry is not None and entry.status in {"packaged", "unpublished", "manual"}:
         pull(weights, log=log)  # nothing to fetch, or it says why not
         return []
@@ -216,6 +223,8 @@ def locate(weights: str) -> Path:
         return named.converted_directory(weights)
     pin = read_pin(weights) or read_pin(f"{weights}@main")
     found = _paths(pin) if pin is not None else None
+    if pin is None and entry is None and not REPO.fullmatch(weights):
+        raise _unknown(weights)
     if pin is None or found is None:
         raise WeightsError(weights, "not in the cache", f"run `rcodsr weights pull {weights}`")
     return found[0].parents[len(Path(pin.files[0].name).parts) - 1]

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli import bench, compare, estimate, parameters, stopping, train, upscale, weights
+from rcodsr.cli import bench, compare, env, estimate, parameters, stopping, train, upscale, weights
+from rcodsr.cli.help import Command, Group
+from rcodsr.cli.mistakes import usage_error
 from rcodsr.cli.streams import error_line
 from rcodsr.errors import RcodsrError
 
 app = typer.Typer(
     name="rcodsr",
+    cls=Group,
     help="Enlarge real photos ×4 with one diffusion step, and say how much the model may invent.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -37,12 +40,13 @@ def _root(
     pass
 
 
-app.command("upscale")(upscale.upscale)
-app.command("estimate")(estimate.estimate)
-app.command("compare")(compare.compare)
-app.command("train")(train.train)
+app.command("upscale", cls=Command)(upscale.upscale)
+app.command("estimate", cls=Command)(estimate.estimate)
+app.command("compare", cls=Command)(compare.compare)
+app.command("train", cls=Command)(train.train)
 app.add_typer(bench.app, name="bench")
 app.add_typer(weights.app, name="weights")
+app.command("env", cls=Command)(env.env)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -54,7 +58,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         stopping.check()
         with parameters.variables():
-            code = app(arguments, standalone_mode=False)
+            code = app(arguments, prog_name="rcodsr", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RcodsrError as error:
         error_line(error)
@@ -88,5 +92,5 @@ def _unexpected(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(f"{message()}\n")
     else:
-        error_line(f"{message()} (see rcodsr --help)")
+        error_line(usage_error(error))
     return int(getattr(error, "exit_code", 2))

@@ -6,21 +6,26 @@ from typing import Annotated
 
 import typer
 
-from rcodsr.cli.parameters import Device, Number, Weights
+from rcodsr.cli.help import Command, Group
+from rcodsr.cli.parameters import Device, Number, Weights, words
 from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
 from rcodsr.cli.streams import Progress, json_line, result_line
 from rcodsr.options import DEFAULT_WEIGHTS, WeightsRequest
 
-app = typer.Typer(callback=speed, invoke_without_command=True, rich_markup_mode=None)
+_PRESETS = words("light", "full", "camera", "sensor", "clean", "independent")
+
+app = typer.Typer(cls=Group, callback=speed, invoke_without_command=True, rich_markup_mode=None)
 
 
-@app.command("synth")
+@app.command("synth", cls=Command)
 def synth(
-    photos: Annotated[Path, typer.Argument(help="Directory of photos, or a .txt file that lists some.", show_default=False)],
+    photos: Annotated[Path, typer.Argument(help="A directory of photos, or a .txt file that lists some.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Receives hr/ and lr/.", show_default=False)],
-    preset: Annotated[str, typer.Option("--preset", help="light, full, camera, sensor, clean or independent.")] = "light",
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    preset: Annotated[
+        str, typer.Option("--preset", help="light, full, camera, sensor, clean or independent.", autocompletion=_PRESETS)
+    ] = "light",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
     crop: Annotated[int, typer.Option("--crop", min=0, help="Side of the random crops, in pixels; 0: whole photos.")] = 512,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Number of crops; one of each photo by default.")] = None,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an older set of the same names.")] = False,
@@ -33,19 +38,23 @@ def synth(
     return 0
 
 
-app.command("quality")(quality)
+app.command("quality", cls=Command)(quality)
 
 
-@app.command("metric")
+@app.command("metric", cls=Command)
 def metric(
-    photos: Annotated[Path, typer.Argument(help="Directory of photos.")],
+    photos: Annotated[Path, typer.Argument(help="A directory of photos.")],
     count: Annotated[int, typer.Option("--count", min=2, help="Number of crops.")] = 600,
     crop: Annotated[int, typer.Option("--crop", help="Side of each crop, in pixels.")] = 256,
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="light, full, camera, sensor, clean, independent; repeat it for a mix. Default full."),
+        typer.Option(
+            "--preset",
+            help="light, full, camera, sensor, clean, independent; repeat it for a mix. Default full.",
+            autocompletion=_PRESETS,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",

@@ -8,7 +8,7 @@ import typer
 from rcodsr.cli.parameters import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
 from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line
-from rcodsr.errors import UsageError
+from rcodsr.errors import InputError, UsageError
 from rcodsr.messages import silent
 from rcodsr.options import DEFAULT_WEIGHTS, MAX_OUTPUT_PIXELS, Level, UpscaleOptions, WeightsRequest, parse_realism
 
@@ -46,6 +46,8 @@ def compare(
 ) -> None:
     """Show one picture at several realism levels: a page with sliders that opens in any browser, or a sheet."""
     levels = _levels(realism)
+    if input.is_dir():
+        raise InputError(input, "a directory", "give one picture file")
     if judges is not None and gt is None:
         raise UsageError("--judges", "has nothing to compare the picture with", "add --gt FILE, or leave it out")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)

@@ -1,6 +1,6 @@
 """Options that several commands share, and those with a default in the environment: `RCODSR_` and the option's name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -33,6 +33,25 @@ def option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, envvar=variable, callback=_remember, **settings)
 
 
+def words(*choices: str) -> Callable[[], list[str]]:
+    """What completion offers as values of an option; the shell adds files."""
+    return lambda: [*choices]
+
+
+def weights_names() -> list[str]:
+    """Weights by name, for completion."""
+    from rcodsr.checkpoints.manifest import read_manifest, upscaling
+
+    return upscaling(read_manifest())
+
+
+def all_names() -> list[str]:
+    """Weights and bases by name, for completion."""
+    from rcodsr.checkpoints.manifest import read_manifest
+
+    return [*read_manifest()]
+
+
 def is_default(option: str) -> bool:
     """Whether an option's value came from the environment, so that what was asked for on the command line goes before it."""
     return option in _origins
@@ -48,12 +67,21 @@ def variables() -> Iterator[None]:
 
 Weights = Annotated[
     str,
-    option("--weights", help="Name, checkpoint directory, org/repo on the Hugging Face Hub, or random:VARIANT[:SEED]."),
+    option(
+        "--weights",
+        help="Name, checkpoint directory, org/repo on the Hugging Face Hub, or random:VARIANT[:SEED].",
+        autocompletion=weights_names,
+    ),
 ]
 BaseModel = Annotated[str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of --weights org/repo.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")]
-Device = Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Number = Annotated[str, option("--dtype", help="auto, fp32, bf16 or fp16.")]
+Device = Annotated[
+    str,
+    option("--device", help="auto, cpu, cuda, cuda:N, xpu or mps.", autocompletion=words("auto", "cpu", "cuda", "xpu", "mps")),
+]
+Number = Annotated[
+    str, option("--dtype", help="auto, fp32, bf16 or fp16.", autocompletion=words("auto", "fp32", "bf16", "fp16"))
+]
 MaxPixels = Annotated[int, option("--max-pixels", min=1, help="Largest output, in pixels.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]

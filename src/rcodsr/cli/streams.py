@@ -133,9 +133,11 @@ class Progress:
         self.done += 1
         if self._bar is not None:
             self._bar.update(self._task, advance=1, description=name)
-        elif not self.quiet and self.total is None:
+        elif self.quiet:
+            return
+        elif self.total is None:
             note(f"[{self.done}] {line}")
-        elif not self.quiet:
+        else:
             eta = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             note(f"[{self.done}/{self.total}] {line}" + (f"  eta {eta:.0f}s" if self.done < self.total else ""))
 

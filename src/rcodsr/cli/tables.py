@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,44 @@ _IN_CELLS = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 """Characters of a name that would end a cell or a row."""
 
 
+_LEAST = 12
+"""Columns that a name, or a wrapped text, should have."""
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none."""
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if on_terminal else None
+
+
 def show_row(cells: Sequence[str], first: int) -> None:
-    """One row on standard output: aligned on a terminal, where the first column has `first` characters, else tabs between."""
-    if sys.stdout is not None and sys.stdout.isatty():
-        name, *others = cells
-        result_line(f"{name:{first}}" + "".join(f" {cell:>11}" for cell in others))
+    """One row on standard output: aligned on a terminal, where the first column has `first` characters at most, else tabs.
+
+    A long name keeps its end; where the terminal leaves it no room, it gets a line of its own.
+    """
+    width = terminal_width()
+    if width is not None:
+        result_line(aligned(cells, first, width))
     else:
         result_line("\t".join(cell.translate(_IN_CELLS) for cell in cells))
+
+
+def aligned(cells: Sequence[str], first: int, width: int) -> str:
+    """A row of so many columns: the first at most `first` of them wide, the others eleven each."""
+    name, *others = cells
+    rest = "".join(f" {cell:>11}" for cell in others)
+    first = min(first, width - len(rest))
+    if first < _LEAST:
+        return f"{name}\n{rest}"
+    return (name if len(name) <= first else f"…{name[1 - first :]}").ljust(first) + rest
+
+
+def hanging(name: str, text: str, column: int, width: int) -> str:
+    """A name, and beside it from `column` on a text that is wrapped to the width."""
+    start = f"{name:<{column - 1}} "
+    return textwrap.fill(
+        text, max(width, column + _LEAST), initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
+    )
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

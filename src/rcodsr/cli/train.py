@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.parameters import words
 from rcodsr.cli.streams import StepBar, note, result_line
 from rcodsr.errors import UsageError
 
@@ -16,12 +17,28 @@ if TYPE_CHECKING:
     from rcodsr.training.run import Run
 
 
+def _recipe_names() -> list[str]:
+    from rcodsr.checkpoints.manifest import recipe_names
+
+    return recipe_names()
+
+
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe file (TOML), or the name of a packaged one.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file (TOML), or the name of a packaged one.", show_default=False, autocompletion=_recipe_names
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example photos=DIR phases.0.steps=100.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Directory of the run; overrides the recipe.")] = None,
     resume: Annotated[
-        str, typer.Option("--resume", help="auto goes on from the run's saved state; never; or another run's directory.")
+        str,
+        typer.Option(
+            "--resume",
+            help="auto goes on from the run's saved state; never; or another run's directory.",
+            autocompletion=words("auto", "never"),
+        ),
     ] = "auto",
     init_config: Annotated[
         Path | None, typer.Option("--init-config", help="Copy the recipe to this file, to be edited, and stop.")
@@ -33,17 +50,18 @@ def train(
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="One step of every phase; writes nothing.")] = False,
 ) -> int:
     """Train from a recipe. Stop it at any time; the same command goes on."""
-    from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe
+    from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe, recipe_to_show, require_files
 
     path = find_recipe(recipe)
     if init_config is not None:
         return _copy(path, init_config)
-    plan = read_recipe(path, overrides or [])
+    plan = (recipe_to_show if print_config else read_recipe)(path, overrides or [])
     if output is not None:
         plan = replace(plan, output=output)
     if print_config:
         typer.echo(print_recipe(plan))
         return 0
+    require_files(plan)
     from rcodsr.training.run import Run
 
     other = None if resume in {"auto", "never"} else Path(resume)

@@ -6,11 +6,24 @@ from typing import Annotated, cast
 
 import typer
 
-from rcodsr.cli.parameters import BaseModel, Device, MaxPixels, Number, Offline, Quiet, Revision, Weights, is_default, option
+from rcodsr.cli.parameters import (
+    BaseModel,
+    Device,
+    MaxPixels,
+    Number,
+    Offline,
+    Quiet,
+    Revision,
+    Weights,
+    is_default,
+    option,
+    words,
+)
 from rcodsr.cli.results import DisplayOptions
 from rcodsr.cli.streams import keep_libraries_quiet
 from rcodsr.errors import UsageError
 from rcodsr.options import (
+    COLOR_FIXES,
     DEFAULT_WEIGHTS,
     LEVELS,
     MAX_OUTPUT_PIXELS,
@@ -25,6 +38,7 @@ from rcodsr.options import (
     UpscaleOptions,
     WeightsRequest,
     choose_control,
+    parse_format,
     parse_realism,
     parse_tile,
 )
@@ -33,18 +47,6 @@ _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
     "or fidelity, neutral, realism. Default 0.5."
 )
-
-
-class Format(StrEnum):
-    """`--format`: the words of `options.OUTPUT_FORMATS`, and auto."""
-
-    auto = "auto"
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tiff = "tiff"
-    bmp = "bmp"
-    avif = "avif"
 
 
 class Engine(StrEnum):
@@ -68,36 +70,60 @@ def upscale(
             help="Picture files and directories, - (a picture on standard input), @list.txt or @- (paths).", show_default=False
         ),
     ],
-    output: Annotated[str | None, typer.Option("-o", "--output", help="File, directory, or - for standard output.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="File, directory (made where it is missing), or - for standard output.")
+    ] = None,
     realism: Annotated[
         str | None,
-        option("-r", "--realism", help=_REALISM_HELP),
+        option("-r", "--realism", help=_REALISM_HELP, autocompletion=words(*LEVELS)),
     ] = None,
     adaptive: Annotated[bool, typer.Option("-a", "--adaptive", help="Let each picture's own degradation decide.")] = False,
     adaptive_by: Annotated[
-        str | None, typer.Option("--adaptive-by", help="image, or tile: each tile its own timestep. Implies -a.")
+        str | None,
+        typer.Option(
+            "--adaptive-by",
+            help="image, or tile: each tile its own timestep. Implies -a.",
+            autocompletion=words("image", "tile"),
+        ),
     ] = None,
     realism_map: Annotated[
         Path | None, typer.Option("--realism-map", help="Grey mask of the input's or output's size: black 0, white realism 1.")
     ] = None,
     protect: Annotated[
-        str | None, typer.Option("--protect", help="text: hold what looks like text at realism 0.", show_default=False)
+        str | None,
+        typer.Option("--protect", help="text: hold what looks like text at realism 0.", autocompletion=words("text")),
     ] = None,
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.", show_default="4")] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
     ] = None,
-    tile: Annotated[str, option("-t", "--tile", help="Tile side in input pixels: auto, off or a number.")] = "auto",
+    tile: Annotated[
+        str,
+        option(
+            "-t", "--tile", help="Tile side in input pixels: auto, off or a number.", autocompletion=words("auto", "off", "256")
+        ),
+    ] = "auto",
     tile_overlap: Annotated[
         int | None,
         typer.Option("--tile-overlap", help="Input pixels that neighbouring tiles share; default as the weights say."),
     ] = None,
-    format: Annotated[Format, typer.Option("-f", "--format", help="Output format; auto keeps the input's.")] = Format.auto,
+    format: Annotated[
+        str,
+        typer.Option(
+            "-f",
+            "--format",
+            help=f"Output format: {', '.join(OUTPUT_FORMATS)}; auto keeps the input's.",
+            autocompletion=words("auto", *OUTPUT_FORMATS),
+        ),
+    ] = "auto",
     quality: Annotated[int, option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
     name: Annotated[
         str | None, typer.Option("--name", help="Names of outputs, of {stem}, {ext}, {scale} and {realism}.")
     ] = None,
     metadata: Annotated[Kept, typer.Option("--metadata", help="keep, or strip all but the colour profile.")] = Kept.everything,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Outputs get the time of modification of their inputs.")
+    ] = False,
     background: Annotated[
         str, typer.Option("--background", help="Colour under transparency where the format has none, as #rrggbb or a name.")
     ] = "white",
@@ -109,10 +135,16 @@ def upscale(
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out what matches this glob.")] = None,
     shard: Annotated[
-        str | None, typer.Option("--shard", help="I/N: this machine's part of the pictures; or slurm, in a job array.")
+        str | None,
+        typer.Option(
+            "--shard", help="I/N: this machine's part of the pictures; or slurm, in a job array.", autocompletion=words("slurm")
+        ),
     ] = None,
     color_fix: Annotated[
-        str | None, typer.Option("--color-fix", help="wavelet, adain or none; default as the weights say.")
+        str | None,
+        typer.Option(
+            "--color-fix", help="wavelet, adain or none; default as the weights say.", autocompletion=words(*COLOR_FIXES)
+        ),
     ] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     base_model: BaseModel = None,
@@ -165,7 +197,9 @@ def upscale(
         color_fix=cast(ColorFix | None, color_fix),
         protect=cast(Protected | None, protect),
     )
+    format = parse_format(format)
     from rcodsr.batch.discovery import Selection, expand_lists
+    from rcodsr.batch.places import RemotePath
     from rcodsr.batch.plan import Naming, make_plan, require_fit
     from rcodsr.batch.results import WriteOptions
     from rcodsr.batch.shards import parse_shard
@@ -181,7 +215,9 @@ def upscale(
     strip = metadata == "strip"
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
-    settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), dtypes=request.dtypes)
+    settings = WriteOptions(
+        quality, overwrite, max_pixels, encoded, strip, parse_background(background), keep_times, dtypes=request.dtypes
+    )
     shown = DisplayOptions(
         json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures, print0
     )
@@ -194,6 +230,8 @@ def upscale(
     plan = make_plan(listed.sources, output, naming, selection, chosen, strip)
     plan.refused = listed.refused
     require_fit(plan, options)
+    if keep_times and any(isinstance(path, RemotePath) for job in plan.jobs for path in (job.source, job.target)):
+        raise UsageError("--keep-times", "object stores set times themselves", "leave it out")
     to_stdout = any(job.target is None for job in plan.jobs)
     if json and to_stdout:
         raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")

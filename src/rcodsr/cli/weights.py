@@ -3,20 +3,32 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rcodsr.cli.help import Command, Group
+from rcodsr.cli.parameters import all_names, weights_names, words
 from rcodsr.cli.streams import error_line, json_line, note, result_line
+from rcodsr.cli.tables import hanging, terminal_width
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import silent, size_text
 from rcodsr.options import WeightsRequest
 
-app = typer.Typer(help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from rcodsr.checkpoints.store import WeightsEntry
+
+app = typer.Typer(
+    cls=Group, help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")]
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]
-_Names = Annotated[list[str], typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False)]
+_Names = Annotated[
+    list[str],
+    typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False, autocompletion=all_names),
+]
+_HEADINGS = {"hub": "What they stand on", "repository": "Repositories that were used before"}
 _FORMATS = ("rcodsr", "peft", "diffusers", "merged-diffusers", "onnx")
 
 
@@ -25,11 +37,15 @@ def _group() -> None:
     """List, fetch, check, convert and export weights."""
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Only these: names, checkpoint directories, or org/repo on the Hub.", show_default=False),
+        typer.Argument(
+            help="Only these: names, checkpoint directories, or org/repo on the Hub.",
+            show_default=False,
+            autocompletion=all_names,
+        ),
     ] = None,
     json: _Json = False,
 ) -> int:
@@ -37,9 +53,15 @@ def list_(
     from rcodsr.checkpoints import store
 
     found = [store.describe(name, note) for name in names] if names else list(store.list_weights())
+    width, shown = terminal_width(), ""
     for item in found:
         if json:
             json_line(item.to_dict())
+        elif width is not None:
+            if item.status in _HEADINGS and shown != item.status and not names:
+                result_line(f"\n{_HEADINGS[item.status]}:")
+            shown = item.status
+            result_line(hanging(item.name, _in_words(item), 16, width))
         else:
             here = "here" if item.cached else "-"
             row = f"{item.name:<16} {item.status:<12} {here:<5} {_size(item.bytes):>8}  {item.licence:<27} {item.about}"
@@ -47,7 +69,15 @@ def list_(
     return 0
 
 
-@app.command("pull")
+def _in_words(item: "WeightsEntry") -> str:
+    """What a terminal shows of an item beside its name."""
+    states = {"unpublished": "not published", "manual": "to be got by hand", "foreign": "fetched at first use"}
+    state = "here" if item.cached else states.get(item.status, "not here")
+    facts = [state, *([] if item.bytes is None else [size_text(item.bytes)]), *([item.licence] if item.licence else [])]
+    return f"{', '.join(facts)}: {item.about}".removesuffix(": ")
+
+
+@app.command("pull", cls=Command)
 def pull(
     names: _Names,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of org/repo.")] = None,
@@ -79,8 +109,11 @@ def _show_plan(files: list, json: bool) -> None:  # type: ignore[type-arg]
         note(f"{len(missing)} files to fetch, {size_text(sum(missing))}")
 
 
-@app.command("path")
-def path(name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/repo.")], json: _Json = False) -> int:
+@app.command("path", cls=Command)
+def path(
+    name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/repo.", autocompletion=all_names)],
+    json: _Json = False,
+) -> int:
     """Print the directory of weights that are cached; exit code 3 when they are not."""
     from rcodsr.checkpoints import store
 
@@ -89,10 +122,13 @@ def path(name: Annotated[str, typer.Argument(help="A name of `weights list`, or 
     return 0
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names, org/repo or directories; all that is cached.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Names, org/repo or directories; all that is cached.", show_default=False, autocompletion=all_names
+        ),
     ] = None,
     json: _Json = False,
 ) -> int:
@@ -102,7 +138,7 @@ def verify(
     return _each(names or [item.name for item in store.list_weights() if item.cached], store.verify, "ok", json)
 
 
-@app.command("rm")
+@app.command("rm", cls=Command)
 def rm(
     names: _Names,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be removed.")] = False,
@@ -131,7 +167,7 @@ def _each(names: list[str], action: Callable[[str], int], done: str, json: bool)
     return code
 
 
-@app.command("convert")
+@app.command("convert", cls=Command)
 def convert(
     files: Annotated[
         list[Path],
@@ -152,6 +188,9 @@ def convert(
     quiet: _Quiet = False,
 ) -> int:
     """Turn what others publish into safetensors: OSEDiff, S3Diff, PiSA-SR, Real-ESRGAN, LPIPS, DISTS. No code in it is run."""
+    for file in files:
+        if not file.exists():
+            raise WeightsError(file, "no such file", "check the path")
     from rcodsr.checkpoints.export import check_target, convert
     from rcodsr.checkpoints.networks import read_network
 
@@ -176,15 +215,21 @@ def _size(count: int | None) -> str:
     return "-" if count is None else size_text(count)
 
 
-@app.command("export")
+@app.command("export", cls=Command)
 def export(
-    source: Annotated[str, typer.Argument(help="Name, checkpoint directory, org/repo, or random:VARIANT[:SEED].")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Name, checkpoint directory, org/repo, or random:VARIANT[:SEED].", autocompletion=weights_names),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory (ONNX: file); appears whole or not at all.")],
     merged: Annotated[
         bool, typer.Option("--merged", help="Fold an adapter into float16 weights that need no base; else copy.")
     ] = False,
     format: Annotated[
-        str, typer.Option("--format", help=f"{', '.join(_FORMATS)}; each explained in docs/interchange.md.")
+        str,
+        typer.Option(
+            "--format", help=f"{', '.join(_FORMATS)}; each explained in docs/interchange.md.", autocompletion=words(*_FORMATS)
+        ),
     ] = "rcodsr",
     base_model: Annotated[
         str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")

@@ -1,8 +1,10 @@
 """Where and how the model runs: device, dtype, tile size, and what happens when memory runs out."""
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +15,8 @@ from rcodsr.variants import VariantSpec
 SMALLEST_TILE = 64
 """Input pixels; below this an out-of-memory error is final."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_GPUS: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}
+"""Kinds of numbered GPUs, NVIDIA's and AMD's, Intel's, and what asks for them."""
 _VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
 """Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
 
@@ -58,6 +62,18 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
     return Runtime(chosen, number, f"{chosen} ({why_device}), {why_dtype}")
 
 
+def devices() -> list[dict[str, Any]]:
+    """What `--device` may name here, the one that auto takes first: name, and of a GPU its memory and what of it is free."""
+    found: list[dict[str, Any]] = []
+    for kind, library in _GPUS.items():
+        for i in range(library.device_count() if library.is_available() else 0):
+            free, memory = library.mem_get_info(i)
+            found.append({"device": f"{kind}:{i}", "name": library.get_device_name(i), "free": free, "memory": memory})
+    if torch.backends.mps.is_available():
+        found.append({"device": "mps", "name": "Apple GPU"})
+    return [*found, {"device": "cpu", "name": f"{platform.machine()}, {torch.get_num_threads()} threads"}]
+
+
 def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
     """Tile side in input pixels: the variant's own, on a GPU less where free memory does not allow it.
 
@@ -97,13 +113,15 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _choose_device(name: str) -> tuple[torch.device, str]:
     kind, _, index = name.partition(":")
-    if kind not in {"auto", "cpu", "cuda", "mps"} or (index and (kind != "cuda" or not index.isdecimal())):
-        raise UsageError("--device", f"'{name}' is not a device", "use auto, cpu, cuda, cuda:0 or mps")
-    if kind in {"auto", "cuda"} and torch.cuda.is_available():
-        if int(index or 0) >= torch.cuda.device_count():
-            raise DeviceError("--device", f"there is no {name}, only {torch.cuda.device_count()} GPUs", "use a lower number")
-        device = torch.device("cuda", int(index or 0))
-        return device, torch.cuda.get_device_name(device)
+    if kind not in {"auto", "cpu", *_GPUS, "mps"} or (index and (kind not in _GPUS or not index.isdecimal())):
+        raise UsageError("--device", f"'{name}' is not a device", "use auto, cpu, cuda, cuda:0, xpu or mps")
+    for gpu, library in _GPUS.items():
+        if kind in {"auto", gpu} and library.is_available():
+            if int(index or 0) >= library.device_count():
+                cause = f"there is no {name}, only {library.device_count()} GPUs"
+                raise DeviceError("--device", cause, "use a lower number")
+            device = torch.device(gpu, int(index or 0))
+            return device, library.get_device_name(device)
     if kind in {"auto", "mps"} and torch.backends.mps.is_available():
         return torch.device("mps"), "Apple GPU"
     if kind in {"auto", "cpu"}:

@@ -37,8 +37,13 @@ _OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY, errno.EFBIG, 
 """Faults of one name or one size; any other would hit the next picture as well."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, as_old_as: Path | None = None) -> None:
     """Write a file whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
+
+    Args:
+        path: the file.
+        data: what it holds.
+        as_old_as: a file whose time of modification it gets, where the file system lets it.
 
     Raises:
         OutputError: when it cannot be written; the temporary file is gone and an old file untouched.
@@ -53,6 +58,8 @@ def write_atomic(path: Path, data: bytes) -> None:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
+                if as_old_as is not None:
+                    _keep_time(as_old_as, temporary)
                 if _LOCKS:  # while it is claimed
                     temporary.replace(path)
             if not _LOCKS:  # Windows renames no open file
@@ -64,6 +71,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             sync_directory(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def _keep_time(source: Path, copy: Path) -> None:
+    with suppress(OSError):  # the picture matters more
+        status = source.stat()
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def write_stream(stream: BinaryIO | None, data: bytes) -> None:

@@ -74,11 +74,12 @@ def check_size(source: Source, size: tuple[int, int], max_pixels: int, scale: fl
     """
     width, height = output_size(size, scale)
     if width * height > max_pixels:
-        raise InputError(
-            source,
-            f"would become {width}×{height} = {width * height / 1e6:.0f} megapixels, over the limit of {max_pixels / 1e6:.0f}",
-            "raise it with --max-pixels or crop the picture",
-        )
+        cause = f"would become {width}×{height} = {_pixels(width * height)}, over the limit of {_pixels(max_pixels)}"
+        raise InputError(source, cause, "raise it with --max-pixels or crop the picture")
+
+
+def _pixels(count: int) -> str:
+    return f"{count / 1e6:.0f} megapixels" if count >= 1e7 else f"{count:,} pixels"
 
 
 def read_record(path: Source) -> dict[str, Any] | None:

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rcodsr.checkpoints.manifest import project_file
+from rcodsr.checkpoints.manifest import project_file, recipe_names
+from rcodsr.data.photos import find_photos
 from rcodsr.errors import UsageError
 from rcodsr.parts import ClipSpec
-from rcodsr.spec import choose
+from rcodsr.spec import Note, choose
 from rcodsr.training.recipe import Recipe
 from rcodsr.variants import VARIANTS, VariantSpec
+
+_NO_PHOTOS = "no photos given"
 
 
 def find_recipe(name: str) -> Path:
@@ -21,11 +24,10 @@ def find_recipe(name: str) -> Path:
         UsageError: when there is neither.
     """
     packaged = project_file("recipes")
-    for path in (Path(name), packaged / f"{name}.toml"):
+    for path in (Path(name), packaged / f"{name}.toml", packaged.parent / name):  # recipes/rcod-o.toml, as the docs write it
         if path.is_file():
             return path
-    known = ", ".join(sorted(str(path.relative_to(packaged).with_suffix("")) for path in packaged.rglob("*.toml")))
-    raise UsageError(name, "no such recipe", f"give a TOML file, or one of {known}")
+    raise UsageError(name, "no such recipe", f"{choose(name.removesuffix('.toml'), recipe_names())}, or a TOML file")
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
@@ -39,13 +41,13 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     except OSError as error:
         raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(path, f"not a TOML file ({error})") from error
+        raise UsageError(path, f"not a TOML file ({error})", "correct it, or give a recipe") from error
     if isinstance(values.get("variant"), str):
         values["variant"] = {"name": values["variant"]}
     for override in overrides:
         _override(values, override)
     if "photos" not in values:
-        raise UsageError(path, "no photos given", "add photos=DIRECTORY")
+        raise UsageError(path, _NO_PHOTOS, "add photos=DIRECTORY")
     try:
         if "variant" in values:
             values["variant"] = _variant(values["variant"])
@@ -55,6 +57,37 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
         if any(f"{error.subject}.".startswith(f"{key}.") for key in keys):
             raise  # the command line is at fault, not the file
         raise UsageError(f"{path}: {error.subject}", error.cause, error.remedy) from error
+
+
+def recipe_to_show(path: Path, overrides: list[str]) -> Recipe:
+    """As `read_recipe`; what a run needs and nobody has given yet stands in capitals, as PHOTOS.
+
+    Raises:
+        UsageError: as `read_recipe`, but for what is not given.
+    """
+    missing: dict[str, str] = {}
+    while True:
+        try:
+            return read_recipe(path, [*missing.values(), *overrides])
+        except UsageError as error:
+            name = "photos" if error.cause == _NO_PHOTOS else error.subject.rpartition(": ")[2]
+            if name in missing or not error.cause.startswith(("not given", _NO_PHOTOS)):
+                raise
+            missing[name] = f"{name}={name.rpartition('.')[2].upper()}"
+
+
+def require_files(recipe: Recipe) -> None:
+    """See that the photos and the files of weights a recipe names are there, before torch is loaded.
+
+    Raises:
+        UsageError: naming the field and the file.
+        NoInputError: when there are no photos.
+    """
+    if not recipe.photos.exists():
+        find_photos(recipe.photos)
+    for name, weights in recipe.noted(Note.WEIGHTS).items():
+        if isinstance(weights, Path) and not weights.exists():
+            raise UsageError(name, f"{weights}: no such file", "check the path")
 
 
 def _variant(chosen: Any) -> VariantSpec:
