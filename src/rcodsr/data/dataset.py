@@ -92,6 +92,7 @@ class PhotoPairs(Dataset[Sample]):
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
         cache: decoded photos; one of its own, of a GiB in each worker, where None is given.
         zoom: how many times as large zoomed photos become, anything between the two.
+        transpose: turn half of the pairs on their side, besides the mirror images.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class PhotoPairs(Dataset[Sample]):
         degrade: bool = True,
         cache: PhotoCache | None = None,
         zoom: tuple[float, float] = (0.55, 0.95),
+        transpose: bool = True,
     ) -> None:
         self.photos = photos
         self.crop = crop
@@ -116,6 +118,7 @@ class PhotoPairs(Dataset[Sample]):
         self.zoom_probability = zoom_probability
         self.zoom = zoom
         self.lr = lr
+        self.transpose = transpose
         self.degrade = degrade
         self.cache = PhotoCache(1 << 30) if cache is None else cache
 
@@ -168,7 +171,7 @@ class PhotoPairs(Dataset[Sample]):
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
     def _cut(self, decoded: list[np.ndarray], rng: np.random.Generator) -> list[Tensor]:
-        """The same random crop, flipped and transposed at random, of a photo and, if given, its low-resolution version."""
+        """The same random crop, mirrored (and transposed) at random, of a photo and, if given, its low-resolution version."""
         grid = 1 if len(decoded) == 1 else VariantSpec.scale  # pairs are cut where their pixels meet
         top, left = (grid * int(rng.integers((side - self.crop) // grid + 1)) for side in decoded[0].shape[:2])
         patches = [
@@ -177,7 +180,7 @@ class PhotoPairs(Dataset[Sample]):
         ]
         if rng.random() < 0.5:
             patches = [patch[:, ::-1] for patch in patches]
-        if rng.random() < 0.5:
+        if self.transpose and rng.random() < 0.5:
             patches = [patch.transpose(1, 0, 2) for patch in patches]
         return [torch.from_numpy(patch.transpose(2, 0, 1).copy()) for patch in patches]
 

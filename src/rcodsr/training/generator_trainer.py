@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,15 @@ from rcodsr.training.perceptual import Distance
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.trainer import Trainer, floats, require_finite
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one update of θ learns from."""
+
+    objectives: Sequence[Objective]
+    data: bool = True
+    """Whether L_data counts."""
 
 
 class GeneratorTrainer(Trainer):
@@ -56,19 +66,33 @@ class GeneratorTrainer(Trainer):
 
         Arguments, results and errors as `Trainer.train_step`.
         """
-        share, facts, finished = 1 / len(batches), [], []
-        for batch in batches:
-            with self._precision():
-                made, own = self.generate(batch, phase)
-                loss, seen = self._generator_loss(made, phase)
-            (loss.mean() * share).backward()
-            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
-            finished.append(made.detached())
-        averaged = self._update(facts, rate, step)
+        averaged: Facts = {}
+        for judges in self._turns(phase):
+            facts, finished = self._learn(batches, phase, judges)
+            averaged = _joined(averaged, self._update(facts, rate, step))
         for objective in self.objectives:
             if objective.name in self.judges and objective.weight(phase):
                 averaged[f"{objective.name}_own"] = self._train_judge(objective, finished, step)
         return floats(averaged)
+
+    def _turns(self, phase: Phase) -> list[Turn]:
+        """What each of θ's updates in this step learns from: everything at once, or S3Diff's two."""
+        if self.recipe.discriminator.steps == "joint" or not phase.adversarial:
+            return [Turn(self.objectives)]
+        apart = [objective for objective in self.objectives if objective.name == "adversarial"]
+        return [Turn([objective for objective in self.objectives if objective not in apart]), Turn(apart, data=False)]
+
+    def _learn(self, batches: Sequence[Batch], phase: Phase, turn: Turn) -> tuple[list[Facts], list[Generated]]:
+        """A pass forward and back over each batch: gradients are left in θ; what there is to log, and what was made."""
+        share, facts, finished = 1 / len(batches), [], []
+        for batch in batches:
+            with self._precision():
+                made, own = self.generate(batch, phase)
+                loss, seen = self._generator_loss(made, phase, turn)
+            (loss.mean() * share).backward()
+            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
+            finished.append(made.detached())
+        return facts, finished
 
     def generate(self, batch: Batch, phase: Phase) -> tuple[Generated, Facts]:
         """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
@@ -126,10 +150,11 @@ class GeneratorTrainer(Trainer):
             t = torch.where(drawn >= 1 - phase.realism_share, last, t)
         return t
 
-    def _generator_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
+    def _generator_loss(self, made: Generated, phase: Phase, turn: Turn | None = None) -> tuple[Tensor, Facts]:
         """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. L_cls is never defined and left out."""
-        loss, facts = self.data_loss(made, phase)
-        for objective in self.objectives:
+        turn = turn or Turn(self.objectives)
+        loss, facts = self.data_loss(made, phase) if turn.data else (torch.zeros_like(made.weight), {})
+        for objective in turn.objectives:
             if weight := objective.weight(phase):
                 term, seen = objective.generator_term(made)
                 loss = loss + weight * term
@@ -139,17 +164,17 @@ class GeneratorTrainer(Trainer):
         return loss, facts
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated], step: int) -> Tensor:
-        """Update φ′ or the discriminator on what the generator has just made."""
-        losses = []
-        for made in finished:
-            with self._precision():
-                loss = objective.own_loss(made).mean()
-            (loss / len(finished)).backward()
-            losses.append(loss.detach())
-        judge = self.judges[objective.name]
-        require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
-        judge.step()
-        return self.processes.average(torch.stack(losses).mean())
+        """Update φ′ or the discriminator on what the generator has just made, once for each of its turns."""
+        judge, losses = self.judges[objective.name], []
+        for turn in range(objective.turns):
+            for made in finished:
+                with self._precision():
+                    loss = objective.own_loss(made, turn).mean()
+                (loss / len(finished)).backward()
+                losses.append(loss.detach())
+            require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
+            judge.step()
+        return self.processes.average(torch.stack(losses).sum() / len(finished))
 
     def _occupancy(self, t: Tensor) -> Facts:
         """Share of the samples nearest to each group's timestep."""
@@ -168,6 +193,14 @@ class GeneratorTrainer(Trainer):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """As of `Trainer`, and the judges'."""
         return super().optimizers() | {f"{name}_optimizer": judge.inner for name, judge in self.judges.items()}
+
+
+def _joined(first: Facts, second: Facts) -> Facts:
+    """Facts of two updates of one step: losses add up, of the gradients' norms the larger is watched."""
+    if not first:
+        return second
+    norm = torch.maximum(first["grad_norm"], second["grad_norm"])
+    return {**first, **second, "loss": first["loss"] + second["loss"], "grad_norm": norm}
 
 
 def _alignment(made: Generated, share: float) -> Facts:

@@ -107,6 +107,8 @@ class DataSettings(Spec):
     """Degradation preset → share of the samples."""
     zoom_probability: Share = 0.3
     """Share of the samples whose photo is first zoomed, by default shrunk to 0.55–0.95."""
+    transpose: bool = True
+    """Turn half of the samples on their side, besides the mirror images; the paper's bases only mirror."""
 
     def __post_init__(self) -> None:
         """Reject a mix of presets that do not exist, or of nothing.
@@ -167,6 +169,9 @@ class DiscriminatorSettings(Spec):
     architecture: Literal["patch", "unet", "dino"] = "patch"
     """Ours for variants without a prior; Real-ESRGAN's kind, which judges every pixel; or S3Diff's on a frozen DINO."""
     learning_rate: NonNegative = 4e-4
+    steps: Literal["joint", "apart"] = "joint"
+    """apart, as S3Diff: the generator learns from the data loss, then in a second pass of its own from the discriminator; the
+    discriminator from real pictures, then from generated ones. joint: one step each, at half the cost."""
     start: Weights[Path | None] = None
     """A discriminator to go on with (safetensors)."""
     dino_weights: Free[str | None] = None
@@ -277,6 +282,9 @@ class Recipe(Spec):
             raise UsageError("bounds", f"belong to stage = estimator, not {self.stage}", remedy)
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             raise UsageError("bounds", f"{[*self.bounds]} are empty", "use [M_min, M_max], in ascending order")
+        if self.discriminator.steps == "apart" and self.discriminator.architecture != "dino":
+            cause = f"apart, which {self.discriminator.architecture} does not know"
+            raise UsageError("discriminator.steps", cause, "set discriminator.architecture = dino, or steps = joint")
         self._check_losses()
 
     def _check_losses(self) -> None:

@@ -81,6 +81,7 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     if recipe.bounds is not None:
         grouping = replace(grouping, metric_min=recipe.bounds[0], metric_max=recipe.bounds[1])
     spec = replace(model.spec, grouping=grouping, metric_estimator=metric_spec(model.spec))
+    _check_crops(recipe, spec)
     if isinstance(model.prompt, FixedPrompt):
         raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
     torch.manual_seed(recipe.seed)
@@ -88,6 +89,16 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     assert model.metric_estimator is not None
     model.metric_estimator.requires_grad_(True)
     return model
+
+
+def _check_crops(recipe: Recipe, spec: VariantSpec) -> None:
+    """Refuse to train an estimator on less than the window that it will judge."""
+    assert spec.metric_estimator is not None
+    window = spec.metric_estimator.window
+    for number, phase in enumerate(recipe.phases):
+        if phase.crop < window:
+            cause = f"{phase.crop} is less than the {window} pixels that the estimator of {spec.name} judges"
+            raise UsageError(f"phases.{number}.crop", cause, f"use {window} or more")
 
 
 def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
@@ -245,7 +256,7 @@ def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
     source = recipe.discriminator.dino_weights or recipe.base_model
     if not (source or "").startswith("random:"):
         load_dino(dino.backbone, resolve_base("dino-vitb16", recipe.discriminator.dino_weights))
-    return DinoObjective(dino.to(device))
+    return DinoObjective(dino.to(device), apart=recipe.discriminator.steps == "apart")
 
 
 def _distillation(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> VsdObjective:
