@@ -41,7 +41,7 @@ def test_the_real_shape_is_dinos() -> None:
 
 
 def _numpy_patch_head(x: Array, wide: tuple[Array, Array], narrow: tuple[Array, Array]) -> Array:
-    """Vision-aided GAN's head over patches: blur, 3×3 at every other place, leak, blur, 1×1 at every other. (C, n, n) → (m, m)."""
+    """Vision-aided GAN's head over patches: blur, 3×3 at every other place, leak, blur, 1×1 likewise. (C, n, n) → (m, m)."""
     x = _numpy_convolution(_numpy_blur(x, 2), *wide)[:, ::2, ::2]
     x = _numpy_blur(np.where(x > 0, x, 0.2 * x), 1)[:, ::2, ::2]
     return _numpy_convolution(x, *narrow)[0]

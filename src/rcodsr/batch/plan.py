@@ -26,6 +26,8 @@ class Job:
     source: Source
     target: Path | None
     """None: to standard output."""
+    prompt: str | None = None
+    """The picture's own text, for weights with a text prompt."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rcodsr.batch.places import RemotePath
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
-from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
+from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions, prompt_digest
 from rcodsr.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def record_of(source: io.Source, upscaler: Upscaler, options: UpscaleOptions) ->
     return {
         _MADE_BY: f"rcodsr {__version__}",
         "pixels": PIXELS,
-        "weights": upscaler.weights_id,
+        "weights": upscaler.weights_id + ("" if options.prompt is None else f"+prompt={prompt_digest(options.prompt)}"),
         **timestep,
         "adaptive": control.by if isinstance(control, Adaptive) else None,
         "realism_map": control.digest if isinstance(control, RealismMap) else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
@@ -75,7 +75,7 @@ class Stages:
         item.pixels = check(job, header, self.options, self.output)
         item.format = format_of(job, self.output, header)
         quality = {"quality": self.output.quality} if item.format in io.LOSSY else {}
-        item.record = record_of(job.source, self.upscaler, self.options) | quality
+        item.record = record_of(job.source, self.upscaler, self._options(job)) | quality
         exists = job.target is not None and job.target.exists() and not self.output.overwrite
         if exists and job.target is not None and is_done(job.source, job.target, item.record, self.output.strip):
             item.result = blank(job, "skipped")
@@ -90,7 +90,7 @@ class Stages:
     def enlarge(self, item: Passage) -> None:
         """Run the engine."""
         assert item.picture is not None
-        item.upscaled = self.upscaler.run(item.picture, self.options)
+        item.upscaled = self.upscaler.run(item.picture, self._options(item.job))
 
     def encode(self, item: Passage) -> None:
         """Make the output file in memory."""
@@ -113,6 +113,9 @@ class Stages:
         else:
             io.write_atomic(item.job.target, item.data)
         item.result = item.promised
+
+    def _options(self, job: Job) -> UpscaleOptions:
+        return self.options if job.prompt is None else replace(self.options, prompt=job.prompt)
 
     def _done(self, item: Passage) -> Result:
         assert item.picture is not None

@@ -1,6 +1,7 @@
 """From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
 
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
-from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest
+from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest, prompt_digest
 from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS, VariantSpec
 
@@ -81,7 +82,7 @@ def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, 
     """Refuse what these weights cannot do, before gigabytes are fetched."""
     spec.check(options, share)
     prompt = spec.prompt
-    if request.prompt is not None and (not isinstance(prompt, TextSpec) or spec.base is None):
+    if request.prompt is not None and not spec.takes_text:
         raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
     if request.guidance is not None and not (isinstance(prompt, TextSpec) and prompt.negative is not None):
         raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
@@ -93,17 +94,22 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
         return
     text = prompt.text if request.prompt is None else request.prompt
-    from rcodsr.checkpoints.text_encoder import prompt_embedding
+    from rcodsr.checkpoints.text_encoder import prompt_embedding, prompt_encoder
 
     def embed(words: str) -> Tensor:
         assert spec.base is not None
-        embedding = prompt_embedding(spec.base, words, request.base_model, request.offline, log)
+        return fitting(prompt_embedding(spec.base, words, request.base_model, request.offline, log))
+
+    def fitting(embedding: Tensor) -> Tensor:
         if embedding.shape != (1, prompt.tokens, prompt.context):
             wanted = (1, prompt.tokens, prompt.context)
             cause = f"its text encoder gives {tuple(embedding.shape)}, {spec.name} wants {wanted}"
             raise WeightsError(spec.base, cause, REMEDY)
         return embedding
 
+    if spec.base is not None:
+        encoder = prompt_encoder(spec.base, request.base_model, request.offline, log)
+        model.prompt.encode = lambda words: fitting(encoder(words))
     if text is not None and (request.prompt is not None or config.layout == "adapter"):
         model.prompt.embedding = embed(text)
     if request.guidance is not None and prompt.negative is not None:
@@ -120,7 +126,7 @@ def _named(id: str, request: WeightsRequest, share: float | None) -> str:
     """The id with what else decides every pixel: records compare it."""
     fixed = {} if share is None else {"semantic": f"{share:g}"}
     fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
-    fixed |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
+    fixed |= {} if request.prompt is None else {"prompt": prompt_digest(request.prompt)}
     return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])
 
 
@@ -143,11 +149,17 @@ def _random(request: WeightsRequest, options: UpscaleOptions, drawn_on: torch.de
             _add_lora(model)
         if isinstance(model.prompt, FixedPrompt):
             model.prompt.embedding.normal_()
+            model.prompt.encode = partial(_drawn, model.prompt.embedding.shape)
             if request.guidance is not None:
                 model.passes = Guidance(request.guidance, torch.randn_like(model.prompt.embedding))
     if share is not None:
         _weigh(model, share)
     return LoadedWeights(model, _named(f"{name}@{sha256(name.encode()).hexdigest()[:12]}", request, share))
+
+
+def _drawn(shape: torch.Size, text: str) -> Tensor:
+    """A random embedding that follows the text."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(prompt_digest(text), 16)))
 
 
 def _add_lora(model: OneStepSR) -> None:

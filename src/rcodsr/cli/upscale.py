@@ -1,9 +1,10 @@
 """`rcodsr upscale`."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -30,6 +31,9 @@ from rcodsr.options import (
     parse_realism,
     parse_tile,
 )
+
+if TYPE_CHECKING:
+    from rcodsr.batch.plan import Plan
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -121,6 +125,12 @@ def upscale(
     revision: Revision = None,
     offline: Offline = False,
     prompt: Annotated[str | None, typer.Option("--prompt", help="For weights with a text prompt: in its place.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help='A text for each picture: JSON lines {"picture": NAME, "text": TEXT}.', show_default=False
+        ),
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", min=0, max=20, help="For s3diff, which uses 1.07: a second U-Net pass.")
     ] = None,
@@ -181,6 +191,8 @@ def upscale(
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     strip = metadata == "strip"
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
+    if prompts is not None:
+        plan, options = _told(plan, options, prompts, prompt, engine)
     require_fit(plan, options)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
@@ -215,6 +227,21 @@ def upscale(
     left = None if shown.max_failures is None else shown.max_failures - len(plan.clashes)
     results = run(plan.jobs, upscaler, options, settings, stdout, left)
     return show(results, plan, shown)
+
+
+def _told(
+    plan: "Plan", options: UpscaleOptions, prompts: Path, prompt: str | None, engine: Engine
+) -> "tuple[Plan, UpscaleOptions]":
+    """The plan with each picture's own text, and options that say that texts will come."""
+    from rcodsr.images.captions import read_captions
+
+    if prompt is not None:
+        raise UsageError("--prompts", "contradicts --prompt", "leave one of the two out")
+    if engine == "ray":
+        raise UsageError("--prompts", "does not reach a Ray cluster", "leave --engine ray out; -j shares the work here")
+    texts = read_captions(prompts).of_all(job.source for job in plan.jobs)
+    told = [replace(job, prompt=text) for job, text in zip(plan.jobs, texts, strict=True)]
+    return replace(plan, jobs=told), replace(options, prompt=texts[0] if texts else None)
 
 
 def _control(realism: str | None, adaptive_by: str | None, realism_map: Path | None) -> Control | None:

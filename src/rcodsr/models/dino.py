@@ -34,8 +34,8 @@ class DinoDiscriminator(nn.Module):
     """Judges pictures by a frozen DINO's features: patches after two of its blocks, and the class token at the end.
 
     Each state passes DINO's final LayerNorm, as in its `get_intermediate_layers`. Only the heads learn, all of them spectrally
-    normalised: per level convolutions 768 → 128 → 1 with a blur before each stride, two linear layers for the class token. Sizes
-    and order are those of Vision-aided GAN.
+    normalised: per level convolutions 768 → 128 → 1 with a blur before each stride, two linear layers for the class token.
+    Sizes and order are those of Vision-aided GAN.
 
     Args:
         spec: shape of the transformer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,7 @@ class GeneratorTrainer(Trainer):
         objectives: judges that learn beside it.
         perceptual: distance for λ1, or None.
         processes: who the gradients are shared with.
+        tell: embedding (1, N, D) of a photo's text, where photos have texts; None for what the model itself is told.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class GeneratorTrainer(Trainer):
         objectives: Sequence[Objective],
         perceptual: Distance | None,
         processes: Processes,
+        tell: Callable[[str], Tensor] | None = None,
     ) -> None:
         judged = [parameter for objective in objectives for parameter in objective.trained().values()]
         super().__init__(recipe, model, processes, apart=judged)
         self.objectives = objectives
+        self.tell = tell
         self.judges = {o.name: self._judge_optimizer(o) for o in objectives if o.trained()}
         self.data_loss = DataLoss(recipe, model, perceptual)
 
@@ -103,7 +106,7 @@ class GeneratorTrainer(Trainer):
             z_l = model.encode(x_l)
             metric = self._metric(z_l, x_l, x_h)
             t = self._timesteps(metric, draws, phase)
-            condition = Condition(t, model.prompt(x_l), modulation, draws.origins().to(t.device))
+            condition = Condition(t, self._tokens(batch, x_l), modulation, draws.origins().to(t.device))
             z = model.restore(z_l, condition)
             picture = model.decode(z)
         if z.requires_grad:
@@ -123,6 +126,13 @@ class GeneratorTrainer(Trainer):
             draws=draws,
         )
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _tokens(self, batch: Batch, x_l: Tensor) -> Tensor:
+        """c_y: each photo's own text, or what the model is told of every picture. → (B, N, D)."""
+        if self.tell is None:
+            tokens: Tensor = self.model.prompt(x_l)
+            return tokens
+        return torch.cat([self.tell(text).to(x_l) for text in batch.texts])
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
         """M_L, Eq. (6), with the encoder that the grouping names."""

@@ -238,6 +238,8 @@ class Recipe(Spec):
     lr: Free[Path | None] = None
     """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
 
+    captions: Weights[Path | None] = None
+    """A text for each photo, as JSON lines of picture and text: what a variant with a text prompt is told, as OSEDiff."""
     base_model: Free[str | None] = None
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
     start: Weights[str | None] = None
@@ -282,6 +284,9 @@ class Recipe(Spec):
             raise UsageError("bounds", f"belong to stage = estimator, not {self.stage}", remedy)
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             raise UsageError("bounds", f"{[*self.bounds]} are empty", "use [M_min, M_max], in ascending order")
+        if self.captions is not None and (self.stage != "generator" or not self.variant.takes_text):
+            remedy = "leave captions out, or set variant.prompt.kind=text or variant=osediff"
+            raise UsageError("captions", f"{self.variant.name} is told no text", remedy)
         if self.discriminator.steps == "apart" and self.discriminator.architecture != "dino":
             cause = f"apart, which {self.discriminator.architecture} does not know"
             raise UsageError("discriminator.steps", cause, "set discriminator.architecture = dino, or steps = joint")

@@ -33,7 +33,7 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe and apply `key=value` overrides (`photos=DIR`, `optim.ema=0.99`, `phases.0.steps=100`).
 
-    A table `for` lists overrides by variant, written as on the command line; they hold where the `generator` is of that variant.
+    A table `for` lists overrides by variant, written as on the command line; they hold where `generator` is of that variant.
 
     Raises:
         UsageError: when the file or an override is not valid, naming the field at fault.
@@ -50,6 +50,8 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     overrides = [*_of_variant(values, overrides), *overrides]
     for override in overrides:
         _override(values, override)
+        if isinstance(values.get("variant"), str):  # what follows may change a part of it
+            values["variant"] = {"name": values["variant"]}
     if "photos" not in values:
         raise UsageError(path, "no photos given", "add photos=DIRECTORY")
     try:

@@ -26,6 +26,7 @@ from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
+from rcodsr.images.captions import read_captions
 from rcodsr.images.resize import upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.autoencoder import WaveletAutoencoder
@@ -78,6 +79,7 @@ class Run:
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        self.captions = _captions(recipe, self.photos)
         self.cache = self._decoded_ahead()
         self.bases = resolve_bases(recipe, self.log)
         self._given = _digests(recipe)
@@ -91,7 +93,7 @@ class Run:
         model = build_networks(recipe, spec, self.bases, self.log)
         if recipe.fit and saved is None:
             self._fit(model)
-        self.trainer = build_trainer(recipe, model, self.bases, self.processes)
+        self.trainer = build_trainer(recipe, model, self.processes)
         self.step, self._saved_step = 0, -1
         self.waited = 0.0
         if saved is not None:
@@ -277,6 +279,7 @@ class Run:
             self.cache,
             phase.zoom,
             self.recipe.data.transpose,
+            self.captions,
         )
 
     def _decoded_ahead(self) -> PhotoCache | None:
@@ -359,6 +362,13 @@ def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
     high, low = phase.learning_rate
     rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done / phase.steps))
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:
+    """The text of each photo, where the recipe has a list of texts."""
+    if recipe.captions is None:
+        return None
+    return dict(zip(photos, read_captions(recipe.captions).of_all(photos), strict=True))
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
