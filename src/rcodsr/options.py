@@ -61,6 +61,11 @@ class WeightsRequest:
         return ("fp32", "bf16") if self.dtype == "auto" else (self.dtype,)
 
 
+def prompt_digest(prompt: str) -> str:
+    """What stands for a text in the names of what it decides."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:8]
+
+
 def from_environment(name: str) -> tuple[str, str] | None:
     """The default that RCODSR_NAME sets for an option, and what errors should call it; None where it is unset or empty."""
     variable = f"RCODSR_{name.upper()}"
@@ -302,6 +307,8 @@ class UpscaleOptions:
     color_fix: ColorFix | None = None
     protect: Protected | None = None
     """Hold regions that look like text at realism 0, whatever decides elsewhere."""
+    prompt: str | None = None
+    """The picture's own text, for weights with a text prompt."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -82,6 +82,11 @@ class VariantSpec(Spec):
         return isinstance(self.prompt, TextSpec) and self.prompt.text is not None
 
     @property
+    def takes_prompt(self) -> bool:
+        """Whether another text can take the place of its prompt: there is a text encoder for it."""
+        return isinstance(self.prompt, TextSpec) and self.base is not None
+
+    @property
     def mergeable(self) -> bool:
         """Whether LoRA can be folded into the weights: not where it depends on the picture."""
         return self.modulation is None
@@ -101,6 +106,8 @@ class VariantSpec(Spec):
         Raises:
             UsageError: naming the remedy.
         """
+        if options.prompt is not None and not self.takes_prompt:
+            raise UsageError("--prompts", f"{self.name} looks at the picture instead of a text", "leave it out")
         control = None if share is not None and options.control == Level(share) else options.control
         if self.fixed_timestep is not None and (control is not None or options.protect is not None):
             option = "--protect" if control is None else _OPTIONS[type(control)]

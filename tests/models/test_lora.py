@@ -51,6 +51,19 @@ def test_every_adapter_acts_and_merges_as_two_b_a(model: OneStepSR, network: str
         torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_starts_gaussian_and_b_at_zero(model: OneStepSR) -> None:
+    """A ~ N(0, (1/rank)²), whatever it stands on: Kaiming's range would follow the layer's width."""
+    layers = [layer for layer in model.unet.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
+            if ".default_" in name and "lora_B" in name:
+                assert not parameter.any()
+            if ".default_" in name and "lora_A" in name and parameter.numel() >= 1000:
+                assert parameter.std().item() == pytest.approx(0.25, rel=0.15), name
+    weights = [p for layer in layers for name, p in layer.named_parameters() if "lora_A.default_" in name]
+    assert torch.cat([p.flatten() for p in weights]).std().item() == pytest.approx(0.25, rel=0.02)
+
+
 def test_no_adapter_is_left_without_effect(model: OneStepSR) -> None:
     for network in (model.unet, model.autoencoder):
         for layer in network.modules():

@@ -3,9 +3,11 @@
 import threading
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcodsr.images.resize import resize
 from rcodsr.models.build import build_metric_estimator, build_model
@@ -16,6 +18,7 @@ from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import LoraSpec, ModulationSpec
 from rcodsr.training.setup import metric_spec
 from rcodsr.variants import RCOD_S, VariantSpec
+from tests.conftest import shake
 
 
 def _lr(batch: int = 1) -> Tensor:
@@ -102,6 +105,24 @@ def test_a_fresh_modulation_is_the_identity() -> None:
 )
 def test_every_layer_follows_its_blocks_matrix(layer: str, index: int) -> None:
     assert LoraSteering(ModulationSpec(), LoraSpec(32, 16), 4, 4).index(layer) == index
+
+
+def test_scores_come_before_blocks_where_they_are_fused() -> None:
+    """S3Diff's layers in plain numpy: M = W [relu(score layers), relu(block layers)] + b."""
+    steering = LoraSteering(ModulationSpec(frequencies=2, block_width=3), LoraSpec(2, 2), 1, 1)
+    shake(steering.parameters(), by=0.5)
+    features = torch.randn(2, 8)
+
+    def layer(module: nn.Module, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        weight, bias = (module.get_parameter(name).detach().numpy() for name in ("weight", "bias"))
+        out: npt.NDArray[np.float32] = x @ weight.T + bias
+        return out
+
+    network = steering.unet
+    scores = np.maximum(layer(network.de_mlp[0], features.numpy()), 0)
+    blocks = np.maximum(layer(network.block_mlp[0], network.block_embeddings.weight.detach().numpy()), 0)
+    expected = [[layer(network.fuse_mlp, np.concatenate([s, b])).reshape(2, 2) for b in blocks] for s in scores]
+    np.testing.assert_allclose(network(features).detach().numpy(), np.array(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_fourier_features_by_hand() -> None:

@@ -1,12 +1,15 @@
 """S3Diff's discriminator: what it sees, who learns from whom, and the published file it reads."""
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcodsr.checkpoints.bases import load_dino
 from rcodsr.checkpoints.resolve import ResolvedWeights
@@ -17,6 +20,7 @@ from rcodsr.training.draws import Draws
 from rcodsr.training.losses import cross_entropy
 from rcodsr.training.objectives import DinoObjective, Generated
 
+Array = npt.NDArray[np.float64]
 SMALL = DinoSpec(image_side=32, patch=8, width=16, layers=3, heads=2, levels=(0, 1), hidden=8)
 
 
@@ -32,8 +36,74 @@ def test_the_real_shape_is_dinos() -> None:
         dino = DinoDiscriminator()
         scores = dino(torch.rand(2, 3, 512, 512))
     assert sum(p.numel() for p in dino.backbone.parameters()) == 85_798_656  # ViT-B/16 without pooler and classifier
-    assert [tuple(s.shape) for s in scores] == [(2, 49), (2, 49), (2, 1)]
+    assert [tuple(s.shape) for s in scores] == [(2, 9), (2, 9), (2, 1)]
     assert {n.partition(".")[0] for n, p in dino.named_parameters() if p.requires_grad} == {"heads"}
+
+
+def _numpy_patch_head(x: Array, wide: tuple[Array, Array], narrow: tuple[Array, Array]) -> Array:
+    """Vision-aided GAN's head over patches: blur, 3×3 at every other place, leak, blur, 1×1 likewise. (C, n, n) → (m, m)."""
+    x = _numpy_convolution(_numpy_blur(x, 2), *wide)[:, ::2, ::2]
+    x = _numpy_blur(np.where(x > 0, x, 0.2 * x), 1)[:, ::2, ::2]
+    return _numpy_convolution(x, *narrow)[0]
+
+
+def _numpy_blur(x: Array, pad: int) -> Array:
+    kernel = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+    weight = np.zeros((len(x), len(x), 4, 4))
+    weight[range(len(x)), range(len(x))] = kernel
+    return _numpy_convolution(np.pad(x, ((0, 0), (pad, pad), (pad, pad))), weight, np.zeros(len(x)))
+
+
+def _numpy_convolution(x: Array, weight: Array, bias: Array) -> Array:
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (1, 2))
+    out: Array = np.einsum("cijuv,ocuv->oij", windows, weight) + bias[:, None, None]
+    return out
+
+
+def _layers(head: nn.Module) -> list[nn.Module]:
+    return list(head.children())
+
+
+def _effective(layer: nn.Module) -> tuple[Array, Array]:
+    weight, bias = (getattr(layer, name).detach().double().numpy() for name in ("weight", "bias"))
+    return weight, bias
+
+
+def test_heads_are_vision_aided_gans() -> None:
+    """Patches of the raw blocks, normed by the last LayerNorm, through heads that plain numpy follows."""
+    dino = DinoDiscriminator(DinoSpec(image_side=56, patch=4, width=8, layers=2, heads=2, levels=(0,), hidden=6)).eval()
+    norm = dino.backbone.get_submodule("layernorm")
+    with torch.no_grad():
+        norm.get_parameter("weight").uniform_(0.5, 2)
+        norm.get_parameter("bias").normal_()
+    seen: list[Tensor] = []
+    blocks = [m for m in dino.backbone.modules() if type(m).__name__ == "ViTLayer"]
+    blocks[0].register_forward_hook(lambda m, i, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    norm.register_forward_hook(lambda m, i, out: seen.append(out))
+    with torch.no_grad():
+        patches, token = dino(torch.rand(1, 3, 60, 50))
+    raw = seen[0][0, 1:].double().numpy()
+    weight, bias = _effective(norm)
+    normed = (raw - raw.mean(1, keepdims=True)) / np.sqrt(raw.var(1, keepdims=True) + norm.eps) * weight + bias
+    maps = normed.T.reshape(8, 14, 14)
+    head = dino.heads[0]
+    expected = _numpy_patch_head(maps, *(_effective(layer) for layer in _layers(head) if isinstance(layer, nn.Conv2d)))
+    assert expected.shape == (3, 3)
+    np.testing.assert_allclose(patches[0].numpy(), expected.ravel(), atol=1e-4)
+    last = seen[1][0, 0].double().numpy()  # the class token, which the backbone norms itself, before any other state is
+    (wide, wide_bias), (narrow, narrow_bias) = (_effective(m) for m in _layers(dino.heads[1]) if isinstance(m, nn.Linear))
+    hidden = wide @ last + wide_bias
+    assert token.item() == pytest.approx((narrow @ np.where(hidden > 0, hidden, 0.2 * hidden) + narrow_bias).item(), abs=1e-4)
+
+
+def test_every_layer_of_the_heads_is_spectrally_normalised() -> None:
+    dino = DinoDiscriminator(SMALL).eval()
+    layers = [m for m in dino.heads.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 6
+    for layer in layers:
+        with torch.no_grad():
+            layer.parametrizations.weight.original.mul_(30)  # type: ignore[union-attr, operator]
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
 def test_levels_are_outputs_of_their_blocks() -> None:
@@ -45,7 +115,8 @@ def test_levels_are_outputs_of_their_blocks() -> None:
     with torch.no_grad():
         scores = dino(torch.rand(2, 3, 48, 40))
         for level, head, seen in zip(SMALL.levels, dino.heads, scores, strict=False):
-            patches = outputs[level][:, 1:].transpose(1, 2).reshape(2, 16, 4, 4)
+            normed = dino.backbone.get_submodule("layernorm")(outputs[level])
+            patches = normed[:, 1:].transpose(1, 2).reshape(2, 16, 4, 4)
             torch.testing.assert_close(head(patches).flatten(1), seen)
 
 
@@ -75,6 +146,23 @@ def test_gradients_stay_on_their_side() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.trained().values())
     assert all(p.grad is None for p in objective.discriminator.backbone.parameters())
     assert all(p.requires_grad for p in objective.trained().values())
+
+
+def test_the_two_sides_of_its_loss_by_hand() -> None:
+    """Heads that always say logit 1: real costs 0.5·3·(ln(1 + e) − 0.8), generated 0.5·3·ln(1 + e), together or in turn."""
+    dino = DinoDiscriminator(SMALL)
+    for head in dino.heads:
+        last = head[-1]  # type: ignore[index]
+        last.register_forward_hook(lambda m, i, out: torch.ones_like(out))
+    made = _made(torch.rand(2, 3, 32, 32))
+    one = math.log(1 + math.e)
+    real, fake = 1.5 * (one - 0.8), 1.5 * one
+    joint, apart = DinoObjective(dino), DinoObjective(dino, apart=True)
+    assert (joint.turns, apart.turns) == (1, 2)
+    assert joint.own_loss(made).tolist() == pytest.approx([real + fake] * 2, rel=1e-5)
+    assert apart.own_loss(made, 0).tolist() == pytest.approx([real] * 2, rel=1e-5)
+    assert apart.own_loss(made, 1).tolist() == pytest.approx([fake] * 2, rel=1e-5)
+    assert joint.generator_term(made)[0].tolist() == pytest.approx([3 * (one - 0.8)] * 2, rel=1e-5)  # asks for "real"
 
 
 def test_the_heads_learn_to_tell_apart() -> None:

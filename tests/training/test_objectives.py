@@ -11,7 +11,8 @@ from rcodsr.diffusion.schedule import NoiseSchedule
 from rcodsr.models.discriminator import PatchDiscriminator, UNetDiscriminator
 from rcodsr.training.draws import Draws
 from rcodsr.training.losses import discriminator_hinge
-from rcodsr.training.objectives import AdversarialObjective, Generated, VsdObjective
+from rcodsr.training.objectives import AdversarialObjective, Generated, Rates, VsdObjective
+from rcodsr.training.recipe import DistillSettings, OptimSettings, Recipe
 
 
 class _Teachers:
@@ -119,6 +120,26 @@ def test_the_regulariser_learns_from_detached_latents_at_any_timestep(made: Gene
     times = Draws(0, tuple(range(3000))).integers("t_diff", 0, 999)
     assert 0 <= times.min() < 5
     assert 994 < times.max() <= 999
+
+
+def test_the_regulariser_sees_every_timestep_of_the_schedule() -> None:
+    """L_diff's t is uniform over 0 to 999, both included, and not DAS's range."""
+    teachers, many = _Teachers(), 6000
+    none, t = torch.zeros(many, 1, 1, 1), torch.full((many,), 250)
+    made = Generated(
+        *(none, none, none, none, none, t, torch.ones(many, 1, 1), torch.ones(many), torch.ones(many)),
+        draws=Draws(0, tuple(range(many))),
+    )
+    VsdObjective(teachers, NoiseSchedule(), 250, 7.5).own_loss(made)
+    asked = teachers.asked[0][2]
+    assert 0 <= asked.min() < 5
+    assert 994 < asked.max() <= 999
+
+
+def test_the_regulariser_learns_at_its_own_rate(sd_recipe: Recipe) -> None:
+    optim = OptimSettings(betas=(0.8, 0.95), weight_decay=0.03, clip=2.0)
+    recipe = replace(sd_recipe, optim=optim, distill=DistillSettings(learning_rate=3e-5))
+    assert VsdObjective(_Teachers(), NoiseSchedule(), 250, 7.5).rates(recipe) == Rates((0.8, 0.95), 0.03, 2.0, 3e-5)
 
 
 def test_the_discriminator_gets_nothing_of_the_generators_gradient() -> None:

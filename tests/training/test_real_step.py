@@ -63,7 +63,7 @@ def test_one_step_at_the_real_shape_fits_into_a_small_gpu(
     bases = resolve_bases(recipe, lambda _: None)
     with torch.device("cuda"):
         model = build_networks(recipe, recipe.variant, bases, lambda _: None)
-    trainer = build_trainer(recipe, model, bases, Processes("cuda"))
+    trainer = build_trainer(recipe, model, Processes("cuda"))
     hr = (natural_batch(1, 512, 1).float() / 255).cuda()
     batch = Batch(hr=hr, lr=resize(hr, 128, 128), samples=(0,))
     torch.cuda.empty_cache()

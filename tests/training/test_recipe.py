@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from rcodsr.checkpoints.config import CheckpointConfig
 from rcodsr.errors import UsageError
 from rcodsr.parts import TextSpec
 from rcodsr.training.recipe import Phase, Recipe, TimestepSettings, ValidationSettings, differences
 from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe
 from rcodsr.training.run import learning_rate
-from rcodsr.variants import RCOD_O, RCOD_TINY
+from rcodsr.variants import RCOD_O, RCOD_TINY, VARIANTS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HISTORY = RECIPES.parent / "dev" / "rcod-tiny"
@@ -35,7 +36,7 @@ def test_the_papers_recipe_says_what_the_paper_says() -> None:
 
 @pytest.mark.parametrize("path", sorted((*RECIPES.rglob("*.toml"), *HISTORY.glob("*.toml"))), ids=lambda path: path.stem)
 def test_every_recipe_reads(path: Path) -> None:
-    recipe = read_recipe(path, ["photos=x", "perceptual.weights=x", "distill.prior=x", "generator=x", "restorer=x"])
+    recipe = read_recipe(path, ["photos=x", "perceptual.weights=x", "distill.prior=x", "generator=rcod-tiny", "restorer=x"])
     assert recipe.steps > 0
 
 
@@ -59,6 +60,28 @@ def test_ablations_are_values() -> None:
     assert ablated("data.mix={light=1}").data.mix == {"light": 1.0}
     assert ablated("distill.prompt=text").distill.prompt == "text"
     assert ablated("phases.0.perceptual=5").phases[0].perceptual == 5
+
+
+def test_the_papers_bases_only_mirror_their_photos() -> None:
+    for name, turned in (("rcod-o", False), ("rcod-s", False), ("rcod-tiny", True), ("rcod-small", True)):
+        given = ["photos=x", "perceptual.weights=x", "restorer=x"]
+        assert read_recipe(RECIPES / f"{name}.toml", given).data.transpose is turned
+
+
+@pytest.mark.parametrize(("variant", "mix"), [("rcod-o", {"full": 1}), ("rcod-s", {"light": 1})])
+def test_an_estimator_is_trained_as_its_variant_was(tmp_path: Path, variant: str, mix: dict[str, float]) -> None:
+    spec = VARIANTS[variant]
+    config = CheckpointConfig(spec, "adapter", {str(name): {"unet": "random:0"} for name in (spec.base, spec.vision)})
+    for name in config.files:
+        (tmp_path / name).write_bytes(b"no weights are read")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    estimator, given = RECIPES / "estimator.toml", ["photos=x", f"generator={tmp_path}"]
+    recipe, own = read_recipe(estimator, given), read_recipe(RECIPES / f"{variant}.toml", ["photos=x"])
+    assert (recipe.phases[0].crop, recipe.data.mix) == (512, mix)
+    assert recipe.data == own.data
+    assert read_recipe(estimator, [*given, "phases.0.crop=640"]).phases[0].crop == 640
+    tiny = read_recipe(estimator, ["photos=x", "generator=rcod-tiny"])
+    assert (tiny.phases[0].crop, tiny.data.mix["independent"], tiny.data.zoom_probability) == (160, 0.5, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +108,7 @@ def test_ablations_are_values() -> None:
         [*GIVEN, "stage=estimator", "generator=x", "bounds=[0.3, 0.1]"],
         [*GIVEN, "stage=estimator", "generator=x", 'bounds=["a", "b"]'],
         [*GIVEN, "stage=estimator", "generator=x", "bounds=0.3"],
+        [*GIVEN, "discriminator.steps=apart"],
         [*GIVEN, "distill.prompt=tags"],
         [*GIVEN, "variant.prompt.kind=tags"],
         [*GIVEN, "variant.grouping.continuous=fuzzy"],

@@ -299,6 +299,8 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
     estimator = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
+    with pytest.raises(UsageError, match=r"phases\.0\.crop: 96 is less than the 128 pixels that the estimator of small judges"):
+        Run(replace(estimator, phases=(replace(phase, crop=96),), output=tmp_path / "small"), _silent)
     run = Run(replace(estimator, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
     run.go()
     extended = tmp_path / "mem" / "checkpoint"

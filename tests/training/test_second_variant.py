@@ -62,6 +62,7 @@ def test_the_recipe_says_what_the_base_says() -> None:
     )
     assert (phase.batch, phase.learning_rate, phase.crop) == (4, (2e-5, 2e-5), 512)
     assert (phase.pixel, phase.pixel_weight, phase.perceptual, phase.adversarial) == ("mse", 2.0, 5.0, 0.5)
+    assert recipe.discriminator.steps == "apart"
     assert phase.vsd == 0
     with pytest.raises(UsageError, match="distils nothing"):
         read_recipe(RECIPE, ["photos=x", "phases.0.vsd=1"])
@@ -89,6 +90,28 @@ def test_the_loss_is_s3diffs(s_recipe: Recipe) -> None:
     loss, facts = trainer._generator_loss(made, phase)
     expected = 2 * facts["pixel"] + 5 * facts["perceptual"] + 0.5 * facts["adversarial"]
     torch.testing.assert_close(loss.mean(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_s3diffs_steps_are_two_for_each_side(s_recipe: Recipe) -> None:
+    """Apart: θ moves by the data loss, then by the discriminator's wish alone; so do the heads, real pictures first."""
+    judge = replace(s_recipe.discriminator, steps="apart")
+    trainer, batches, phase = _prepared(s_recipe, discriminator=judge)
+    _shake(trainer)
+    updates: list[str] = []
+    for name, optimizer in {"theta": trainer.optimizer, **trainer.judges}.items():
+        optimizer.inner.register_step_pre_hook(lambda *_, name=name: updates.append(name))
+    facts = trainer.train_step(batches, phase, 1e-3, 0)
+    assert updates == ["theta", "theta", "adversarial", "adversarial"]
+    expected = 2 * facts["pixel"] + 5 * facts["perceptual"] + 0.5 * facts["adversarial"]
+    # the data terms are those of the first pass, the discriminator's of the second, through what the first has changed
+    assert facts["loss"] == pytest.approx(expected, rel=1e-4)
+    first, second = trainer._turns(phase)
+    made, _ = trainer.generate(batches[0], phase)
+    alone, seen = trainer._generator_loss(made, phase, second)
+    assert seen.keys() == {"adversarial"}
+    torch.testing.assert_close(alone.mean(), 0.5 * seen["adversarial"])
+    assert "adversarial" not in trainer._generator_loss(made, phase, first)[1]
+    assert len(trainer._turns(replace(phase, adversarial=0.0))) == 1
 
 
 def test_recomputed_activations_see_the_same_modulation(s_recipe: Recipe) -> None:

@@ -79,7 +79,7 @@ class Foresight:
         """What an output's record must say, as far as it is known."""
         if weights is None:
             return {"pixels": PIXELS, **size_of(self._options), "input_sha256": io.digest(job.source)}
-        return record_of(job.source, self._options, weights.spec, weights.id, self._request.dtypes[0])
+        return record_of(job.source, job.options(self._options), weights.spec, weights.id, self._request.dtypes[0])
 
     def _describe(self, result: Result, weights: Identity | None) -> None:
         """Weights, realism and timestep, where they are known before the picture is looked at."""

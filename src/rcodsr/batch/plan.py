@@ -5,7 +5,7 @@ import string
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, is_directory
@@ -26,6 +26,12 @@ class Job:
     source: Source
     target: Path | None
     """None: to standard output."""
+    prompt: str | None = None
+    """The picture's own text, for weights with a text prompt."""
+
+    def options(self, options: UpscaleOptions) -> UpscaleOptions:
+        """What is asked of every picture, with what is this one's own."""
+        return options if self.prompt is None else replace(options, prompt=self.prompt)
 
 
 @dataclass(frozen=True)

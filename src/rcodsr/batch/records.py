@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rcodsr.batch.places import RemotePath
 from rcodsr.errors import InputError, RcodsrError
 from rcodsr.images import io
-from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions
+from rcodsr.options import PIXELS, Adaptive, Level, RealismMap, TargetSize, UpscaleOptions, prompt_digest
 from rcodsr.variants import VariantSpec
 from rcodsr.version import __version__
 
@@ -37,7 +37,7 @@ def record_of(source: io.Source, options: UpscaleOptions, spec: VariantSpec, wei
     return {
         _MADE_BY: f"rcodsr {__version__}",
         "pixels": PIXELS,
-        "weights": weights,
+        "weights": weights + ("" if options.prompt is None else f"+prompt={prompt_digest(options.prompt)}"),
         **timestep,
         "adaptive": control.by if isinstance(control, Adaptive) else None,
         "realism_map": control.digest if isinstance(control, RealismMap) else None,

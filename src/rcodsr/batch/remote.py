@@ -37,7 +37,7 @@ def near(job: Job) -> Iterator[Job]:
         yield job
         return
     with tempfile.TemporaryDirectory(prefix="rcodsr-") as directory:
-        local = Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)))
+        local = Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)), job.prompt)
         if local.target is not None and local.target.exists():
             _keep_times(job, local)
         yield local

@@ -86,7 +86,7 @@ class Stages:
 
     def _record(self, job: Job) -> dict[str, Any]:
         engine = self.upscaler
-        return record_of(job.source, self.options, engine.model.spec, engine.weights_id, engine.runtime.dtype_name)
+        return record_of(job.source, job.options(self.options), engine.model.spec, engine.weights_id, engine.runtime.dtype_name)
 
     def read_alone(self, item: Passage) -> None:
         """Decode what has been waited for, or refuse it for good."""
@@ -96,7 +96,7 @@ class Stages:
     def enlarge(self, item: Passage) -> None:
         """Run the engine."""
         assert item.picture is not None
-        item.upscaled = self.upscaler.run(item.picture, self.options)
+        item.upscaled = self.upscaler.run(item.picture, item.job.options(self.options))
 
     def encode(self, item: Passage) -> None:
         """Make the output file in memory."""

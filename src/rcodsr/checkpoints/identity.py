@@ -12,7 +12,7 @@ from rcodsr.checkpoints.named import find_weights, read_converted
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.messages import Log, silent
-from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest
+from rcodsr.options import Control, Level, UpscaleOptions, WeightsRequest, prompt_digest
 from rcodsr.parts import TextSpec
 from rcodsr.variants import VARIANTS, VariantSpec
 
@@ -121,7 +121,7 @@ def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, 
     """Refuse what these weights cannot do, before gigabytes are fetched."""
     spec.check(options, share)
     prompt = spec.prompt
-    if request.prompt is not None and (not isinstance(prompt, TextSpec) or spec.base is None):
+    if request.prompt is not None and not spec.takes_prompt:
         raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
     if request.guidance is not None and not (isinstance(prompt, TextSpec) and prompt.negative is not None):
         raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
@@ -131,5 +131,5 @@ def _named(id: str, request: WeightsRequest, share: float | None) -> str:
     """The id with what else decides every pixel."""
     fixed = {} if share is None else {"semantic": f"{share:g}"}
     fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
-    fixed |= {} if request.prompt is None else {"prompt": sha256(request.prompt.encode()).hexdigest()[:8]}
+    fixed |= {} if request.prompt is None else {"prompt": prompt_digest(request.prompt)}
     return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])

@@ -1,6 +1,7 @@
 """From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from rcodsr.models.build import random_model
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
-from rcodsr.options import UpscaleOptions, WeightsRequest
+from rcodsr.options import UpscaleOptions, WeightsRequest, prompt_digest
 from rcodsr.parts import TextSpec
 
 _SEMANTIC = "sem"
@@ -72,17 +73,22 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
         return
     text = prompt.text if request.prompt is None else request.prompt
-    from rcodsr.checkpoints.text_encoder import prompt_embedding
+    from rcodsr.checkpoints.text_encoder import prompt_embedding, prompt_encoder
 
     def embed(words: str) -> Tensor:
         assert spec.base is not None
-        embedding = prompt_embedding(spec.base, words, request.base_model, request.offline, log)
+        return fitting(prompt_embedding(spec.base, words, request.base_model, request.offline, log))
+
+    def fitting(embedding: Tensor) -> Tensor:
         if embedding.shape != (1, prompt.tokens, prompt.context):
             wanted = (1, prompt.tokens, prompt.context)
             cause = f"its text encoder gives {tuple(embedding.shape)}, {spec.name} wants {wanted}"
             raise WeightsError(spec.base, cause, REMEDY)
         return embedding
 
+    if spec.base is not None:
+        encoder = prompt_encoder(spec.base, request.base_model, request.offline, log)
+        model.prompt.encode = lambda words: fitting(encoder(words))
     if text is not None and (request.prompt is not None or config.layout == "adapter"):
         model.prompt.embedding = embed(text)
     if request.guidance is not None and prompt.negative is not None:
@@ -104,11 +110,17 @@ def _random(found: Identity, request: WeightsRequest, drawn_on: torch.device) ->
             _add_lora(model)
         if isinstance(model.prompt, FixedPrompt):
             model.prompt.embedding.normal_()
+            model.prompt.encode = partial(_drawn, model.prompt.embedding.shape)
             if request.guidance is not None:
                 model.passes = Guidance(request.guidance, torch.randn_like(model.prompt.embedding))
     if found.share is not None:
         _weigh(model, found.share)
     return LoadedWeights(model, found.id)
+
+
+def _drawn(shape: torch.Size, text: str) -> Tensor:
+    """A random embedding that follows the text."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(prompt_digest(text), 16)))
 
 
 def _add_lora(model: OneStepSR) -> None:

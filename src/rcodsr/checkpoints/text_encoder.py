@@ -1,7 +1,8 @@
-"""Fixed text prompts: the base's text encoder computes an embedding once, a file keeps it, and it never runs again."""
+"""Text prompts: the base's text encoder computes an embedding once, a file keeps it, and it never runs again for that text."""
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,25 @@ def prompt_embedding(base: str, prompt: str, override: str | None = None, offlin
     Raises:
         WeightsError: when the text encoder is not to be had or cannot be loaded.
     """
+    return prompt_encoder(base, override, offline, log)(prompt)
+
+
+def prompt_encoder(base: str, override: str | None = None, offline: bool = False, log: Log = silent) -> Callable[[str], Tensor]:
+    """`prompt_embedding` for text after text, with one text encoder for all of them; arguments and errors as there."""
     name = f"{base}-text"
     if override is not None and Path(override).is_dir() and not (Path(override) / "text_encoder").is_dir():
         override = None
-    digest = known_digest(name) if override is None else None
-    if digest is not None and (path := _place(digest, prompt)).is_file():
-        return read_tensors(path)["embedding"]
-    return text_embedding(resolve_base(name, override, offline, log), prompt)
+    encoders: list[TextEncoder] = []
+
+    def embed(prompt: str) -> Tensor:
+        digest = known_digest(name) if override is None else None
+        if digest is not None and (path := _place(digest, prompt)).is_file():
+            return read_tensors(path)["embedding"]
+        if not encoders:
+            encoders.append(TextEncoder(resolve_base(name, override, offline, log)))
+        return encoders[0](prompt)
+
+    return embed
 
 
 def text_embedding(base: ResolvedWeights, prompt: str) -> Tensor:
@@ -54,15 +67,47 @@ def text_embedding(base: ResolvedWeights, prompt: str) -> Tensor:
     Raises:
         WeightsError: when the encoder or tokenizer cannot be loaded.
     """
-    path = _place(base.digest, prompt)
-    if path.is_file():
-        return read_tensors(path)["embedding"]
-    embedding = _embed(base.directory, prompt)
-    _keep(path, embedding)
-    return embedding
+    return TextEncoder(base)(prompt)
 
 
-def _embed(directory: Path, prompt: str) -> Tensor:
+class TextEncoder:
+    """A base's text encoder, which is loaded at the first text that no file knows.
+
+    Args:
+        base: a verified base with `text_encoder/` and `tokenizer/`.
+        keep: store what it computes; a training set has too many texts for that.
+        device: where it runs.
+    """
+
+    def __init__(self, base: ResolvedWeights, keep: bool = True, device: torch.device | str = "cpu") -> None:
+        self.base = base
+        self.keep = keep
+        self.device = device
+        self._loaded: tuple[Any, Any] | None = None
+
+    def __call__(self, text: str) -> Tensor:
+        """As `text_embedding`, on its device."""
+        path = _place(self.base.digest, text)
+        if path.is_file():
+            return read_tensors(path)["embedding"].to(self.device)
+        embedding = self._embed(text)
+        if self.keep:
+            _keep(path, embedding)
+        return embedding
+
+    def _embed(self, text: str) -> Tensor:
+        tokenizer, encoder = self._loaded = self._loaded or _load(self.base.directory)
+        length = encoder.config.max_position_embeddings
+        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        with torch.no_grad(), torch.autocast(torch.device(self.device).type, enabled=False):
+            out: Tensor = encoder.to(self.device)(tokens.input_ids.to(self.device)).last_hidden_state
+        if not torch.isfinite(out).all():
+            raise WeightsError(self.base.directory / "text_encoder", "holds NaN or infinity", REMEDY)
+        return out.float()
+
+
+def _load(directory: Path) -> tuple[Any, Any]:
+    """Tokenizer and encoder of a base."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -79,13 +124,7 @@ def _embed(directory: Path, prompt: str) -> Tensor:
     encoder, report = loaded
     if lacking := sorted({*report["missing_keys"], *report["mismatched_keys"]}, key=str):
         raise WeightsError(directory, f"no usable text encoder (missing or misshapen: {lacking[0]})", REMEDY)
-    length = encoder.config.max_position_embeddings
-    tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        out: Tensor = encoder(tokens.input_ids).last_hidden_state
-    if not torch.isfinite(out).all():
-        raise WeightsError(directory / "text_encoder", "holds NaN or infinity", REMEDY)
-    return out.float()
+    return tokenizer, encoder.requires_grad_(False)
 
 
 def _place(digest: str, prompt: str) -> Path:

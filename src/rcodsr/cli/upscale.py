@@ -1,8 +1,9 @@
 """`rcodsr upscale`."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -42,6 +43,9 @@ from rcodsr.options import (
     parse_realism,
     parse_tile,
 )
+
+if TYPE_CHECKING:
+    from rcodsr.batch.plan import Plan
 
 _REALISM_HELP = (
     "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
@@ -151,6 +155,12 @@ def upscale(
     revision: Revision = None,
     offline: Offline = False,
     prompt: Annotated[str | None, typer.Option("--prompt", help="For weights with a text prompt: in its place.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help='A text for each picture: JSON lines {"picture": NAME, "text": TEXT}.', show_default=False
+        ),
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", min=0, max=20, help="For s3diff, which uses 1.07: a second U-Net pass.")
     ] = None,
@@ -229,6 +239,9 @@ def upscale(
     listed = expand_lists(inputs)
     plan = make_plan(listed.sources, output, naming, selection, chosen, strip)
     plan.refused = listed.refused
+    if prompts is not None:
+        plan, options = _told(plan, options, prompts, prompt, engine)
+        run = replace(run, options=options)
     require_fit(plan, options)
     if keep_times and any(isinstance(path, RemotePath) for job in plan.jobs for path in (job.source, job.target)):
         raise UsageError("--keep-times", "object stores set times themselves", "leave it out")
@@ -238,6 +251,21 @@ def upscale(
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     return run.promise(plan) if dry_run else run.carry_out(plan)
+
+
+def _told(
+    plan: "Plan", options: UpscaleOptions, prompts: Path, prompt: str | None, engine: Engine
+) -> "tuple[Plan, UpscaleOptions]":
+    """The plan with each picture's own text, and options that say that texts will come."""
+    from rcodsr.images.captions import read_captions
+
+    if prompt is not None:
+        raise UsageError("--prompts", "contradicts --prompt", "leave one of the two out")
+    if engine == "ray":
+        raise UsageError("--prompts", "does not reach a Ray cluster", "leave --engine ray out; -j shares the work here")
+    texts = read_captions(prompts).of_all(job.source for job in plan.jobs)
+    told = [replace(job, prompt=text) for job, text in zip(plan.jobs, texts, strict=True)]
+    return replace(plan, jobs=told), replace(options, prompt=texts[0] if texts else None)
 
 
 def _control(realism: str | None, adaptive_by: str | None, realism_map: Path | None) -> Control | None:

@@ -29,6 +29,8 @@ class Sample:
     """Shape (3, crop/4, crop/4), uint8; or how it is to be made."""
     corrupt: tuple[InputError, ...]
     """Photos drawn for this pair that could not be read."""
+    text: str = ""
+    """What the photo shows, where the dataset has captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Batch:
     """Low resolution, shape (B, 3, H/4, W/4), float32 in [0, 1]."""
     samples: tuple[int, ...] = ()
     """Number of each pair in the whole run, which its random draws follow from."""
+    texts: tuple[str, ...] = ()
+    """What each photo shows; empty texts where nobody has said it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class RawBatch:
     lr: Tensor | tuple[Degradation, ...]
     """Shape (B, 3, crop/4, crop/4), uint8; or how they are to be made."""
     corrupt: tuple[InputError, ...]
+    texts: tuple[str, ...] = ()
 
     def to_batch(self, device: torch.device | str = "cpu", samples: tuple[int, ...] = ()) -> Batch:
         """The pairs as floats on a device; degrades there what the workers have not.
@@ -62,7 +67,7 @@ class RawBatch:
         """
         hr = _to_float(self.hr.to(device))
         lr = _to_float(self.lr.to(device)) if isinstance(self.lr, Tensor) else degrade_batch(hr, self.lr)
-        return Batch(hr=hr, lr=lr, samples=samples)
+        return Batch(hr=hr, lr=lr, samples=samples, texts=self.texts)
 
 
 def collate(samples: list[Sample]) -> RawBatch:
@@ -73,6 +78,7 @@ def collate(samples: list[Sample]) -> RawBatch:
         hr=torch.stack([sample.hr for sample in samples]),
         lr=torch.stack(made) if made else tuple(planned),
         corrupt=tuple(error for sample in samples for error in sample.corrupt),
+        texts=tuple(sample.text for sample in samples),
     )
 
 
@@ -92,6 +98,8 @@ class PhotoPairs(Dataset[Sample]):
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
         cache: decoded photos; one of its own, of a GiB in each worker, where None is given.
         zoom: how many times as large zoomed photos become, anything between the two.
+        transpose: turn half of the pairs on their side, besides the mirror images.
+        captions: what each photo shows.
     """
 
     def __init__(
@@ -106,6 +114,8 @@ class PhotoPairs(Dataset[Sample]):
         degrade: bool = True,
         cache: PhotoCache | None = None,
         zoom: tuple[float, float] = (0.55, 0.95),
+        transpose: bool = True,
+        captions: dict[Path, str] | None = None,
     ) -> None:
         self.photos = photos
         self.crop = crop
@@ -116,6 +126,8 @@ class PhotoPairs(Dataset[Sample]):
         self.zoom_probability = zoom_probability
         self.zoom = zoom
         self.lr = lr
+        self.transpose = transpose
+        self.captions = captions or {}
         self.degrade = degrade
         self.cache = PhotoCache(1 << 30) if cache is None else cache
 
@@ -129,22 +141,23 @@ class PhotoPairs(Dataset[Sample]):
             InputError: when 20 photos in a row cannot be read.
         """
         rng = np.random.default_rng((self.seed, index))
-        decoded, corrupt = self._draw(rng)
+        path, decoded, corrupt = self._draw(rng)
+        text = self.captions.get(path, "")
         if self.lr is not None:
             hr, low = self._cut(decoded, rng)
-            return Sample(hr, low, corrupt)
+            return Sample(hr, low, corrupt, text)
         (hr,) = self._cut([self._zoom(decoded[0], rng)], rng)
         preset = self.presets[rng.choice(len(self.presets), p=self.shares)]
         degradation = sample_degradation(preset, (self.seed, index, 1), self.crop, self.crop, VariantSpec.scale)
-        return Sample(hr, _to_bytes(apply(_to_float(hr), degradation)) if self.degrade else degradation, corrupt)
+        return Sample(hr, _to_bytes(apply(_to_float(hr), degradation)) if self.degrade else degradation, corrupt, text)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[list[np.ndarray], tuple[InputError, ...]]:
-        """A readable photo (and its low-resolution version), and what went wrong with those drawn before."""
+    def _draw(self, rng: np.random.Generator) -> tuple[Path, list[np.ndarray], tuple[InputError, ...]]:
+        """A readable photo, its pixels (and its low-resolution version's), and what went wrong with those drawn before."""
         corrupt: list[InputError] = []
         while True:
             path = self.photos[rng.integers(len(self.photos))]
             try:
-                return self._read(path), tuple(corrupt)
+                return path, self._read(path), tuple(corrupt)
             except InputError as error:
                 corrupt.append(error)
                 if len(corrupt) == _MOST_REDRAWS:
@@ -168,7 +181,7 @@ class PhotoPairs(Dataset[Sample]):
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
     def _cut(self, decoded: list[np.ndarray], rng: np.random.Generator) -> list[Tensor]:
-        """The same random crop, flipped and transposed at random, of a photo and, if given, its low-resolution version."""
+        """The same random crop, mirrored (and transposed) at random, of a photo and, if given, its low-resolution version."""
         grid = 1 if len(decoded) == 1 else VariantSpec.scale  # pairs are cut where their pixels meet
         top, left = (grid * int(rng.integers((side - self.crop) // grid + 1)) for side in decoded[0].shape[:2])
         patches = [
@@ -177,7 +190,7 @@ class PhotoPairs(Dataset[Sample]):
         ]
         if rng.random() < 0.5:
             patches = [patch[:, ::-1] for patch in patches]
-        if rng.random() < 0.5:
+        if self.transpose and rng.random() < 0.5:
             patches = [patch.transpose(1, 0, 2) for patch in patches]
         return [torch.from_numpy(patch.transpose(2, 0, 1).copy()) for patch in patches]
 

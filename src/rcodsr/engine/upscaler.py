@@ -33,6 +33,7 @@ from rcodsr.images.picture import Picture
 from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import Condition, OneStepSR
+from rcodsr.models.prompts import FixedPrompt
 from rcodsr.options import (
     DEFAULT_WEIGHTS,
     Adaptive,
@@ -320,6 +321,8 @@ class Upscaler:
         steering = replace(steering, local=local)
         device = self.runtime.device
         condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
+        if options.prompt is not None and isinstance(self.model.prompt, FixedPrompt):
+            condition = replace(condition, tokens=self.model.context(self.model.prompt.speak(options.prompt)))
         restored, grid = self.tiled.restore(padded, condition, steering, options)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         restored = self.runner.finish(restored, enlarged[0], rgb, options.color_fix or spec.color_fix)

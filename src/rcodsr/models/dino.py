@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -32,7 +33,9 @@ class DinoSpec:
 class DinoDiscriminator(nn.Module):
     """Judges pictures by a frozen DINO's features: patches after two of its blocks, and the class token at the end.
 
-    Only the heads learn: per level spectrally normalised convolutions 768 → 128 → 1, and two linear layers for the class token.
+    Each state passes DINO's final LayerNorm, as in its `get_intermediate_layers`. Only the heads learn, all of them spectrally
+    normalised: per level convolutions 768 → 128 → 1 with a blur before each stride, two linear layers for the class token.
+    Sizes and order are those of Vision-aided GAN.
 
     Args:
         spec: shape of the transformer.
@@ -51,7 +54,7 @@ class DinoDiscriminator(nn.Module):
         )
         self.backbone = cast(nn.Module, ViTModel(config, add_pooling_layer=False)).eval().requires_grad_(False)
         self.heads = nn.ModuleList(_patch_head(spec) for _ in spec.levels)
-        self.heads.append(nn.Sequential(nn.Linear(spec.width, spec.hidden), nn.LeakyReLU(0.2), nn.Linear(spec.hidden, 1)))
+        self.heads.append(_class_head(spec))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] → scores of each head, (B, n) each, as logits: larger for real."""
@@ -61,14 +64,40 @@ class DinoDiscriminator(nn.Module):
         seen = self.backbone(pixels, output_hidden_states=True)
         across = side // self.spec.patch
         # hidden_states starts with the embeddings, so a block's output stands one further
-        maps = [seen.hidden_states[level + 1][:, 1:].mT.unflatten(2, (across, across)) for level in self.spec.levels]
+        norm = self.backbone.get_submodule("layernorm")
+        states = [norm(seen.hidden_states[level + 1]) for level in self.spec.levels]
+        maps = [state[:, 1:].mT.unflatten(2, (across, across)) for state in states]
         judged = [*maps, seen.last_hidden_state[:, 0]]
         return [head(features).flatten(1).float() for head, features in zip(self.heads, judged, strict=True)]
 
 
+class _Blur(nn.Module):
+    """Binomial filter 1-3-3-1 in both directions over zero-padded maps: (B, C, h, w) → (B, C, h + 2·pad − 3, w + 2·pad − 3)."""
+
+    kernel: Tensor
+
+    def __init__(self, pad: int) -> None:
+        super().__init__()
+        self.pad = pad
+        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Channel by channel."""
+        channels = x.shape[1]
+        return F.conv2d(x, self.kernel.to(x.dtype).expand(channels, -1, -1, -1), padding=self.pad, groups=channels)
+
+
 def _patch_head(spec: DinoSpec) -> nn.Sequential:
-    wide = spectral_norm(nn.Conv2d(spec.width, spec.hidden, 3, stride=2, padding=1))
-    return nn.Sequential(wide, nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(spec.hidden, 1, 1)))
+    """Patches (B, width, n, n) → logits; 14×14 → 15×15 → 7×7 → 6×6 → 3×3."""
+    wide = spectral_norm(nn.Conv2d(spec.width, spec.hidden, 3, stride=2))
+    narrow = spectral_norm(nn.Conv2d(spec.hidden, 1, 1, stride=2))
+    return nn.Sequential(_Blur(2), wide, nn.LeakyReLU(0.2), _Blur(1), narrow)
+
+
+def _class_head(spec: DinoSpec) -> nn.Sequential:
+    wide, narrow = nn.Linear(spec.width, spec.hidden), nn.Linear(spec.hidden, 1)
+    return nn.Sequential(spectral_norm(wide), nn.LeakyReLU(0.2), spectral_norm(narrow))
 
 
 _PUBLISHED = {

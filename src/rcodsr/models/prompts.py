@@ -1,5 +1,7 @@
 """What the U-Net's cross-attention is told: the picture itself (VPIM), or a fixed text."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,6 +93,9 @@ class FixedPrompt(nn.Module):
 
     Args:
         spec: number of tokens and their width.
+
+    Attributes:
+        encode: what gives the embedding (1, N, D) of a text of a picture's own; None where no text encoder is at hand.
     """
 
     keeps_float32 = False
@@ -99,6 +104,12 @@ class FixedPrompt(nn.Module):
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
         self.register_buffer("embedding", torch.zeros(1, spec.tokens, spec.context))
+        self.encode: Callable[[str], Tensor] | None = None
+
+    def speak(self, text: str) -> Tensor:
+        """The embedding of a picture's own text, as the fixed one: (1, N, D) in its dtype."""
+        assert self.encode is not None  # where it is None, `VariantSpec.check` has refused the text
+        return self.encode(text).to(self.embedding)
 
     def forward(self, x_l: Tensor) -> Tensor:
         """The embedding, once per picture of `x_l` (B, 3, H, W): shape (B, N, D)."""

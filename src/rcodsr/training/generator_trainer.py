@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,15 @@ from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.trainer import Trainer, floats, require_finite
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What one update of θ learns from."""
+
+    objectives: Sequence[Objective]
+    data: bool = True
+    """Whether L_data counts."""
+
+
 class GeneratorTrainer(Trainer):
     """Trains a one-step generator.
 
@@ -31,6 +41,7 @@ class GeneratorTrainer(Trainer):
         objectives: judges that learn beside it.
         perceptual: distance for λ1, or None.
         processes: who the gradients are shared with.
+        tell: embedding (1, N, D) of a photo's text, where photos have texts; None for what the model itself is told.
     """
 
     def __init__(
@@ -40,10 +51,12 @@ class GeneratorTrainer(Trainer):
         objectives: Sequence[Objective],
         perceptual: Distance | None,
         processes: Processes,
+        tell: Callable[[str], Tensor] | None = None,
     ) -> None:
         judged = [parameter for objective in objectives for parameter in objective.trained().values()]
         super().__init__(recipe, model, processes, apart=judged)
         self.objectives = objectives
+        self.tell = tell
         self.judges = {o.name: self._judge_optimizer(o) for o in objectives if o.trained()}
         self.data_loss = DataLoss(recipe, model, perceptual)
 
@@ -56,19 +69,33 @@ class GeneratorTrainer(Trainer):
 
         Arguments, results and errors as `Trainer.train_step`.
         """
-        share, facts, finished = 1 / len(batches), [], []
-        for batch in batches:
-            with self._precision():
-                made, own = self.generate(batch, phase)
-                loss, seen = self._generator_loss(made, phase)
-            (loss.mean() * share).backward()
-            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
-            finished.append(made.detached())
-        averaged = self._update(facts, rate, step)
+        averaged: Facts = {}
+        for judges in self._turns(phase):
+            facts, finished = self._learn(batches, phase, judges)
+            averaged = _joined(averaged, self._update(facts, rate, step))
         for objective in self.objectives:
             if objective.name in self.judges and objective.weight(phase):
                 averaged[f"{objective.name}_own"] = self._train_judge(objective, finished, step)
         return floats(averaged)
+
+    def _turns(self, phase: Phase) -> list[Turn]:
+        """What each of θ's updates in this step learns from: everything at once, or S3Diff's two."""
+        if self.recipe.discriminator.steps == "joint" or not phase.adversarial:
+            return [Turn(self.objectives)]
+        apart = [objective for objective in self.objectives if objective.name == "adversarial"]
+        return [Turn([objective for objective in self.objectives if objective not in apart]), Turn(apart, data=False)]
+
+    def _learn(self, batches: Sequence[Batch], phase: Phase, turn: Turn) -> tuple[list[Facts], list[Generated]]:
+        """A pass forward and back over each batch: gradients are left in θ; what there is to log, and what was made."""
+        share, facts, finished = 1 / len(batches), [], []
+        for batch in batches:
+            with self._precision():
+                made, own = self.generate(batch, phase)
+                loss, seen = self._generator_loss(made, phase, turn)
+            (loss.mean() * share).backward()
+            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
+            finished.append(made.detached())
+        return facts, finished
 
     def generate(self, batch: Batch, phase: Phase) -> tuple[Generated, Facts]:
         """Encode, group, restore, decode: Algorithm 1, lines 5 to 10."""
@@ -79,7 +106,7 @@ class GeneratorTrainer(Trainer):
             z_l = model.encode(x_l)
             metric = self._metric(z_l, x_l, x_h)
             t = self._timesteps(metric, draws, phase)
-            condition = Condition(t, model.prompt(x_l), modulation, draws.origins().to(t.device))
+            condition = Condition(t, self._tokens(batch, x_l), modulation, draws.origins().to(t.device))
             z = model.restore(z_l, condition)
             picture = model.decode(z)
         if z.requires_grad:
@@ -99,6 +126,13 @@ class GeneratorTrainer(Trainer):
             draws=draws,
         )
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
+
+    def _tokens(self, batch: Batch, x_l: Tensor) -> Tensor:
+        """c_y: each photo's own text, or what the model is told of every picture. → (B, N, D)."""
+        if self.tell is None:
+            tokens: Tensor = self.model.prompt(x_l)
+            return tokens
+        return torch.cat([self.tell(text).to(x_l) for text in batch.texts])
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
         """M_L, Eq. (6), with the encoder that the grouping names."""
@@ -126,10 +160,11 @@ class GeneratorTrainer(Trainer):
             t = torch.where(drawn >= 1 - phase.realism_share, last, t)
         return t
 
-    def _generator_loss(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
+    def _generator_loss(self, made: Generated, phase: Phase, turn: Turn | None = None) -> tuple[Tensor, Facts]:
         """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. L_cls is never defined and left out."""
-        loss, facts = self.data_loss(made, phase)
-        for objective in self.objectives:
+        turn = turn or Turn(self.objectives)
+        loss, facts = self.data_loss(made, phase) if turn.data else (torch.zeros_like(made.weight), {})
+        for objective in turn.objectives:
             if weight := objective.weight(phase):
                 term, seen = objective.generator_term(made)
                 loss = loss + weight * term
@@ -139,17 +174,17 @@ class GeneratorTrainer(Trainer):
         return loss, facts
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated], step: int) -> Tensor:
-        """Update φ′ or the discriminator on what the generator has just made."""
-        losses = []
-        for made in finished:
-            with self._precision():
-                loss = objective.own_loss(made).mean()
-            (loss / len(finished)).backward()
-            losses.append(loss.detach())
-        judge = self.judges[objective.name]
-        require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
-        judge.step()
-        return self.processes.average(torch.stack(losses).mean())
+        """Update φ′ or the discriminator on what the generator has just made, once for each of its turns."""
+        judge, losses = self.judges[objective.name], []
+        for turn in range(objective.turns):
+            for made in finished:
+                with self._precision():
+                    loss = objective.own_loss(made, turn).mean()
+                (loss / len(finished)).backward()
+                losses.append(loss.detach())
+            require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
+            judge.step()
+        return self.processes.average(torch.stack(losses).sum() / len(finished))
 
     def _occupancy(self, t: Tensor) -> Facts:
         """Share of the samples nearest to each group's timestep."""
@@ -168,6 +203,14 @@ class GeneratorTrainer(Trainer):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """As of `Trainer`, and the judges'."""
         return super().optimizers() | {f"{name}_optimizer": judge.inner for name, judge in self.judges.items()}
+
+
+def _joined(first: Facts, second: Facts) -> Facts:
+    """Facts of two updates of one step: losses add up, of the gradients' norms the larger is watched."""
+    if not first:
+        return second
+    norm = torch.maximum(first["grad_norm"], second["grad_norm"])
+    return {**first, **second, "loss": first["loss"] + second["loss"], "grad_norm": norm}
 
 
 def _alignment(made: Generated, share: float) -> Facts:

@@ -74,6 +74,8 @@ class Objective(Protocol):
     name: str
     acts_on_latents: bool
     """Whether its term depends on ẑ_H alone."""
+    turns: int
+    """Updates of the judge in one step."""
 
     def weight(self, phase: Phase) -> float:
         """How much the phase makes of it; at 0 it rests."""
@@ -83,8 +85,8 @@ class Objective(Protocol):
         """The generator's loss per sample, (B,), and what to log."""
         ...
 
-    def own_loss(self, made: Generated) -> Tensor:
-        """The judge's own loss per sample, (B,), on detached pictures."""
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
+        """The judge's own loss per sample, (B,), on detached pictures, in one of its turns."""
         ...
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -112,6 +114,7 @@ class VsdObjective:
 
     name = "vsd"
     acts_on_latents = True
+    turns = 1
 
     def __init__(self, teachers: Teachers, schedule: NoiseSchedule, window: int | None, guidance: float) -> None:
         self.teachers = teachers
@@ -143,7 +146,7 @@ class VsdObjective:
         x0_regularizer, x0_frozen, facts = self.estimates(made)
         return distillation(made.z, x0_regularizer, x0_frozen), facts
 
-    def own_loss(self, made: Generated) -> Tensor:
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
         """L_diff, lines 16 to 18: φ′ learns to denoise what the generator makes, at any timestep."""
         z, draws = made.z.float(), made.draws
         t = draws.integers("t_diff", 0, 999).to(z.device)
@@ -175,6 +178,7 @@ class AdversarialObjective:
 
     name = "adversarial"
     acts_on_latents = False
+    turns = 1
 
     def __init__(self, discriminator: PatchDiscriminator | UNetDiscriminator) -> None:
         self.discriminator = discriminator
@@ -190,7 +194,7 @@ class AdversarialObjective:
         self.discriminator.requires_grad_(True)
         return loss, {}
 
-    def own_loss(self, made: Generated) -> Tensor:
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
         """Hinge loss on the half of the samples with the largest w(t). → (⌈B/2⌉,).
 
         A sample that is smooth on purpose would teach the discriminator nothing but that. Half of them, and not those above a
@@ -226,6 +230,7 @@ class RestorerObjective:
 
     name = "restorer"
     acts_on_latents = False
+    turns = 1
 
     def __init__(self, restorer: RealEsrgan, model: OneStepSR) -> None:
         self.restorer = restorer
@@ -250,7 +255,7 @@ class RestorerObjective:
             term = term + self.feature_weight * apart / features.float().abs().mean((1, 2, 3))
         return made.weight * term, {"from_restorer": distance.mean()}
 
-    def own_loss(self, made: Generated) -> Tensor:
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
         """Nothing is trained."""
         return made.weight.new_zeros(len(made.weight))
 
@@ -279,6 +284,7 @@ class PairObjective:
 
     name = "pairs"
     acts_on_latents = False
+    turns = 1
 
     def __init__(self, discriminator: PairDiscriminator) -> None:
         self.discriminator = discriminator
@@ -294,7 +300,7 @@ class PairObjective:
         self.discriminator.heads.requires_grad_(True)
         return made.texture * pair_loss(margins, real_wins=False), {"margin": torch.stack([m.mean() for m in margins]).mean()}
 
-    def own_loss(self, made: Generated) -> Tensor:
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
         """The heads learn from samples as far as these should have texture: one that is smooth on purpose teaches only that."""
         return made.weight * pair_loss(self._margins(made), real_wins=True)
 
@@ -323,14 +329,16 @@ class DinoObjective:
     Args:
         discriminator: pictures → logits of its heads.
         augmented: change what it sees by colour, shift and cutout.
+        apart: update it on real pictures, then on generated ones, as S3Diff does; otherwise on both at once.
     """
 
     name = "adversarial"
     acts_on_latents = False
 
-    def __init__(self, discriminator: "DinoDiscriminator", augmented: bool = True) -> None:
+    def __init__(self, discriminator: "DinoDiscriminator", augmented: bool = True, apart: bool = False) -> None:
         self.discriminator = discriminator
         self.augmented = augmented
+        self.turns = 2 if apart else 1
 
     def weight(self, phase: Phase) -> float:
         """The phase's weight of the discriminator; S3Diff's is 0.5."""
@@ -343,10 +351,11 @@ class DinoObjective:
         self.discriminator.heads.requires_grad_(True)
         return loss, {}
 
-    def own_loss(self, made: Generated) -> Tensor:
-        """Half for the real pictures, half for the generated ones."""
-        real, fake = self._scores(made.target, made), self._scores(made.picture, made)
-        return 0.5 * (cross_entropy(real, real=True) + cross_entropy(fake, real=False))
+    def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
+        """Half for the real pictures, half for the generated ones: together, or each in its turn."""
+        sides = ((made.target, True), (made.picture, False))
+        asked = sides if self.turns == 1 else sides[turn : turn + 1]
+        return 0.5 * torch.stack([cross_entropy(self._scores(shown, made), real) for shown, real in asked]).sum(0)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The heads."""

@@ -107,6 +107,8 @@ class DataSettings(Spec):
     """Degradation preset → share of the samples."""
     zoom_probability: Share = 0.3
     """Share of the samples whose photo is first zoomed, by default shrunk to 0.55–0.95."""
+    transpose: bool = True
+    """Turn half of the samples on their side, besides the mirror images; the paper's bases only mirror."""
 
     def __post_init__(self) -> None:
         """Reject a mix of presets that do not exist, or of nothing.
@@ -167,6 +169,9 @@ class DiscriminatorSettings(Spec):
     architecture: Literal["patch", "unet", "dino"] = "patch"
     """Ours for variants without a prior; Real-ESRGAN's kind, which judges every pixel; or S3Diff's on a frozen DINO."""
     learning_rate: NonNegative = 4e-4
+    steps: Literal["joint", "apart"] = "joint"
+    """apart, as S3Diff: the generator learns from the data loss, then in a second pass of its own from the discriminator; the
+    discriminator from real pictures, then from generated ones. joint: one step each, at half the cost."""
     start: Weights[Path | None] = None
     """A discriminator to go on with (safetensors)."""
     dino_weights: Free[str | None] = None
@@ -233,6 +238,8 @@ class Recipe(Spec):
     lr: Free[Path | None] = None
     """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
 
+    captions: Weights[Path | None] = None
+    """A text for each photo, as JSON lines of picture and text: what a variant with a text prompt is told, as OSEDiff."""
     base_model: Free[str | None] = None
     """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
     start: Weights[str | None] = None
@@ -277,6 +284,12 @@ class Recipe(Spec):
             raise UsageError("bounds", f"belong to stage = estimator, not {self.stage}", remedy)
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             raise UsageError("bounds", f"{[*self.bounds]} are empty", "use [M_min, M_max], in ascending order")
+        if self.captions is not None and (self.stage != "generator" or not self.variant.takes_prompt):
+            remedy = "leave captions out, or set variant.prompt.kind=text or variant=osediff"
+            raise UsageError("captions", f"{self.variant.name} is told no text", remedy)
+        if self.discriminator.steps == "apart" and self.discriminator.architecture != "dino":
+            cause = f"apart, which {self.discriminator.architecture} does not know"
+            raise UsageError("discriminator.steps", cause, "set discriminator.architecture = dino, or steps = joint")
         self._check_losses()
 
     def _check_losses(self) -> None:

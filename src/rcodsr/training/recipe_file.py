@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.manifest import project_file, recipe_names
+from rcodsr.checkpoints.named import find_weights
 from rcodsr.data.photos import find_photos
 from rcodsr.errors import UsageError
 from rcodsr.parts import ClipSpec
@@ -33,8 +35,11 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe and apply `key=value` overrides (`photos=DIR`, `optim.ema=0.99`, `phases.0.steps=100`).
 
+    A table `for` lists overrides by variant, written as on the command line; they hold where `generator` is of that variant.
+
     Raises:
         UsageError: when the file or an override is not valid, naming the field at fault.
+        WeightsError: when such a table needs weights that are not to be had.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -44,8 +49,11 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
         raise UsageError(path, f"not a TOML file ({error})", "correct it, or give a recipe") from error
     if isinstance(values.get("variant"), str):
         values["variant"] = {"name": values["variant"]}
+    overrides = [*_of_variant(values, overrides), *overrides]
     for override in overrides:
         _override(values, override)
+        if isinstance(values.get("variant"), str):  # what follows may change a part of it
+            values["variant"] = {"name": values["variant"]}
     if "photos" not in values:
         raise UsageError(path, _NO_PHOTOS, "add photos=DIRECTORY")
     try:
@@ -88,6 +96,19 @@ def require_files(recipe: Recipe) -> None:
     for name, weights in recipe.noted(Note.WEIGHTS).items():
         if isinstance(weights, Path) and not weights.exists():
             raise UsageError(name, f"{weights}: no such file", "check the path")
+
+
+def _of_variant(values: dict[str, Any], overrides: list[str]) -> list[str]:
+    """Overrides that a recipe has for the variant of the weights which it extends: what its table `for` lists."""
+    tables = values.pop("for", {})
+    if not isinstance(tables, dict):
+        raise UsageError("for", "not a table", 'write [for] and, below, rcod-o = ["phases.0.crop=512"]')
+    given = [override.partition("=")[2] for override in overrides if override.startswith("generator=")]
+    weights = given[-1] if given else values.get("generator")
+    if not tables or weights is None:
+        return []
+    name = read_config(find_weights(weights).directory).spec.name
+    return [str(override) for override in tables.get(name, [])]
 
 
 def _variant(chosen: Any) -> VariantSpec:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from rcodsr.checkpoints.card import model_card
 from rcodsr.checkpoints.format import save_adapter, save_model
@@ -25,6 +26,7 @@ from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
+from rcodsr.images.captions import read_captions
 from rcodsr.images.resize import upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.autoencoder import WaveletAutoencoder
@@ -43,6 +45,10 @@ _MANY_WORKERS = 4
 """As many degrade photos faster than a GPU, which does so one by one."""
 _SHARED_PHOTOS = 2000
 """Photos decoded before the first step; of more, each worker decodes what it draws."""
+
+
+_SMALL = 256
+"""Crops up to this side are seen by the hundred where an estimator's input is standardised."""
 
 
 class Run:
@@ -73,6 +79,7 @@ class Run:
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
         check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        self.captions = _captions(recipe, self.photos)
         self.cache = self._decoded_ahead()
         self.bases = resolve_bases(recipe, self.log)
         self._given = _digests(recipe)
@@ -86,7 +93,7 @@ class Run:
         model = build_networks(recipe, spec, self.bases, self.log)
         if recipe.fit and saved is None:
             self._fit(model)
-        self.trainer = build_trainer(recipe, model, self.bases, self.processes)
+        self.trainer = build_trainer(recipe, model, self.processes)
         self.step, self._saved_step = 0, -1
         self.waited = 0.0
         if saved is not None:
@@ -261,7 +268,18 @@ class Run:
         in_workers = where == "workers" or (where == "auto" and enough)
         share = self.recipe.data.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
         return PhotoPairs(
-            self.photos, phase.crop, self.recipe.data.mix, seed, length, share, self.lr, in_workers, self.cache, phase.zoom
+            self.photos,
+            phase.crop,
+            self.recipe.data.mix,
+            seed,
+            length,
+            share,
+            self.lr,
+            in_workers,
+            self.cache,
+            phase.zoom,
+            self.recipe.data.transpose,
+            self.captions,
         )
 
     def _decoded_ahead(self) -> PhotoCache | None:
@@ -274,14 +292,13 @@ class Run:
 
     def _fit(self, model: OneStepSR) -> None:
         """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
-        pairs = self._pairs(self.recipe.phases[0], seed=self.recipe.seed * 100, length=384)
+        phase, seed = self.recipe.phases[0], self.recipe.seed * 100
+        if model.metric_estimator is not None:
+            model.metric_estimator.fit(*self._evidence(model, phase, seed))
+            return
+        pairs = self._pairs(phase, seed, length=384)
         (loaded,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
         batch = loaded.to_batch()
-        if model.metric_estimator is not None:
-            with torch.no_grad():
-                x_l, _ = windows(model, batch)
-                model.metric_estimator.fit(*model.evidence(x_l))
-            return
         if isinstance(model.autoencoder, WaveletAutoencoder) and self.recipe.start is None:
             model.autoencoder.fit(batch.hr)
         grouping = model.spec.grouping
@@ -293,6 +310,18 @@ class Run:
         bounds = {"metric_min": round(inner[0] - width, 4), "metric_max": round(inner[1] + width, 4)}
         model.spec = replace(model.spec, grouping=replace(grouping, **bounds))
         self.log(f"fitted latents and grouping bounds {bounds}")
+
+    @torch.no_grad()
+    def _evidence(self, model: OneStepSR, phase: Phase, seed: int) -> tuple[Tensor, Tensor]:
+        """What a metric estimator sees of pairs, batch by batch: of large windows there is no room for many at once."""
+        device = self.processes.device
+        model.to(device)
+        length = max(phase.batch, (384 if phase.crop <= _SMALL else 64) // phase.batch * phase.batch)
+        pairs = self._pairs(phase, seed, length)
+        indices = [list(range(start, start + phase.batch)) for start in range(0, length, phase.batch)]
+        loaded = load(pairs, indices, 0, self.corrupt)
+        seen = [model.evidence(windows(model, batch.to_batch(device))[0]) for batch in loaded]
+        return torch.cat([z for z, _ in seen]), torch.cat([features for _, features in seen])
 
 
 class Clock:
@@ -333,6 +362,13 @@ def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
     high, low = phase.learning_rate
     rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done / phase.steps))
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:
+    """The text of each photo, where the recipe has a list of texts."""
+    if recipe.captions is None:
+        return None
+    return dict(zip(photos, read_captions(recipe.captions).of_all(photos), strict=True))
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:

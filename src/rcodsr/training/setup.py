@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from rcodsr.checkpoints.format import load_model, read_adapter
 from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base
 from rcodsr.checkpoints.tensors import load_strictly
-from rcodsr.checkpoints.text_encoder import text_embedding
+from rcodsr.checkpoints.text_encoder import TextEncoder
 from rcodsr.errors import UsageError
 from rcodsr.messages import Log
 from rcodsr.models.autoencoder import WaveletAutoencoder
@@ -28,6 +29,7 @@ from rcodsr.models.prompts import FixedPrompt, VisualPrompt
 from rcodsr.models.real_esrgan import RealEsrgan, take_over
 from rcodsr.models.residual_dense import ResidualDenseNet
 from rcodsr.models.tiny_unet import TinyUNet
+from rcodsr.options import prompt_digest
 from rcodsr.parts import ClipSpec, MetricSpec, TextSpec, TinyUNetSpec, TowerSpec
 from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.metric_trainer import MetricTrainer
@@ -81,6 +83,7 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     if recipe.bounds is not None:
         grouping = replace(grouping, metric_min=recipe.bounds[0], metric_max=recipe.bounds[1])
     spec = replace(model.spec, grouping=grouping, metric_estimator=metric_spec(model.spec))
+    _check_crops(recipe, spec)
     if isinstance(model.prompt, FixedPrompt):
         raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
     torch.manual_seed(recipe.seed)
@@ -88,6 +91,16 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     assert model.metric_estimator is not None
     model.metric_estimator.requires_grad_(True)
     return model
+
+
+def _check_crops(recipe: Recipe, spec: VariantSpec) -> None:
+    """Refuse to train an estimator on less than the window that it will judge."""
+    assert spec.metric_estimator is not None
+    window = spec.metric_estimator.window
+    for number, phase in enumerate(recipe.phases):
+        if phase.crop < window:
+            cause = f"{phase.crop} is less than the {window} pixels that the estimator of {spec.name} judges"
+            raise UsageError(f"phases.{number}.crop", cause, f"use {window} or more")
 
 
 def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
@@ -160,7 +173,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     else:
         model = build_model(spec)
         load_bases(model, bases)
-    _start_prompt(model, recipe, bases)
+    _start_prompt(model, recipe)
     _start_estimator(model, recipe)
     if isinstance(model.unet, ResidualDenseNet):
         _begin_at_restorer(model, model.unet, recipe, log)
@@ -173,7 +186,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     return model
 
 
-def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], processes: Processes) -> Trainer:
+def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes) -> Trainer:
     """The trainer of a recipe's stage; moves the model to its device.
 
     Raises:
@@ -191,7 +204,7 @@ def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, Resolved
         return MetricTrainer(recipe, model, processes)
     objectives: list[Objective] = []
     if any(phase.vsd for phase in recipe.phases):
-        objectives.append(_distillation(recipe, model, bases, processes.device))
+        objectives.append(_distillation(recipe, model, processes.device))
     if any(phase.adversarial for phase in recipe.phases):
         objectives.append(_discriminator(recipe, processes.device))
     if any(phase.restorer or phase.restorer_features for phase in recipe.phases):
@@ -204,7 +217,8 @@ def build_trainer(recipe: Recipe, model: OneStepSR, bases: Mapping[str, Resolved
     if any(phase.pairs for phase in recipe.phases):
         assert isinstance(perceptual, LpipsSqueeze)  # the recipe has seen to it
         objectives.append(PairObjective(PairDiscriminator(perceptual).to(processes.device)))
-    return GeneratorTrainer(recipe, model, objectives, perceptual, processes)
+    tell = None if recipe.captions is None else _encoder(recipe, model, keep=False, device=processes.device)
+    return GeneratorTrainer(recipe, model, objectives, perceptual, processes, tell)
 
 
 def _restorer(recipe: Recipe) -> RealEsrgan:
@@ -245,19 +259,19 @@ def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
     source = recipe.discriminator.dino_weights or recipe.base_model
     if not (source or "").startswith("random:"):
         load_dino(dino.backbone, resolve_base("dino-vitb16", recipe.discriminator.dino_weights))
-    return DinoObjective(dino.to(device))
+    return DinoObjective(dino.to(device), apart=recipe.discriminator.steps == "apart")
 
 
-def _distillation(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> VsdObjective:
+def _distillation(recipe: Recipe, model: OneStepSR, device: torch.device) -> VsdObjective:
     window = recipe.distill.das_width or model.spec.grouping.k
-    teachers = _teachers(recipe, model, bases, device)
+    teachers = _teachers(recipe, model, device)
     return VsdObjective(teachers, model.schedule, window if recipe.distill.das else None, recipe.distill.guidance)
 
 
-def _teachers(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeights], device: torch.device) -> Teachers:
+def _teachers(recipe: Recipe, model: OneStepSR, device: torch.device) -> Teachers:
     if model.spec.lora is not None:
-        negative = _text(recipe, recipe.distill.negative, model, bases).to(device)
-        positive = _text(recipe, recipe.distill.positive, model, bases).to(device) if recipe.distill.prompt == "text" else None
+        negative = _text(recipe, recipe.distill.negative, model).to(device)
+        positive = _text(recipe, recipe.distill.positive, model).to(device) if recipe.distill.prompt == "text" else None
         return SharedTeachers(model, negative, positive)
     assert recipe.distill.prior is not None  # the recipe has seen to it
     prior = load_model(find_weights(recipe.distill.prior).directory)
@@ -270,16 +284,16 @@ def _teachers(recipe: Recipe, model: OneStepSR, bases: Mapping[str, ResolvedWeig
     return SeparateTeachers(prior)
 
 
-def _start_prompt(model: OneStepSR, recipe: Recipe, bases: Mapping[str, ResolvedWeights]) -> None:
+def _start_prompt(model: OneStepSR, recipe: Recipe) -> None:
     """Fill a fixed prompt; start VPIM's linear layer near the empty text, which is what the base's U-Net knows."""
     prompt = model.prompt
     if isinstance(prompt, FixedPrompt):
         own = model.spec.prompt.text if isinstance(model.spec.prompt, TextSpec) else None
-        prompt.embedding.copy_(_text(recipe, recipe.distill.positive if own is None else own, model, bases))
+        prompt.embedding.copy_(_text(recipe, recipe.distill.positive if own is None else own, model))
     elif isinstance(prompt, VisualPrompt) and model.spec.vision is not None:
         nn.init.normal_(prompt.linear.weight, std=0.02)
         with torch.no_grad():
-            prompt.linear.bias.copy_(_text(recipe, "", model, bases).mean((0, 1)))
+            prompt.linear.bias.copy_(_text(recipe, "", model).mean((0, 1)))
 
 
 def _start_estimator(model: OneStepSR, recipe: Recipe) -> None:
@@ -308,16 +322,26 @@ def _warm_start(model: OneStepSR, recipe: Recipe, log: Log) -> None:
     log(f"warm start: LoRA of {found.id}")
 
 
-def _text(recipe: Recipe, text: str, model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> Tensor:
-    """Embedding of a text by the base's encoder; a seeded stand-in where the base itself is random."""
-    seed = _random_seed(recipe)
+def _text(recipe: Recipe, text: str, model: OneStepSR) -> Tensor:
+    """Embedding of a text by the base's encoder, (1, N, D)."""
+    return _encoder(recipe, model)(text)
+
+
+def _encoder(
+    recipe: Recipe, model: OneStepSR, keep: bool = True, device: torch.device | str = "cpu"
+) -> Callable[[str], Tensor]:
+    """The base's text encoder, or a seeded stand-in where the base itself is random."""
+    seed, base = _random_seed(recipe), model.spec.base
     if seed is not None:
-        generator = torch.Generator().manual_seed(seed + len(text))
-        return torch.randn(1, 77, model.spec.prompt.context, generator=generator, device=generator.device)
-    base = model.spec.base
+        return partial(_stand_in, seed, model.spec.prompt.context)
     if base is None:
         raise UsageError("prompt", f"{model.spec.name} has no text encoder", "leave variant.prompt and distill.prompt visual")
-    return text_embedding(resolve_base(f"{base}-text", recipe.base_model), text)
+    return TextEncoder(resolve_base(f"{base}-text", recipe.base_model), keep, device)
+
+
+def _stand_in(seed: int, width: int, text: str) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + int(prompt_digest(text), 16))
+    return torch.randn(1, 77, width, generator=generator, device=generator.device)
 
 
 def _random_seed(recipe: Recipe) -> int | None:
