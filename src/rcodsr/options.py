@@ -284,6 +284,8 @@ class UpscaleOptions:
     color_fix: ColorFix | None = None
     protect: Protected | None = None
     """Hold regions that look like text at realism 0, whatever decides elsewhere."""
+    invented: bool = False
+    """Also map how far the result departs from that of realism 0: one more U-Net pass. Pixels stay as they are."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -85,6 +85,10 @@ def upscale(
     protect: Annotated[
         str | None, typer.Option("--protect", help="text: hold what looks like text at realism 0.", show_default=False)
     ] = None,
+    invented: Annotated[
+        str | None,
+        typer.Option("--invented", help="Also write a map of what was invented: FILE.png, - or, of several, a directory."),
+    ] = None,
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.", show_default="4")] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
@@ -165,8 +169,10 @@ def upscale(
         tile_overlap=tile_overlap,
         color_fix=cast(ColorFix | None, color_fix),
         protect=cast(Protected | None, protect),
+        invented=invented is not None,
     )
     from rcodsr.batch.discovery import Selection, expand_lists
+    from rcodsr.batch.maps import with_maps
     from rcodsr.batch.pipeline import WriteOptions, run
     from rcodsr.batch.plan import Naming, make_plan, prepare_outputs, require_fit
     from rcodsr.batch.process_pool import run_processes
@@ -182,12 +188,14 @@ def upscale(
     strip = metadata == "strip"
     plan = make_plan(expand_lists(inputs), output, naming, selection, chosen, strip)
     require_fit(plan, options)
+    if invented is not None:
+        plan = with_maps(plan, invented)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
-    shown = DisplayOptions(json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures)
-    to_stdout = any(job.target is None for job in plan.jobs)
-    if json and to_stdout:
-        raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
+    shown = DisplayOptions(json, quiet, verbose, not no_progress, "-" in {output, invented}, report, 1 if fail_fast else max_failures)
+    if json and (invented == "-" or any(job.target is None for job in plan.jobs)):
+        option = "--invented -" if invented == "-" else "-o -"
+        raise UsageError(option, "standard output cannot carry both the picture and --json", "leave one of the two out")
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     if dry_run:
