@@ -1,10 +1,10 @@
-"""Figures of docs/what-was-invented.md: consistency of lightly and badly degraded photos, and whether the map rises with realism.
+"""Figures of docs/what-was-invented.md: how far results agree with photos, and whether the map rises with realism.
 
-python tools/measure_evidence.py PHOTOS --weights rcod-small --count 32
+python tools/measure_evidence.py PHOTOS --weights rcod-small --count 20
 
-Of each photo the middle 384×384 pixels are shrunk to 96×96. Lightly: JPEG of quality 90. Badly: a blur of 1.1 pixels, noise of 10
-steps, JPEG of quality 55. One line per degradation and level: consistency in dB (least, 5th percentile, median), and the mean of
-the map. Then the photos whose map rises strictly with realism.
+Of each photo the middle 384×384 pixels are shrunk to 96×96. Lightly: JPEG of quality 90. Badly: a blur of 1.1 pixels, noise
+of 10 steps, JPEG of quality 55. One line per degradation and level: consistency in dB (least, 5th percentile, median), and
+the mean of the map. Then the photos whose map rises strictly with realism.
 """
 
 import argparse
@@ -32,7 +32,11 @@ def degraded(photo: Tensor, badly: bool, seed: int) -> Tensor:
     """The middle of a photo (3, H, W), shrunk and degraded: (3, 96, 96)."""
     top, left = ((side - SIDE) // 2 for side in photo.shape[1:])
     shrunk: list[Step] = [Resize(SIDE // SCALE, SIDE // SCALE, "area")]
-    spoilt: list[Step] = [Filter(gaussian_kernel(21, (1.1, 1.1), 0.0).numpy()), Noise("gaussian", 10 / 255, gray=False), Jpeg(55)]
+    spoilt: list[Step] = [
+        Filter(gaussian_kernel(21, (1.1, 1.1), 0.0).numpy()),
+        Noise("gaussian", 10 / 255, gray=False),
+        Jpeg(55),
+    ]
     steps = (*shrunk, *(spoilt if badly else [Jpeg(90)]))
     return apply(photo[:, top : top + SIDE, left : left + SIDE], Degradation(steps, seed))
 

@@ -25,7 +25,9 @@ def _picture(color: Pixel) -> Image.Image:
 
 def _comparison() -> Comparison:
     levels = tuple(
-        Panel(f"realism {i / 2:g}", _picture(color), i / 2, 250 * (i + 1), {}, painted(np.full((SIDE, SIDE), 40 * i)), f"map {i}")
+        Panel(
+            f"realism {i / 2:g}", _picture(color), i / 2, 250 * (i + 1), {}, painted(np.full((SIDE, SIDE), 40 * i)), f"map {i}"
+        )
         for i, color in enumerate(LEVELS)
     )
     before, real = Panel("input, bicubic", _picture(BEFORE)), Panel("ground truth", _picture(TRUTH))

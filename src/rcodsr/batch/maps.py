@@ -79,14 +79,19 @@ def _require_apart(plan: Plan, jobs: list[Job]) -> None:
     inputs = places([source for source in plan.sources if isinstance(source, Path)])
     results = places([job.target for job in jobs if job.target is not None])
     seen: set[str] = set()
+    elsewhere = f"choose another place for {_OPTION}"
     for job in jobs:
         if job.map is None:
             continue
         mine = real.of(job.map).casefold()
         if mine in inputs:
-            raise UsageError(job.map, "would overwrite an input", f"choose another place for {_OPTION}; inputs are never written")
+            raise UsageError(
+                job.map, "would overwrite an input", f"choose another place for {_OPTION}; inputs are never written"
+            )
         if mine in results:
-            raise UsageError(job.map, "is the place of a result", f"choose another place for {_OPTION}")
+            raise UsageError(job.map, "is the place of a result", elsewhere)
         if mine in seen:
-            raise UsageError(job.map, "would be written for two pictures", "process them separately, or name them apart by --name")
+            raise UsageError(
+                job.map, "would be written for two pictures", "process them separately, or name them apart by --name"
+            )
         seen.add(mine)

@@ -26,7 +26,7 @@ class Job:
     source: Source
     target: Path | None
     """None: to standard output."""
-    below: PurePath = PurePath()
+    below: PurePath = field(default_factory=PurePath)
     """Folder inside the input directory that it was found in."""
     map: Path | None = None
     """Where the map of what was invented goes, if one is asked for; None: to standard output."""

@@ -192,7 +192,9 @@ def upscale(
         plan = with_maps(plan, invented)
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
     settings = WriteOptions(quality, overwrite, max_pixels, encoded, strip, parse_background(background), plan.alone)
-    shown = DisplayOptions(json, quiet, verbose, not no_progress, "-" in {output, invented}, report, 1 if fail_fast else max_failures)
+    shown = DisplayOptions(
+        json, quiet, verbose, not no_progress, "-" in {output, invented}, report, 1 if fail_fast else max_failures
+    )
     if json and (invented == "-" or any(job.target is None for job in plan.jobs)):
         option = "--invented -" if invented == "-" else "-o -"
         raise UsageError(option, "standard output cannot carry both the picture and --json", "leave one of the two out")

@@ -32,8 +32,7 @@ def html_page(comparison: Comparison) -> bytes:
     images = _encoded([panel.image for panel in comparison.panels], _ROOM - sum(len(uri) for uri in maps))
     template = resources.files("rcodsr.report").joinpath("page.html").read_text(encoding="utf-8")
     figures = (
-        _figure(panel, image, drawn, comparison)
-        for panel, image, drawn in zip(comparison.panels, images, maps, strict=True)
+        _figure(panel, image, drawn, comparison) for panel, image, drawn in zip(comparison.panels, images, maps, strict=True)
     )
     parts = {
         "title": html.escape(comparison.name),
