@@ -15,11 +15,12 @@ from rcodsr.version import __version__
 
 if TYPE_CHECKING:
     from rcodsr.batch.shared import SharedUpscaler
-    from rcodsr.engine.upscaler import Upscaler, load
+    from rcodsr.engine.loading import load
+    from rcodsr.engine.upscaler import Upscaler
     from rcodsr.images.exchange import save
 
 __all__ = ["SharedUpscaler", "UpscaleOptions", "Upscaler", "__version__", "errors", "load", "save"]
-_LAZY = {"SharedUpscaler": "batch.shared", "Upscaler": "engine.upscaler", "load": "engine.upscaler", "save": "images.exchange"}
+_LAZY = {"SharedUpscaler": "batch.shared", "Upscaler": "engine.upscaler", "load": "engine.loading", "save": "images.exchange"}
 
 
 def __getattr__(name: str) -> Any:

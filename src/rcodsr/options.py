@@ -309,6 +309,8 @@ class UpscaleOptions:
     """Hold regions that look like text at realism 0, whatever decides elsewhere."""
     prompt: str | None = None
     """The picture's own text, for weights with a text prompt."""
+    invented: bool = False
+    """Also map how far the result departs from that of realism 0: one more U-Net pass. Pixels stay as they are."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -108,6 +108,9 @@ class VariantSpec(Spec):
         """
         if options.prompt is not None and not self.takes_prompt:
             raise UsageError("--prompts", f"{self.name} looks at the picture instead of a text", "leave it out")
+        if self.fixed_timestep is not None and options.invented:
+            cause = f"these weights have one fixed timestep, {self.fixed_timestep}, and no realism 0 to compare with"
+            raise UsageError("--invented", cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny)")
         control = None if share is not None and options.control == Level(share) else options.control
         if self.fixed_timestep is not None and (control is not None or options.protect is not None):
             option = "--protect" if control is None else _OPTIONS[type(control)]

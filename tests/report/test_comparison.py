@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -6,7 +7,7 @@ from torch import Tensor
 
 from rcodsr.bench.quality import psnr_y, ssim_y
 from rcodsr.engine.upscaler import Upscaler
-from rcodsr.images.picture import Picture
+from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import upsample
 from rcodsr.report.comparison import compare, differing_spots
 from rcodsr.report.sheet import contact_sheet
@@ -39,6 +40,23 @@ def test_levels_are_ordered_scored_and_shown(small_upscaler: Upscaler) -> None:
     with Image.open(io.BytesIO(contact_sheet(made)), formats=["PNG"]) as sheet:
         assert sheet.mode == "RGB"
         assert sheet.width == 12 + 4 * 300  # bicubic, two levels, truth
+
+
+def test_levels_carry_the_map_of_what_they_invent(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
+    """Against realism 0, though that is not among the levels; on the sheet the maps have a row of their own."""
+    picture = Picture(photo_tensor[:, 60:84, 200:224].contiguous())
+    (level,) = compare(default_upscaler, picture, "in.png", [1.0]).levels
+    both = compare(default_upscaler, picture, "in.png", [0.0, 1.0])
+    assert level.invented is not None
+    assert both.levels[0].invented is not None
+    assert (level.invented.mode, level.invented.size) == ("P", (96, 96))
+    assert both.levels[0].invented.getextrema() == (0, 0)
+    assert level.invented.tobytes() == default_upscaler.invented(to_pil(picture), realism=1).picture.tobytes()
+    assert level.evidence.startswith("mean ")
+    assert both.levels[0].evidence.startswith("mean 0.00 steps, consistency ")
+    bare = replace(both, levels=tuple(replace(panel, invented=None) for panel in both.levels))
+    with Image.open(io.BytesIO(contact_sheet(both))) as sheet, Image.open(io.BytesIO(contact_sheet(bare))) as short:
+        assert sheet.height == short.height + 20 + 288 + 12
 
 
 def test_transparency_is_laid_on_white_and_grey_stays_grey(small_upscaler: Upscaler) -> None:

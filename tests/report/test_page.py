@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rcodsr.images.departures import painted
 from rcodsr.report.comparison import Comparison, Estimated, Panel
 from rcodsr.report.page import html_page
 from tests.report.browser import CHROMIUM, REASON, Browser, Pixel
@@ -23,7 +24,12 @@ def _picture(color: Pixel) -> Image.Image:
 
 
 def _comparison() -> Comparison:
-    levels = tuple(Panel(f"realism {i / 2:g}", _picture(color), i / 2, 250 * (i + 1)) for i, color in enumerate(LEVELS))
+    levels = tuple(
+        Panel(
+            f"realism {i / 2:g}", _picture(color), i / 2, 250 * (i + 1), {}, painted(np.full((SIDE, SIDE), 40 * i)), f"map {i}"
+        )
+        for i, color in enumerate(LEVELS)
+    )
     before, real = Panel("input, bicubic", _picture(BEFORE)), Panel("ground truth", _picture(TRUTH))
     name = "a <b> & 'c'.png"
     return Comparison(name, "tiny@0", before, levels, real, Estimated(0.123, 500, 0.5, "neutral"), ((32, 32, 32, 32),))
@@ -92,6 +98,22 @@ def test_sliders_and_zoom_show_the_right_pixels(browser: Browser, page: Path) ->
     for _ in range(12):
         browser.key("ArrowLeft")
     assert [_at(browser, 0.5, 0.5, window) for window in windows] == [BEFORE, *LEVELS, TRUTH]
+    assert browser.complaints() == []
+
+
+def test_the_map_is_a_layer_of_the_level(browser: Browser, page: Path) -> None:
+    """Of realism 0.5 the map has the last colour of the scale; the input on the left has none and stays as it is."""
+    browser.open(page, 1440, 900)
+    assert browser.js("getComputedStyle(document.getElementById('legend')).display") == "none"
+    browser.js("document.getElementById('map').click()")
+    assert (_at(browser, 0.2, 0.2), _at(browser, 0.8, 0.2)) == (BEFORE, (252, 255, 164))
+    assert "in steps of 1/255: map 1." in browser.js("document.getElementById('legend').innerText")
+    assert browser.js("document.querySelector('#legend img').naturalWidth") == 420
+    browser.js("slider.focus()")
+    browser.key("Home")
+    assert _at(browser, 0.8, 0.2) == (0, 0, 4)
+    browser.js("document.getElementById('map').click()")
+    assert _at(browser, 0.8, 0.2) == LEVELS[0]
     assert browser.complaints() == []
 
 

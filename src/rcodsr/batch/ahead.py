@@ -11,7 +11,7 @@ from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of, size_of
 from rcodsr.batch.remote import is_remote, named, near
 from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result
-from rcodsr.batch.stages import check, format_of
+from rcodsr.batch.stages import check, format_of, require_no_map
 from rcodsr.checkpoints.identity import Identity, identify_here
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
@@ -65,15 +65,19 @@ class Foresight:
             return failed(job, about(error, job))
         weights = self.weights
         self._describe(result, weights)
-        if job.target is None or output.overwrite or not job.target.exists():
-            return result
         try:
+            if job.target is None or output.overwrite or not job.target.exists():
+                require_no_map(job, output)
+                return result
             record = self._record(job, weights)
             record |= {"quality": output.quality} if format_of(job, output, header) in io.LOSSY else {}
             done = is_done(job.source, job.target, record, output.strip, output.dtypes)
+            if done and weights is not None and (job.map is None or job.map.exists()):
+                return blank(job, "skipped")
+            require_no_map(job, output)
         except RcodsrError as error:
             return failed(job, about(error, job))
-        return blank(job, "skipped") if done and weights is not None else result
+        return result
 
     def _record(self, job: Job, weights: Identity | None) -> dict[str, object]:
         """What an output's record must say, as far as it is known."""

@@ -59,7 +59,7 @@ def told_by_output(result: Result, job: Job, existed: bool) -> Result:
         assert local.target is not None
         record, header = io.read_record(local.target) or {}, io.read_header(local.target)
     result.status, (result.width, result.height) = "done", header.size
-    for key in ("timestep", "similarity", "dtype", "weights"):
+    for key in ("timestep", "similarity", "consistency", "dtype", "weights"):
         setattr(result, key, record.get(key))
     result.note = "finished by a worker that was lost"
     return result

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rcodsr.batch.discovery import Findings, Found, Selection, discover, is_directory
 from rcodsr.batch.places import RealPaths, RemotePath, place
@@ -28,6 +28,10 @@ class Job:
     """None: to standard output."""
     prompt: str | None = None
     """The picture's own text, for weights with a text prompt."""
+    below: PurePath = field(default_factory=PurePath)
+    """Folder inside the input directory that it was found in."""
+    map: Path | None = None
+    """Where the map of what was invented goes, if one is asked for; None: to standard output."""
 
     def options(self, options: UpscaleOptions) -> UpscaleOptions:
         """What is asked of every picture, with what is this one's own."""
@@ -199,8 +203,9 @@ def prepare_outputs(jobs: list[Job], again: bool = False) -> None:
     """
     directories = defaultdict[Path, list[Job]](list)
     for job in jobs:
-        if job.target is not None:
-            directories[job.target.parent].append(job)
+        for path in (job.target, job.map):
+            if path is not None:
+                directories[path.parent].append(job)
     for directory, inside in directories.items():
         if not again and not is_directory(directory) and all(is_result(job.source) for job in inside):
             continue
@@ -249,7 +254,7 @@ def _pair(pictures: list[Found], output: str | None, into: Path | None, naming: 
         converted = found.source.suffix.lower() != naming.suffix(found.source).lower()
         if target is not None and claims[str(target).casefold()] > 1 and converted:
             target = _target(found, output, into, naming, whole=True)
-        yield Job(found.source, target)
+        yield Job(found.source, target, below=found.relative.parent if found.top is not None else PurePath())
 
 
 def _target(found: Found, output: str | None, into: Path | None, naming: Naming, whole: bool = False) -> Path | None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rcodsr import errors
@@ -67,7 +68,7 @@ def run_ray(
         DeviceError: when the cluster does not answer or has nothing to compute on.
         RcodsrError: as `run_processes`.
     """
-    where = _checked(jobs, address)
+    where = _checked(jobs, options.invented, address)
     ray = require_ray()
     connect(ray, where)
     try:
@@ -145,9 +146,10 @@ def _our_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _checked(jobs: list[Job], address: str | None) -> str:
+def _checked(jobs: list[Job], invented: bool, address: str | None) -> str:
     """Where the cluster is, after all that can be refused at once."""
-    if any(job.target is None or isinstance(job.source, io.Piped) for job in jobs):
+    to_stdout = any(job.target is None or (invented and job.map is None) for job in jobs)
+    if to_stdout or any(isinstance(job.source, io.Piped) for job in jobs):
         raise UsageError("--engine ray", "standard input and output do not reach a cluster", "give files, or leave it out")
     if find_spec("ray") is None:
         raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'")
@@ -185,7 +187,7 @@ def _reports(
     for longest, tries in _ROUNDS:
         if not left:
             return
-        rows = [{"job": json.dumps([index, str(far[index].source), str(far[index].target)])} for index in left]
+        rows = [{"job": json.dumps([index, *_texts(far[index])])} for index in left]
         blocks = -(-len(rows) // min(longest, chunk_length(len(rows), actors)))
         _set_up(ray)
         dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
@@ -220,7 +222,17 @@ def _anywhere(job: Job) -> Job:
     def absolute(path: Any) -> Any:
         return path if isinstance(path, RemotePath) else path.absolute()
 
-    return Job(absolute(job.source), absolute(job.target))
+    return Job(absolute(job.source), absolute(job.target), map=None if job.map is None else absolute(job.map))
+
+
+def _texts(job: Job) -> tuple[str, str, str]:
+    """Source, output and map, as a row holds them; without a map the last is empty."""
+    return str(job.source), str(job.target), "" if job.map is None else str(job.map)
+
+
+def _job(source: str, target: str, map: str) -> Job:
+    """What `_texts` was given."""
+    return Job(place(source), place(target), map=Path(map) if map else None)
 
 
 def _share(ray: Any, request: WeightsRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
@@ -286,7 +298,7 @@ class Enlarger:
         jobs = [json.loads(text) for text in batch["job"]]
         if ray.get(self.ledger.begin.remote(jobs[0][0])) > self.tries:
             return {"report": []}
-        chunk = Chunk(tuple((index, Job(place(source), place(target))) for index, source, target in jobs))
+        chunk = Chunk(tuple((index, _job(*texts)) for index, *texts in jobs))
         return {"report": [self._row(report) for report in reports(chunk, self.upscaler, self.options, self.output)]}
 
     def _row(self, report: Report) -> str:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def near(job: Job) -> Iterator[Job]:
         yield job
         return
     with tempfile.TemporaryDirectory(prefix="rcodsr-") as directory:
-        local = Job(_source_near(job, Path(directory)), _target_near(job, Path(directory)), job.prompt)
+        local = replace(job, source=_source_near(job, Path(directory)), target=_target_near(job, Path(directory)))
         if local.target is not None and local.target.exists():
             _keep_times(job, local)
         yield local
@@ -95,6 +95,7 @@ class RemoteStages(Stages):
     def write(self, item: Passage) -> None:
         """As the base, unless the output has been sent."""
         if isinstance(item.job.target, RemotePath):
+            self._write_map(item)
             item.result = item.promised
         else:
             super().write(item)

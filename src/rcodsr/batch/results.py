@@ -47,6 +47,8 @@ class Result:
     level: str | None = None
     tiles: int | None = None
     unet_passes: int | None = None
+    consistency: float | None = None
+    invented: float | None = None
     device: str | None = None
     dtype: str | None = None
     seconds: float | None = None

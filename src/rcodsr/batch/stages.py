@@ -14,6 +14,7 @@ from rcodsr.batch.records import is_done, is_result, record_of
 from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
+from rcodsr.images.departures import encode_map
 from rcodsr.options import UpscaleOptions
 from rcodsr.variants import VariantSpec
 
@@ -38,6 +39,8 @@ class Passage:
     """Decoded; None also where that must wait until the memory is free."""
     upscaled: Upscaled | None = None
     data: bytes | None = None
+    map: bytes | None = None
+    """What was invented, as a file, where that was asked for."""
     seconds: float = 0.0
     promised: Result | None = None
     """The result it will have once it is written."""
@@ -79,9 +82,12 @@ class Stages:
         item.record = self._record(job) | quality
         exists = job.target is not None and job.target.exists() and not self.output.overwrite
         output = self.output
-        if exists and job.target is not None and is_done(job.source, job.target, item.record, output.strip, output.dtypes):
+        done = exists and job.target is not None and is_done(job.source, job.target, item.record, output.strip, output.dtypes)
+        if done and (job.map is None or job.map.exists()):
             item.result = blank(job, "skipped")
-        elif item.pixels <= LARGE and has_memory(item.pixels):
+            return
+        require_no_map(job, self.output)
+        if item.pixels <= LARGE and has_memory(item.pixels):
             item.picture = io.read(job.source, self.output.max_pixels, VariantSpec.scale)
 
     def _record(self, job: Job) -> dict[str, Any]:
@@ -103,11 +109,13 @@ class Stages:
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
         found = {} if "timestep" in item.record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity}
-        record = item.record | found
+        record = item.record | found | {"consistency": upscaled.consistency}
         if self.output.strip:
             picture = picture.with_metadata(picture.metadata.stripped())
         kept = None if self.output.strip else record
         item.data = io.encode(picture, item.format, self.output.quality, kept, self.output.background)
+        if upscaled.invented is not None:
+            item.map = encode_map(upscaled.invented.numpy(), record)
         item.promised = self._done(item)
         item.picture = item.upscaled = None  # by far the larger part of it
 
@@ -120,7 +128,17 @@ class Stages:
             source = item.job.source
             dated = source if self.output.keep_times and isinstance(source, Path) else None
             io.write_atomic(item.job.target, item.data, dated)
+        self._write_map(item)
         item.result = item.promised
+
+    def _write_map(self, item: Passage) -> None:
+        """After the picture: what is killed in between is made again, because its map is missing."""
+        if item.map is None:
+            return
+        if item.job.map is None:
+            io.write_stream(self.stdout, item.map)
+        else:
+            io.write_atomic(item.job.map, item.map)
 
     def _done(self, item: Passage) -> Result:
         assert item.picture is not None
@@ -130,6 +148,8 @@ class Stages:
         result.realism, result.timestep, result.level = upscaled.realism, upscaled.timestep, upscaled.level
         result.similarity = None if upscaled.similarity is None else round(upscaled.similarity, 4)
         result.tiles, result.unet_passes = upscaled.tiles, upscaled.unet_passes
+        result.consistency = upscaled.consistency
+        result.invented = None if upscaled.invented is None else round(float(upscaled.invented.mean()), 3)
         result.device, result.dtype = str(self.upscaler.runtime.device), upscaled.dtype
         result.weights = self.upscaler.weights_id
         result.note = "; ".join(_notes(upscaled.picture, item.format, self.output)) or None
@@ -153,8 +173,19 @@ def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
     item.seconds += time.perf_counter() - started
     if item.result is not None:
         item.result.seconds = round(item.seconds, 3)
-        item.picture = item.upscaled = item.data = None
+        item.picture = item.upscaled = item.data = item.map = None
     return item
+
+
+def require_no_map(job: Job, output: WriteOptions) -> None:
+    """Refuse to replace a map unless that is wished.
+
+    Raises:
+        InputError: naming it.
+    """
+    if job.map is not None and not output.overwrite and job.map.exists():
+        cause = f"{job.map} already exists"
+        raise InputError(job.source, cause, "use -y to replace it, or choose another place for --invented")
 
 
 def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOptions) -> int:

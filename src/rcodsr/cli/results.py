@@ -191,7 +191,8 @@ def open_report(path: Path | None, plan: "Plan") -> None:
     from rcodsr.batch.places import RealPaths
 
     real = RealPaths()
-    pictures = [source for source in plan.sources if isinstance(source, Path)] + [job.target for job in plan.jobs if job.target]
+    written = [path for job in plan.jobs for path in (job.target, job.map) if path]
+    pictures = [source for source in plan.sources if isinstance(source, Path)] + written
     if real.of(path) in {real.of(picture) for picture in pictures}:
         raise UsageError("--report", f"{path} is a picture of this batch", "choose another name, for example report.jsonl")
     _opened(path).close()
@@ -225,5 +226,7 @@ def _describe(result: "Result", verbose: bool) -> str:
         level = f"  timestep {result.timestep}"
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
     computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
+    agreement = f"  consistency {result.consistency:.1f} dB" if verbose and result.consistency is not None else ""
+    invented = f"  invented {result.invented:.2f} steps" if result.invented is not None else ""
     remark = f"  ({result.note})" if result.note else ""
-    return f"{result.status} {result.input}{size}{level}{seconds}{computed}{remark}"
+    return f"{result.status} {result.input}{size}{level}{seconds}{invented}{computed}{agreement}{remark}"

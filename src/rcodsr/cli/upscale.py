@@ -97,6 +97,10 @@ def upscale(
         str | None,
         typer.Option("--protect", help="text: hold what looks like text at realism 0.", autocompletion=words("text")),
     ] = None,
+    invented: Annotated[
+        str | None,
+        typer.Option("--invented", help="Also write a map of what was invented: FILE.png, - or, of several, a directory."),
+    ] = None,
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Final enlargement, 1 to 8.", show_default="4")] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Final size in the place of -s: WxH, Wx, xH, short=N or long=N.")
@@ -206,9 +210,11 @@ def upscale(
         tile_overlap=tile_overlap,
         color_fix=cast(ColorFix | None, color_fix),
         protect=cast(Protected | None, protect),
+        invented=invented is not None,
     )
     format = parse_format(format)
     from rcodsr.batch.discovery import Selection, expand_lists
+    from rcodsr.batch.maps import with_maps
     from rcodsr.batch.places import RemotePath
     from rcodsr.batch.plan import Naming, make_plan, require_fit
     from rcodsr.batch.results import WriteOptions
@@ -229,11 +235,13 @@ def upscale(
         quality, overwrite, max_pixels, encoded, strip, parse_background(background), keep_times, dtypes=request.dtypes
     )
     shown = DisplayOptions(
-        json, quiet, verbose, not no_progress, output == "-", report, 1 if fail_fast else max_failures, print0
+        json, quiet, verbose, not no_progress, "-" in {output, invented}, report, 1 if fail_fast else max_failures, print0
     )
     if json and print0:
         raise UsageError("--print0", "contradicts --json", "leave one of the two out")
     run = Run(request, options, settings, shown, jobs, engine == "ray", address)
+    if inputs == ["@-"] and invented is not None:
+        raise UsageError("--invented", "cannot be planned for @-, line by line", "leave it out, or give a list file")
     if inputs == ["@-"] and run.is_here:
         return run.stream(LinePlanner(output, naming, selection, options, chosen, strip), dry_run)
     listed = expand_lists(inputs)
@@ -243,11 +251,13 @@ def upscale(
         plan, options = _told(plan, options, prompts, prompt, engine)
         run = replace(run, options=options)
     require_fit(plan, options)
+    if invented is not None:
+        plan = with_maps(plan, invented)
     if keep_times and any(isinstance(path, RemotePath) for job in plan.jobs for path in (job.source, job.target)):
         raise UsageError("--keep-times", "object stores set times themselves", "leave it out")
-    to_stdout = any(job.target is None for job in plan.jobs)
-    if json and to_stdout:
-        raise UsageError("-o -", "standard output cannot carry both the picture and --json", "leave one of the two out")
+    if json and (invented == "-" or any(job.target is None for job in plan.jobs)):
+        option = "--invented -" if invented == "-" else "-o -"
+        raise UsageError(option, "standard output cannot carry both the picture and --json", "leave one of the two out")
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     return run.promise(plan) if dry_run else run.carry_out(plan)

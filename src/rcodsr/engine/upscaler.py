@@ -20,13 +20,14 @@ from torch import Tensor
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.engine.arguments import UpscaleArguments, read_arguments
 from rcodsr.engine.estimation import DegradationMap, Estimated, measure
+from rcodsr.engine.evidence import Invented, consistency, departure, remark
 from rcodsr.engine.fast import choose
 from rcodsr.engine.local import local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
 from rcodsr.engine.steering import Steering
 from rcodsr.engine.tiled import Network, TiledNetwork
-from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python, naming
+from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python
 from rcodsr.images import color
 from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srgb_image
 from rcodsr.images.picture import Picture
@@ -35,15 +36,11 @@ from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.prompts import FixedPrompt
 from rcodsr.options import (
-    DEFAULT_WEIGHTS,
     Adaptive,
-    Dtype,
     Level,
     RealismMap,
     UpscaleOptions,
     WeightsRequest,
-    choose_control,
-    from_environment,
 )
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
@@ -65,9 +62,25 @@ class Upscaled:
     tiles: int
     unet_passes: int
     """The most that any tile took."""
+    consistency: float
+    """PSNR in dB between the input and the result shrunk to its size."""
     dtype: str
     """What it was computed in: float32 where the asked dtype gave no picture."""
     seconds: float
+    invented: Tensor | None = None
+    """How far it departs from the evidence around each pixel, shape (H, W), in steps of 1/255; None unless asked for."""
+
+    def against(self, evidence: Upscaled) -> Upscaled:
+        """The same with the map of what was invented, and with what that has cost.
+
+        Args:
+            evidence: the same picture at realism 0; itself where that is what was asked for.
+        """
+        found = departure(self.picture.rgb, evidence.picture.rgb, self.picture.alpha)
+        if evidence is self:
+            return replace(self, invented=found)
+        passes, seconds = self.unet_passes + evidence.unet_passes, self.seconds + evidence.seconds
+        return replace(self, invented=found, unet_passes=passes, seconds=seconds)
 
 
 class Upscaler:
@@ -180,6 +193,24 @@ class Upscaler:
             made = self.run(to_picture(image, options.scale), options).picture
             return to_kind(made, image) if returns == "same" else to_srgb_image(made)
 
+    def invented(self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]) -> Invented:
+        """Enlarge one picture, and say how far the result departs from what the evidence alone gives.
+
+        Args:
+            image: as for `upscale`.
+            realism: as for `upscale`.
+            asked: likewise.
+
+        Raises:
+            RcodsrError: as `upscale`; `UsageError` for weights without a realism 0.
+        """
+        with in_python():
+            options = replace(read_arguments(realism, asked), invented=True)
+            self.check(options)
+            made = self.run(to_picture(image, options.scale), options)
+        assert made.invented is not None
+        return Invented(to_srgb_image(made.picture), made.invented.numpy(), made.consistency)
+
     def estimate(self, image: ImageLike) -> Estimated:
         """How degraded a picture is, and what `adaptive=True` would choose for it: the counterpart of `rcodsr estimate`.
 
@@ -213,6 +244,15 @@ class Upscaler:
             ModelOutputError: when the model returns no picture, also in float32.
         """
         self._require_own_process()
+        made = self._run_soundly(picture, options)
+        if not options.invented:
+            return made
+        plain = replace(options, control=Level(0.0), protect=None, invented=False)
+        if replace(options, invented=False) == plain:
+            return made.against(made)
+        return made.against(self._run_soundly(picture.without_alpha(), plain))
+
+    def _run_soundly(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
         try:
             return self._run(picture, options)
         except ModelOutputError:
@@ -262,7 +302,7 @@ class Upscaler:
         width, height = options.output_size(picture.size)
         try:
             with torch.no_grad():
-                source = picture.rgb if picture.alpha is None else color.bleed(picture.rgb, picture.alpha)
+                source = picture.without_alpha().rgb
                 rgb, steering, passes = self.restore(source, options)
                 rgb = resize(rgb[None], height, width)[0].cpu()
                 alpha = None if picture.alpha is None else self._enlarged_alpha(picture.alpha, steering, options)
@@ -273,14 +313,17 @@ class Upscaler:
                 raise
             raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
         realism, level = self._level(steering, options)
+        made = _with_notes(picture.with_pixels(rgb, alpha, beyond), steering, passes)
+        agreement = consistency(made.rgb, source)
         return Upscaled(
-            picture=_with_notes(picture.with_pixels(rgb, alpha, beyond), steering, passes),
+            picture=made.with_note(*remark(agreement)),
             realism=realism,
             timestep=steering.timestep,
             level=level,
             similarity=steering.similarity,
             tiles=len(passes),
             unet_passes=self.model.passes.count * max(passes),
+            consistency=agreement,
             dtype=self.runtime.dtype_name,
             seconds=time.perf_counter() - started,
         )
@@ -349,48 +392,3 @@ def _with_notes(picture: Picture, steering: Steering, passes: list[int]) -> Pict
         picture = picture.with_note(f"text on {steering.local.protected:.0%} of the picture held at realism 0")
     tiles = f" over {len(passes)} tiles" if len(passes) > 1 else ""
     return picture.with_note(f"U-Net passes: {sum(passes)}{tiles}") if max(passes) > 1 else picture
-
-
-def load(
-    weights: str | None = None,
-    device: str | None = None,
-    dtype: Dtype | None = None,
-    base_model: str | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    prompt: str | None = None,
-    guidance: float | None = None,
-    realism: float | str | None = None,
-    log: Log = silent,
-    items: Collection[str] | None = None,
-) -> Upscaler:
-    """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
-
-    Args:
-        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`;
-            None takes the environment's RCODSR_WEIGHTS, or what is packaged as the default.
-        device: auto, cpu, cuda, cuda:N or mps; None takes RCODSR_DEVICE, or auto.
-        dtype: auto, fp32, bf16 or fp16; None takes RCODSR_DTYPE, or auto.
-        base_model: directory or repository that stands in for the base of an adapter checkpoint.
-        revision: commit, branch or tag of a repository.
-        offline: ask no server; what is cached still works.
-        prompt: for weights with a text prompt, in its place.
-        guidance: for s3diff, which uses 1.07: a second U-Net pass.
-        realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
-        log: receives a line when something is fetched.
-        items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
-
-    Raises:
-        UsageError: when the request contradicts itself.
-        WeightsError: when the weights are unknown, unavailable or damaged.
-        DeviceError: when the device or dtype is not available.
-    """
-    given = {"weights": weights, "device": device, "dtype": dtype}
-    found = {name: default for name, value in given.items() if value is None and (default := from_environment(name))}
-    name, where, number = (value or found.get(key, (None, ""))[0] for key, value in given.items())
-    origins = {subject: told for key, (value, told) in found.items() for subject in (f"--{key}", value)}
-    request = WeightsRequest(
-        name or DEFAULT_WEIGHTS, revision, base_model, offline, where or "auto", number or "auto", prompt, guidance
-    )
-    with in_python(), naming(origins):
-        return Upscaler.load(request, UpscaleOptions(choose_control(realism)), log, items)

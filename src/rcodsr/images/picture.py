@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.errors import InputError
+from rcodsr.images.color import bleed
 from rcodsr.images.deep import Samples
 from rcodsr.images.metadata import Metadata
 
@@ -62,6 +63,10 @@ class Picture:
         if self.alpha is None or self.alpha.any():
             return self
         return replace(self, alpha=None).with_note("its alpha channel is 0 everywhere and counts as none")
+
+    def without_alpha(self) -> "Picture":
+        """The same picture, opaque: what nobody saw continues the colours around it, as a network is shown it."""
+        return self if self.alpha is None else replace(self, rgb=bleed(self.rgb, self.alpha), alpha=None)
 
     def is_one_colour(self) -> bool:
         """Whether 8 bits a channel cannot tell its pixels apart."""

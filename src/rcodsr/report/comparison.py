@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from rcodsr.engine.estimation import measure
+from rcodsr.engine.evidence import departure
 from rcodsr.engine.steering import Steering
-from rcodsr.engine.upscaler import Upscaler
+from rcodsr.engine.upscaler import Upscaled, Upscaler
+from rcodsr.images.departures import painted
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import upsample
 from rcodsr.options import Level, UpscaleOptions
@@ -33,6 +35,10 @@ class Panel:
     timestep: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     """Against the ground truth, by heading; empty without one."""
+    invented: Image.Image | None = None
+    """Of a level: the map of how far it departs from realism 0, in the colours of `images.departures`."""
+    evidence: str = ""
+    """Of a level, for people: the map's mean, and how far the picture agrees with its input."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +125,22 @@ def compare(
             return shown
         return replace(shown, scores=score(rgb, true))
 
-    made = [upscaler.run(picture, UpscaleOptions(Level(level), scale=scale)) for level in sorted(set(levels))]
+    made = [upscaler.run(picture, UpscaleOptions(Level(level), scale=scale)) for level in sorted({0.0, *levels})]
+    evidence, made = made[0], [one for one in made if one.realism in levels]
+
+    def level_panel(one: Upscaled) -> Panel:
+        shown = panel(f"realism {one.realism:g}", one.picture.rgb, one.realism, one.timestep)
+        steps = departure(one.picture.rgb, evidence.picture.rgb).numpy()
+        figures = f"mean {steps.mean():.2f} steps, consistency {one.consistency:.1f} dB"
+        return replace(shown, invented=painted(steps), evidence=figures)
+
     pixels = [one.picture.rgb for one in made]
     against = pixels if len(pixels) > 1 else [*pixels, enlarged[0]]
     return Comparison(
         name=name,
         weights=upscaler.weights_id,
         before=panel("input, bicubic", enlarged[0]),
-        levels=tuple(panel(f"realism {one.realism:g}", one.picture.rgb, one.realism, one.timestep) for one in made),
+        levels=tuple(level_panel(one) for one in made),
         truth=None if true is None else panel("ground truth", true),
         estimated=_estimated(upscaler, enlarged),
         spots=differing_spots(against, side=max(1, min(96, width, height)), count=3),

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from rcodsr.images.departures import legend, reduced
 from rcodsr.report.comparison import Comparison, Panel, written
 
 _ROOM = 4_700_000
@@ -18,6 +19,8 @@ _LOSSLESS_PIXELS = 2_500_000
 """Of all pictures together; beyond, lossless compression is not tried."""
 _QUALITIES = (95, 92, 88, 84, 80)
 _WEBP_SIDE = 16_383
+_MAP_SCALE = 4
+"""Pixels of a picture for each of its map, whose windows are twice as large."""
 
 
 def html_page(comparison: Comparison) -> bytes:
@@ -25,9 +28,12 @@ def html_page(comparison: Comparison) -> bytes:
 
     Pictures are embedded in the best quality whose page stays below 5 MB, though never below WebP quality 80.
     """
-    images = _encoded([panel.image for panel in comparison.panels])
+    maps = ["" if panel.invented is None else _map_uri(reduced(panel.invented, _MAP_SCALE)) for panel in comparison.panels]
+    images = _encoded([panel.image for panel in comparison.panels], _ROOM - sum(len(uri) for uri in maps))
     template = resources.files("rcodsr.report").joinpath("page.html").read_text(encoding="utf-8")
-    figures = (_figure(panel, image, comparison) for panel, image in zip(comparison.panels, images, strict=True))
+    figures = (
+        _figure(panel, image, drawn, comparison) for panel, image, drawn in zip(comparison.panels, images, maps, strict=True)
+    )
     parts = {
         "title": html.escape(comparison.name),
         "summary": _summary(comparison),
@@ -35,6 +41,7 @@ def html_page(comparison: Comparison) -> bytes:
         "rows": "\n".join(_row(panel, comparison) for panel in comparison.panels),
         "heads": "".join(f"<th scope=col>{html.escape(heading)}" for heading in comparison.headings),
         "data": json.dumps(_data(comparison)).replace("<", "\\u003c"),
+        "legend": _map_uri(legend(420)),
         "width": str(comparison.size[0]),
         "height": str(comparison.size[1]),
     }
@@ -50,7 +57,12 @@ def _data(comparison: Comparison) -> dict[str, Any]:
         "height": comparison.size[1],
         "labels": [panel.label for panel in comparison.panels],
         "levels": [
-            {"realism": panel.realism, "timestep": panel.timestep, "command": _command(comparison, panel)}
+            {
+                "realism": panel.realism,
+                "timestep": panel.timestep,
+                "command": _command(comparison, panel),
+                "evidence": panel.evidence,
+            }
             for panel in comparison.levels
         ],
         "spots": comparison.spots,
@@ -71,13 +83,16 @@ def _summary(comparison: Comparison) -> str:
     return "<br>".join(html.escape(line[:1].upper() + line[1:]) for line in said)
 
 
-def _figure(panel: Panel, image: str, comparison: Comparison) -> str:
+def _figure(panel: Panel, image: str, map: str, comparison: Comparison) -> str:
     width, height = comparison.size
     label = html.escape(panel.label)
-    return (
-        f'<figure><div class=window><img alt="{html.escape(comparison.name)}: {label}" width={width} height={height} '
-        f'draggable=false src="{image}"></div><figcaption>{label}</figcaption></figure>'
-    )
+
+    def shown(words: str, source: str, kind: str = "") -> str:
+        sides = f"width={width} height={height} draggable=false"
+        return f'<img{kind} alt="{html.escape(comparison.name)}: {words}" {sides} src="{source}">'
+
+    pictures = shown(label, image) + (shown(f"what was invented at {label}", map, " class=map") if map else "")
+    return f"<figure><div class=window>{pictures}</div><figcaption>{label}</figcaption></figure>"
 
 
 def _row(panel: Panel, comparison: Comparison) -> str:
@@ -88,18 +103,18 @@ def _row(panel: Panel, comparison: Comparison) -> str:
     return "<tr>" + "".join(cells)
 
 
-def _encoded(images: list[Image.Image]) -> list[str]:
-    """Data URIs in the best quality that there is room for."""
+def _encoded(images: list[Image.Image], room: int) -> list[str]:
+    """Data URIs in the best quality that there is room for, in bytes of all together."""
     if sum(image.width * image.height for image in images) <= _LOSSLESS_PIXELS:
         exact: list[str] = []
         for image in images:
             exact.append(_uri(image, lossless=True))
-            if sum(map(len, exact)) > _ROOM:
+            if sum(map(len, exact)) > room:
                 break
         else:
             return exact
     # the liveliest picture, the last but for the truth, stands for all when the quality is chosen
-    fitting = (quality for quality in _QUALITIES if len(_uri(images[-1], quality)) * len(images) <= _ROOM)
+    fitting = (quality for quality in _QUALITIES if len(_uri(images[-1], quality)) * len(images) <= room)
     quality = next(fitting, _QUALITIES[-1])
     return [_uri(image, quality) for image in images]
 
@@ -113,3 +128,9 @@ def _uri(image: Image.Image, quality: int = 80, lossless: bool = False) -> str:
         image.save(buffer, "WEBP", quality=quality, lossless=lossless, method=4 if not lossless else 2)
         kind = "webp"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _map_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -4,6 +4,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rcodsr.images.departures import legend
 from rcodsr.report.comparison import Box, Comparison, Panel, written
 
 _CELL, _GAP, _LINE = 288, 12, 20
@@ -23,7 +24,8 @@ def contact_sheet(comparison: Comparison) -> bytes:
     title += [comparison.remark] if comparison.remark else []
     top = _GAP + _LINE * len(title) + _GAP
     overview_top = top + _LINE * (1 + max(len(_details(panel)) for panel in panels))
-    rows = overview_top + shown[1] + _GAP
+    maps_top = overview_top + shown[1] + _GAP
+    rows = maps_top + (_LINE + shown[1] + _GAP) * any(panel.invented for panel in panels)
     sheet = Image.new("RGB", (_GAP + (_CELL + _GAP) * len(panels), rows + (_CELL + _GAP) * len(comparison.spots)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for i, line in enumerate(title):
@@ -35,11 +37,18 @@ def contact_sheet(comparison: Comparison) -> bytes:
             draw.text((left, top + (1 + n) * _LINE), line, _FAINT, font)
         overview = panel.image.convert("RGB").resize(shown, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
         sheet.paste(overview, (left, overview_top))
+        if panel.invented is not None:
+            draw.text((left, maps_top), panel.evidence, _FAINT, font)
+            sheet.paste(panel.invented.convert("RGB").resize(shown, Image.Resampling.BOX), (left, maps_top + _LINE))
         for n, spot in enumerate(comparison.spots):
             _outline(draw, left, overview_top, spot, scale, _MARKS[n])
             at = left, rows + n * (_CELL + _GAP)
             sheet.paste(_zoomed(panel, spot), at)
             draw.rectangle((at[0], at[1], at[0] + _CELL - 1, at[1] + _CELL - 1), outline=_MARKS[n], width=2)
+    if rows > maps_top:
+        for n, line in enumerate(("How far each level departs", "from realism 0, in 8-bit steps:")):
+            draw.text((_GAP, maps_top + n * _LINE), line, _INK if n == 0 else _FAINT, font)
+        sheet.paste(legend(_CELL), (_GAP, maps_top + 2 * _LINE + 4))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,0 +1,55 @@
+"""Loading an engine in one line of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rcodsr.engine.upscaler import Upscaler
+from rcodsr.errors import in_python, naming
+from rcodsr.messages import Log, silent
+from rcodsr.options import DEFAULT_WEIGHTS, Dtype, UpscaleOptions, WeightsRequest, choose_control, from_environment
+
+
+def load(
+    weights: str | None = None,
+    device: str | None = None,
+    dtype: Dtype | None = None,
+    base_model: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    realism: float | str | None = None,
+    log: Log = silent,
+    items: Collection[str] | None = None,
+) -> Upscaler:
+    """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
+
+    Args:
+        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`;
+            None takes the environment's RCODSR_WEIGHTS, or what is packaged as the default.
+        device: auto, cpu, cuda, cuda:N or mps; None takes RCODSR_DEVICE, or auto.
+        dtype: auto, fp32, bf16 or fp16; None takes RCODSR_DTYPE, or auto.
+        base_model: directory or repository that stands in for the base of an adapter checkpoint.
+        revision: commit, branch or tag of a repository.
+        offline: ask no server; what is cached still works.
+        prompt: for weights with a text prompt, in its place.
+        guidance: for s3diff, which uses 1.07: a second U-Net pass.
+        realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
+        log: receives a line when something is fetched.
+        items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
+
+    Raises:
+        UsageError: when the request contradicts itself.
+        WeightsError: when the weights are unknown, unavailable or damaged.
+        DeviceError: when the device or dtype is not available.
+    """
+    given = {"weights": weights, "device": device, "dtype": dtype}
+    found = {name: default for name, value in given.items() if value is None and (default := from_environment(name))}
+    name, where, number = (value or found.get(key, (None, ""))[0] for key, value in given.items())
+    origins = {subject: told for key, (value, told) in found.items() for subject in (f"--{key}", value)}
+    request = WeightsRequest(
+        name or DEFAULT_WEIGHTS, revision, base_model, offline, where or "auto", number or "auto", prompt, guidance
+    )
+    with in_python(), naming(origins):
+        return Upscaler.load(request, UpscaleOptions(choose_control(realism)), log, items)
