@@ -96,7 +96,7 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> CheckpointConfig:
 
 
 def _config(values: dict[str, Any]) -> CheckpointConfig:
-    spec, layout = VariantSpec.from_dict(values["variant"]), values["layout"]
+    spec, layout = VariantSpec.from_dict(values["variant"], "variant"), values["layout"]
     if layout not in ("merged", "adapter"):
         raise ValueError(f"unknown layout {str(layout)[:20]}")
     if layout == "merged" and not spec.mergeable:
