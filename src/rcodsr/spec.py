@@ -7,7 +7,6 @@ called in Python: a file can describe nonsense, but nothing of absurd size.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import typing
@@ -315,7 +314,7 @@ def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
 def choose(value: object, choices: Iterable[Any]) -> str:
     """For errors about a name that is not among the known ones: the nearest, and all of them."""
     known = [*map(str, choices)]
-    near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+    near = _closest(value, known)
     listed = ", ".join(known)
     return f"did you mean {near[0]}? It may be {listed}" if near else f"use {'one of ' if len(known) > 1 else ''}{listed}"
 
@@ -326,11 +325,18 @@ def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
     for field in dict.fromkeys(_fields(cls)):
         for spelling in {field, field.rpartition(".")[2]}:
             below.setdefault(spelling, []).append(field)
-    close = difflib.get_close_matches(name, _hints(cls), 1) or difflib.get_close_matches(name, below, 1)
+    close = _closest(name, _hints(cls)) or _closest(name, below)
     near = below.get(name) or (below[close[0]] if close else [])
     if near:
         return f"did you mean {' or '.join(_join(path, field) for field in near[:3])}?"
     return f"use one of {', '.join(_hints(cls))}"
+
+
+def _closest(name: object, known: Iterable[str]) -> list[str]:
+    """The one that is spelt most nearly alike, or none."""
+    import difflib  # only errors need it, and every command imports this file
+
+    return difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
 
 
 def _shown(value: object) -> str:
