@@ -123,8 +123,9 @@ def test_tensors_of_the_first_torch(tmp_path: Path) -> None:
 
 def _small_generator(monkeypatch: pytest.MonkeyPatch, blocks: int = 1) -> State:
     """Under the published names, of few blocks instead of 23; convolutions in the order in which they run."""
-    monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=blocks))
-    return {key.removeprefix("head."): value for key, value in _random(networks.RealEsrgan).items()}  # type: ignore[attr-defined]  # what is patched in
+    small = partial(RealEsrgan, blocks=blocks)
+    monkeypatch.setattr(networks, "RealEsrgan", small)
+    return {key.removeprefix("head."): value for key, value in _random(small).items()}
 
 
 def test_the_generator_has_the_published_layers() -> None:
