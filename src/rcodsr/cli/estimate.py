@@ -107,4 +107,4 @@ def _summarise(rows: "list[Estimate]", grouping: "GroupingSpec", plot: Path | No
         from rcodsr.images.io import write_atomic
         from rcodsr.report.charts import similarity_chart
 
-        write_atomic(plot, similarity_chart(estimated, true, borders(grouping)))
+        write_atomic(plot, similarity_chart(estimated, true, borders(grouping), [f"{t}" for t in reversed(grouping.timesteps)]))

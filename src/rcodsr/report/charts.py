@@ -1,28 +1,32 @@
 """Small charts as PNG, drawn with Pillow: a plotting library would be the heaviest thing this package needs."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_SIZE, _MARGIN = 480, 56
+_SIZE, _MARGIN, _TEXT = 800, 92, 22
 _INK, _FAINT, _BAR, _BORDER = "#222222", "#dddddd", "#4a7fb5", "#c0392b"
 
 
-def similarity_chart(estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float]) -> bytes:
+def similarity_chart(
+    estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float], groups: Sequence[str] = ()
+) -> bytes:
     """Histogram of M_L with the groups' borders (the paper's Fig. S4b); with the truth, predicted against true beside it.
 
     Args:
         estimated: M̂_L of each picture.
         true: M_L of each picture, or None.
-        borders: where groups change.
+        borders: where groups change, ascending.
+        groups: their names, one more than borders.
 
     Returns:
         A PNG file.
     """
-    panels = [_histogram(estimated, borders)]
+    panels = [_histogram(estimated, borders, groups)]
     if true is not None:
         panels.append(_scatter(estimated, true, borders))
     sheet = Image.new("RGB", (_SIZE * len(panels), _SIZE), "white")
@@ -58,15 +62,15 @@ def tradeoff_chart(points: Sequence[Point], fidelity: str, score: str, low_is_re
     bottom, top = _range([point.realism_score for point in points])
     if low_is_real:
         bottom, top = top, bottom
-    axes = _Axes(left, right, bottom, top, f"{fidelity}, more faithful to the right", f"{score}, more real upwards")
+    axes = _Axes((left, right), (bottom, top), f"{fidelity}, more faithful to the right", f"{score}, more real upwards")
     levels = sorted((point for point in points if point.realism is not None), key=lambda point: point.realism or 0.0)
     if len(levels) > 1:
-        axes.draw.line([axes.at(point.fidelity, point.realism_score) for point in levels], _BAR, 2)
+        axes.draw.line([axes.at(point.fidelity, point.realism_score) for point in levels], _BAR, 3)
     for point in points:
         x, y = axes.at(point.fidelity, point.realism_score)
-        axes.draw.ellipse((x - 4, y - 4, x + 4, y + 4), _BAR if point.realism is not None else _BORDER)
+        axes.draw.ellipse((x - 6, y - 6, x + 6, y + 6), _BAR if point.realism is not None else _BORDER)
         beyond = x > _SIZE / 2
-        axes.draw.text((x - 7 if beyond else x + 7, y), point.name, _INK, axes.font, anchor="rm" if beyond else "lm")
+        axes.draw.text((x - 11 if beyond else x + 11, y), point.name, _INK, axes.font, anchor="rm" if beyond else "lm")
     return _png(axes.image)
 
 
@@ -76,31 +80,63 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-class _Axes:
-    """A square plot: values of [low, high] across, [0, top] or the same range upwards."""
+def ticks(low: float, high: float, most: int = 7, whole: bool = False) -> list[tuple[float, str]]:
+    """Round numbers between two ends, 1, 2 or 5 times a power of ten apart, each with its text; at most `most`.
 
-    def __init__(self, low: float, high: float, bottom: float, top: float, across: str, upwards: str) -> None:
+    Args:
+        low: one end.
+        high: the other, above it.
+        most: how many there is room for.
+        whole: whether only whole numbers make sense.
+    """
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(
+        factor * power
+        for factor in (1, 2, 5, 10, 20, 50)
+        if math.floor(high / (factor * power)) - math.ceil(low / (factor * power)) < most
+    )
+    step = max(1.0, step) if whole else step
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [(number * step, f"{number * step:.{decimals}f}") for number in numbers]
+
+
+class _Axes:
+    """A square plot.
+
+    Args:
+        across: values at the left and the right end.
+        upwards: values at the bottom and at the top, which may be the smaller one.
+        below: what is written below.
+        above: what is written above.
+        whole: whether what goes upwards are counts.
+    """
+
+    def __init__(
+        self, across: tuple[float, float], upwards: tuple[float, float], below: str, above: str, whole: bool = False
+    ) -> None:
         self.image = Image.new("RGB", (_SIZE, _SIZE), "white")
         self.draw = ImageDraw.Draw(self.image)
-        self.font = ImageFont.load_default(14)
-        self.low, self.high, self.bottom, self.top = low, high, bottom, top
+        self.font = ImageFont.load_default(_TEXT)
+        self.across, self.upwards = across, upwards
         edge = _SIZE - _MARGIN
-        for value in np.linspace(low, high, 6):
-            x, _ = self.at(value, bottom)
+        for value, text in ticks(*across):
+            x, _ = self.at(value, upwards[0])
             self.draw.line((x, _MARGIN, x, edge), _FAINT)
-            self.draw.text((x, edge + 6), f"{value:.2f}", _INK, self.font, anchor="mt")
-        for value in np.linspace(bottom, top, 5):
-            _, y = self.at(low, value)
-            self.draw.text((_MARGIN - 6, y), f"{value:.3g}", _INK, self.font, anchor="rm")
+            self.draw.text((x, edge + 8), text, _INK, self.font, anchor="mt")
+        for value, text in ticks(min(upwards), max(upwards), 6, whole):
+            _, y = self.at(across[0], value)
+            self.draw.line((_MARGIN, y, edge, y), _FAINT)
+            self.draw.text((_MARGIN - 8, y), text, _INK, self.font, anchor="rm")
         self.draw.rectangle((_MARGIN, _MARGIN, edge, edge), outline=_INK)
-        self.draw.text((_SIZE / 2, _SIZE - 8), across, _INK, self.font, anchor="mb")
-        self.draw.text((_SIZE / 2, 10), upwards, _INK, self.font, anchor="mt")
+        self.draw.text((_SIZE / 2, _SIZE - 14), below, _INK, self.font, anchor="mb")
+        self.draw.text((_SIZE / 2, 16), above, _INK, self.font, anchor="mt")
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixel of a point."""
         side = _SIZE - 2 * _MARGIN
-        across = (x - self.low) / (self.high - self.low)
-        up = (y - self.bottom) / (self.top - self.bottom)
+        across = (x - self.across[0]) / (self.across[1] - self.across[0])
+        up = (y - self.upwards[0]) / (self.upwards[1] - self.upwards[0])
         return _MARGIN + side * across, _SIZE - _MARGIN - side * up
 
 
@@ -110,23 +146,27 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _histogram(values: Sequence[float], borders: Sequence[float]) -> Image.Image:
+def _histogram(values: Sequence[float], borders: Sequence[float], groups: Sequence[str]) -> Image.Image:
     low, high = _range([*values, *borders])
     counts, edges = np.histogram(values, bins=30, range=(low, high))
+    top = 1.1 * max(1, int(counts.max()))  # room for the names of groups
     axes = _Axes(
-        low, high, 0, max(1, int(counts.max())), "estimated M_L", f"{len(values)} pictures, borders of the groups in red"
+        (low, high), (0, top), "estimated M_L", f"{len(values)} pictures; in red the groups, by their timesteps", whole=True
     )
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
         if count:
             axes.draw.rectangle((*axes.at(left, count), *axes.at(right, 0)), _BAR, "white")
     for border in borders:
-        axes.draw.line((*axes.at(border, 0), *axes.at(border, axes.top)), _BORDER, 2)
+        axes.draw.line((*axes.at(border, 0), *axes.at(border, top)), _BORDER, 3)
+    for name, left, right in zip(groups, [low, *borders], [*borders, high], strict=False):
+        x, y = axes.at((left + right) / 2, top)
+        axes.draw.text((x, y + 6), name, _BORDER, axes.font, anchor="mt")
     return axes.image
 
 
 def _scatter(estimated: Sequence[float], true: Sequence[float], borders: Sequence[float]) -> Image.Image:
     low, high = _range([*estimated, *true])
-    axes = _Axes(low, high, low, high, "true M_L", "estimated M_L upwards")
+    axes = _Axes((low, high), (low, high), "true M_L", "estimated M_L upwards")
     axes.draw.line((*axes.at(low, low), *axes.at(high, high)), _INK)
     for border in borders:
         if low < border < high:
@@ -134,5 +174,5 @@ def _scatter(estimated: Sequence[float], true: Sequence[float], borders: Sequenc
             axes.draw.line((*axes.at(low, border), *axes.at(high, border)), _BORDER)
     for x, y in zip(true, estimated, strict=True):
         a, b = axes.at(x, y)
-        axes.draw.ellipse((a - 2, b - 2, a + 2, b + 2), _BAR)
+        axes.draw.ellipse((a - 3, b - 3, a + 3, b + 3), _BAR)
     return axes.image
