@@ -126,8 +126,8 @@ class Stages:
             io.write_stream(self.stdout, item.data)
         else:
             source = item.job.source
-            dated = source if self.output.keep_times and isinstance(source, Path) else None
-            io.write_atomic(item.job.target, item.data, dated)
+            keeps = self.output.keep_times and isinstance(source, Path) and source.is_file()  # not of a store
+            io.write_atomic(item.job.target, item.data, source if keeps and isinstance(source, Path) else None)
         self._write_map(item)
         item.result = item.promised
 
