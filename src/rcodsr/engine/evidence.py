@@ -14,7 +14,7 @@ from rcodsr.images.departures import painted
 from rcodsr.images.exchange import Array
 from rcodsr.images.resize import resize
 
-CONSISTENT = 20.0
+CONSISTENT = 27.0
 """Decibels below which a result is said to depart from its input; measured as docs/what-was-invented.md says."""
 _WINDOW = 8
 """Side in output pixels of the square over which a departure is averaged."""

@@ -16,7 +16,7 @@ Map = np.ndarray[Any, np.dtype[np.float32]]
 
 MOST = 32
 """Steps that have the last colour, as all beyond."""
-TICKS = (0, 4, 8, 16, 24, 32)
+TICKS = (0, 4, 8, 16, 32)
 """Steps that a legend names."""
 _PER_STEP = 8
 """Indices of the palette: an index of a map is eight times its steps."""
