@@ -126,8 +126,9 @@ class Stages:
             io.write_stream(self.stdout, item.data)
         else:
             source = item.job.source
-            keeps = self.output.keep_times and isinstance(source, Path) and source.is_file()  # not of a store
-            io.write_atomic(item.job.target, item.data, source if keeps and isinstance(source, Path) else None)
+            # an object in a store has no such time
+            dated = source if self.output.keep_times and isinstance(source, Path) and source.is_file() else None
+            io.write_atomic(item.job.target, item.data, dated)
         self._write_map(item)
         item.result = item.promised
 
