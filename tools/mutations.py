@@ -1,8 +1,7 @@
-"""Edit one formula at a time and see whether a test notices.
+"""Edit one formula at a time and see whether a test notices: `python tools/mutations.py [WORD ...]`, by words in their names.
 
-`python tools/mutations.py [WORD ...]` takes those whose names hold a word. It works on a copy, in forks of one process that has
-imported the large libraries once. Exit code 1 when a mutation survives, 2 when an edit no longer fits the code or a test fails
-without it.
+Works on a copy, in forks of one process that has imported the large libraries once. Exit code 1 when a mutation survives,
+2 when an edit no longer fits the code or a test fails without it.
 """
 
 import os
@@ -174,12 +173,28 @@ MUTATIONS = (
         "self.alpha(t) * z.float() + self.alpha(t) * eps.float()",
         SCHEDULE,
     ),
+    Mutation("Eq. 3: divided by σ", "diffusion/schedule.py", "float()) / self.alpha(t)", "float()) / self.sigma(t)", SCHEDULE),
     Mutation(
-        "Eq. 3: divided by σ", "diffusion/schedule.py", "eps.float()) / self.alpha(t)", "eps.float()) / self.sigma(t)", SCHEDULE
+        "Eq. 5: ceiling",
+        "diffusion/grouping.py",
+        "torch.floor(spec.n * share)",
+        "torch.ceil(spec.n * share)",
+        f"{GROUPING}::test_eq_5",
     ),
-    Mutation("Eq. 5: ceiling", "diffusion/grouping.py", "torch.floor(spec.n * share)", "torch.ceil(spec.n * share)", GROUPING),
-    Mutation("Eq. 7: from 0", "diffusion/grouping.py", "(t - k).clamp(min=20)", "(t - k).clamp(min=0)", GROUPING),
-    Mutation("Eq. 7: end excluded", "diffusion/grouping.py", "(high - low + 1)", "(high - low)", GROUPING),
+    Mutation(
+        "Eq. 7: from 0",
+        "diffusion/grouping.py",
+        "(t - k).clamp(min=20)",
+        "(t - k).clamp(min=0)",
+        f"{GROUPING}::test_eq_7_draws_from_the_whole_window_and_never_outside",
+    ),
+    Mutation(
+        "Eq. 7: end excluded",
+        "diffusion/grouping.py",
+        "(high - low + 1)",
+        "(high - low)",
+        f"{GROUPING}::test_eq_7_draws_from_the_whole_window_and_never_outside",
+    ),
     Mutation(
         "VSD: sign",
         "training/losses.py",
@@ -211,7 +226,7 @@ MUTATIONS = (
     Mutation(
         "DINO: raw states",
         "models/dino.py",
-        "self.backbone.layernorm(seen.hidden_states[level + 1])",
+        "norm(seen.hidden_states[level + 1])",
         "seen.hidden_states[level + 1]",
         f"{DINO}::test_heads_are_vision_aided_gans",
     ),
@@ -267,20 +282,25 @@ MUTATIONS = (
 )
 
 
-def run_tests(copy: Path, tests: list[str]) -> int:
-    """Run tests of the copy in a fork; pytest's exit code."""
+def run_tests(copy: Path, tests: list[str], aloud: bool = False) -> int:
+    """Run tests of the copy in a fork, `aloud` with what pytest says; its exit code."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.chdir(copy)
-    os.environ["PYTHONPATH"] = str(copy / "src")
-    sys.path[:0] = [str(copy), str(copy / "src")]
-    os._exit(
-        pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu", *(f"tests/{test}" for test in tests)])
-    )
+    if not aloud:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    code: int = pytest.ExitCode.INTERNAL_ERROR
+    try:
+        os.chdir(copy)
+        os.environ["PYTHONPATH"] = str(copy / "src")
+        sys.path[:0] = [str(copy), str(copy / "src")]
+        # pytest cannot rewrite what is imported already
+        options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow and not gpu"]
+        code = pytest.main([*options, *(f"tests/{test}" for test in tests)])
+    finally:
+        os._exit(code)
 
 
 def main(words: list[str]) -> int:
@@ -293,7 +313,7 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "rcodsr"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs", "dev"))
-        if run_tests(copy, sorted({mutation.test for mutation in chosen})) != pytest.ExitCode.OK:
+        if run_tests(copy, sorted({mutation.test for mutation in chosen}), aloud=True) != pytest.ExitCode.OK:
             print("a test fails without any mutation")
             return 2
         survived = 0

@@ -22,9 +22,12 @@ from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError
+from rcodsr.models.lpips import LpipsSqueeze
+from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import run_state
 from rcodsr.training.recipe import DistillSettings, OptimSettings, Phase, Recipe, TimestepSettings, ValidationSettings
 from rcodsr.training.run import Run, learning_rate
+from rcodsr.training.validation import Validation
 from rcodsr.variants import RCOD_TINY, VariantSpec
 from tests.conftest import RunCli
 from tests.training.conftest import metrics
@@ -239,6 +242,35 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
     lines = [json.loads(line) for line in (recipe.output / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
     assert {"psnr_fidelity", "psnr_neutral", "psnr_realism", "ssim_realism"} <= lines[0].keys()
+
+
+def test_validation_judges_the_knob_on_what_the_weights_want_to_see(
+    small_model: OneStepSR, tmp_path: Path, photo: Image.Image
+) -> None:
+    """512 pixels where a prior asks for them; LPIPS where there is a judge; spread and order of the levels by hand."""
+    for folder in ("val", "judges"):
+        (tmp_path / folder).mkdir()
+    photo.save(tmp_path / "val" / "a.png")
+    save_file(LpipsSqueeze().state_dict(), tmp_path / "judges" / "lpips_squeeze.safetensors")
+    checks = Validation(tmp_path / "val", {"camera": 1.0}, 1, 512, tmp_path / "judges")
+    sheet, scores = checks.run(small_model, choose_runtime("cpu", "fp32"))
+    assert sheet.shape == (3, 512, 5 * 512)
+    levels = sheet.split(512, 2)[1:4]
+    assert scores["knob_spread"] == pytest.approx(255 * (levels[2] - levels[0]).square().mean().sqrt().item())
+    psnr = [scores[f"psnr_{level}"] for level in ("fidelity", "neutral", "realism")]
+    assert scores["knob_monotone"] == float(psnr == sorted(psnr, reverse=True))
+    assert {"lpips_squeeze_fidelity", "lpips_squeeze_realism"} <= scores.keys()
+    assert checks.pairs[0][1].shape == (3, 512, 512)
+
+
+def test_checkpoints_of_some_steps_stay(recipe: Recipe) -> None:
+    machine = replace(recipe.machine, keep_every=2, keep_checkpoints=2)
+    Run(replace(recipe, machine=machine), _silent).go()
+    kept = recipe.output / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["00000004", "00000006"]
+    assert read_config(kept / "00000004").training["steps"] == 4
+    assert _digests(kept / "00000006") == _digests(recipe.output / "checkpoint")
+    load_model(kept / "00000004")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

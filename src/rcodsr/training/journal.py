@@ -49,10 +49,12 @@ class Journal:
         if step % 50 == 0 or step == self.total:
             self._report(step, phase, facts)
 
-    def images(self, step: int, name: str, strip: torch.Tensor) -> None:
-        """Show a picture (3, H, W) in [0, 1] on the board."""
+    def validation(self, step: int, sheet: torch.Tensor, scores: dict[str, float]) -> None:
+        """Show a contact sheet (3, H, W) in [0, 1] and its scores as curves on the board."""
         if self._board is not None:
-            self._board.add_image(name, strip, step)
+            self._board.add_image("validation", sheet, step)
+            for name, value in scores.items():
+                self._board.add_scalar(f"validation/{name}", value, step)
 
     def close(self) -> None:
         """Nothing more comes."""

@@ -213,6 +213,10 @@ class MachineSettings(Spec):
     """Between saved states."""
     keep: Free[Positive] = 2
     """Saved states that are kept."""
+    keep_every: Free[Natural] = 0
+    """Steps between exported checkpoints that stay, as `checkpoints/00000500` of the run; 0 keeps none but the newest."""
+    keep_checkpoints: Free[Positive] = 60
+    """So many of those stay; the oldest go."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,8 @@ class ValidationSettings(Spec):
     """Photos to enlarge and score."""
     steps: Positive = 500
     """Between two looks."""
+    judges: Path | None = None
+    """Directory of judges as of `rcodsr bench quality`: LPIPS and NIQE beside PSNR and SSIM."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -129,7 +130,10 @@ class Run:
         io.make_directory(self.recipe.output)
         journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
         watched = self.recipe.validation.photos
-        checks = validation.Validation(watched, self.recipe.data.mix, 1) if watched else None
+        judges = self.recipe.validation.judges
+        checks = (
+            validation.Validation(watched, self.recipe.data.mix, 1, self.model.spec.least_side, judges) if watched else None
+        )
         try:
             with naming_killed_workers():
                 finished = self._train(stop, watch or _unwatched, journal, checks, minutes)
@@ -138,6 +142,13 @@ class Run:
             if journal is not None:
                 journal.close()
         return finished
+
+    def _checks(self) -> validation.Validation | None:
+        """What is looked at now and then, where the recipe gives photos for it."""
+        asked = self.recipe.validation
+        if asked.photos is None:
+            return None
+        return validation.Validation(asked.photos, self.recipe.data.mix, 1, self.model.spec.least_side, asked.judges)
 
     def _train(
         self,
@@ -164,6 +175,8 @@ class Run:
                 journal.record(self.step, phase.name, facts, samples, rate)
             if checks is not None and self.step % self.recipe.validation.steps == 0:
                 self._validate(checks, journal)
+            if self.recipe.machine.keep_every and self.step % self.recipe.machine.keep_every == 0:
+                self._keep_checkpoint()
             if time.monotonic() - saved > 60 * self.recipe.machine.save_minutes:
                 self.save()
                 saved = time.monotonic()
@@ -193,17 +206,34 @@ class Run:
             output = self.recipe.output
             facts = Facts(self.step, self.model.spec.to_dict(), self._settings(self.step))
             save_state(output, facts, self.trainer.tensors(), self.trainer.optimizers(), self.recipe.machine.keep)
-            try:
-                self._export()
-            except (OSError, SafetensorError) as error:
-                cause = getattr(error, "strerror", None) or str(error)
-                raise OutputError(output / "checkpoint", f"cannot be written ({cause})", "free some space") from error
+            self._export(output / "checkpoint")
             self._saved_step = self.step
             self.log(f"saved step {self.step} to {output}")
         self.processes.wait()
 
-    def _export(self) -> None:
-        directory = self.recipe.output / "checkpoint"
+    def _keep_checkpoint(self) -> None:
+        """Export what there is under its step's number; the oldest beyond the bound go."""
+        if self.processes.is_first:
+            kept = self.recipe.output / "checkpoints"
+            self._export(kept / f"{self.step:08}")
+            numbered = sorted((path for path in kept.iterdir() if path.name.isdecimal()), reverse=True)
+            for old in numbered[self.recipe.machine.keep_checkpoints :]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.processes.wait()
+
+    def _export(self, directory: Path) -> None:
+        """Write the averaged weights as a checkpoint.
+
+        Raises:
+            OutputError: when it cannot be written; an older one of that name stays.
+        """
+        try:
+            self._write(directory)
+        except (OSError, SafetensorError) as error:
+            cause = getattr(error, "strerror", None) or str(error)
+            raise OutputError(directory, f"cannot be written ({cause})", "free some space") from error
+
+    def _write(self, directory: Path) -> None:
         adapter = self.model.spec.lora is not None
         card = model_card(self.model.spec, self._summary(), "adapter" if adapter else "merged")
         with self.trainer.averaged():
@@ -232,7 +262,7 @@ class Run:
         with self.trainer.averaged():
             sheet, scores = checks.run(self.model, runtime)
         validation.keep(self.recipe.output, self.step, sheet, scores)
-        journal.images(self.step, "validation", sheet)
+        journal.validation(self.step, sheet, scores)
         self.log(f"validation at {self.step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def _steps(self) -> Iterator[tuple[Phase, int, list[Batch]]]:

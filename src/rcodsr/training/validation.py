@@ -1,13 +1,14 @@
 """Pictures and scores of a run in progress, made by the engine that users run."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rcodsr.bench.quality import psnr_y, ssim_y
+from rcodsr.bench.judges import JudgeFiles, Scorer
 from rcodsr.data.degradation import degrade
 from rcodsr.data.photos import find_photos
 from rcodsr.data.presets import PRESETS
@@ -21,7 +22,7 @@ from rcodsr.options import LEVELS, UpscaleOptions
 
 _PHOTOS = 8
 _SIDE = 256
-"""Ground truth is cut to at most this many pixels a side."""
+"""Ground truth is cut to at most this many pixels a side, unless the weights want to see more."""
 
 
 class Validation:
@@ -31,15 +32,22 @@ class Validation:
         photos: a directory, never one that is trained on; of many photos every so many-th is taken.
         mix: degradation preset → share; the photos take turns.
         seed: of the degradation.
+        side: ground truth is cut to so many pixels a side, or 256 where that is more: what a prior wants to see at least.
+        judges: directory of judges' parameters, as of `bench.judges`; None for PSNR and SSIM alone.
+
+    Raises:
+        WeightsError: when a judge cannot be read.
     """
 
-    def __init__(self, photos: Path, mix: dict[str, float], seed: int) -> None:
+    def __init__(self, photos: Path, mix: dict[str, float], seed: int, side: int = _SIDE, judges: Path | None = None) -> None:
         presets = [PRESETS[name] for name in sorted(mix)]
+        self.side = max(_SIDE, side)
+        self.scorer = Scorer(None if judges is None else JudgeFiles.of_directory(judges))
         self.pairs: list[tuple[Tensor, Tensor]] = []
         found = find_photos(photos)
         for i, path in enumerate(found[:: max(1, len(found) // _PHOTOS)][:_PHOTOS]):
             rgb = io.read(path).laid_on().rgb
-            height, width = (min(_SIDE, side) // 16 * 16 for side in rgb.shape[1:])
+            height, width = (min(self.side, side) // 16 * 16 for side in rgb.shape[1:])
             top, left = (rgb.shape[1] - height) // 2, (rgb.shape[2] - width) // 2
             hr = rgb[:, top : top + height, left : left + width]
             self.pairs.append((degrade(hr, presets[i % len(presets)], (seed, i)), hr))
@@ -49,25 +57,30 @@ class Validation:
 
         Returns:
             A contact sheet (3, H, W) in [0, 1], one photo a row: bicubic, the levels from fidelity to realism, ground truth;
-            and PSNR and SSIM by level.
+            and by level PSNR, SSIM and what the judges say. Of the knob: `knob_spread`, the root mean square between its ends
+            in 8-bit levels, and `knob_monotone`, the share of photos whose PSNR never rises from level to level.
         """
         upscaler = Upscaler(model, runtime, "training")
         rows: list[Tensor] = []
         scores: dict[str, list[float]] = {}
         for lr, hr in self.pairs:
-            row = [resize(lr[None], *hr.shape[1:])[0]]
-            for name, realism in LEVELS.items():
-                made = upscaler.run(Picture(lr), UpscaleOptions(default_realism=realism)).picture.rgb
-                scores.setdefault(f"psnr_{name}", []).append(psnr_y(made, hr))
-                scores.setdefault(f"ssim_{name}", []).append(ssim_y(made, hr))
-                row.append(made)
-            rows.append(_padded(torch.cat([*row, hr], 2)))
-        return torch.cat(rows, 1), {name: float(np.mean(values)) for name, values in scores.items()}
+            options = (UpscaleOptions(default_realism=realism) for realism in LEVELS.values())
+            made = [upscaler.run(Picture(lr), asked).picture.rgb for asked in options]
+            judged = [self.scorer(Picture(picture), Picture(hr)) for picture in made]
+            for level, seen in zip(LEVELS, judged, strict=True):
+                for name in self.scorer.columns:
+                    if (score := getattr(seen, name)) is not None:
+                        scores.setdefault(f"{name}_{level}", []).append(score)
+            spread = 255 * (made[-1] - made[0]).square().mean().sqrt().item()
+            scores.setdefault("knob_spread", []).append(spread)
+            falls = all(calm.psnr >= bold.psnr for calm, bold in pairwise(judged))
+            scores.setdefault("knob_monotone", []).append(float(falls))
+            rows.append(self._padded(torch.cat([resize(lr[None], *hr.shape[1:])[0], *made, hr], 2)))
+        return torch.cat(rows, 1), {name: float(np.mean(values)) for name, values in sorted(scores.items())}
 
-
-def _padded(row: Tensor) -> Tensor:
-    width = _SIDE * (len(LEVELS) + 2)
-    return torch.nn.functional.pad(row, (0, width - row.shape[2]))
+    def _padded(self, row: Tensor) -> Tensor:
+        width = self.side * (len(LEVELS) + 2)
+        return torch.nn.functional.pad(row, (0, width - row.shape[2]))
 
 
 def keep(run: Path, step: int, sheet: Tensor, scores: dict[str, float]) -> None:
