@@ -19,7 +19,7 @@ PANELS = {
     "Weights": ("weights", "base_model", "revision", "offline", "prompt", "guidance", "judges", "niqe", "lpips", "paper"),
     "Compute": ("device", "dtype", "tile", "tile_overlap", "jobs", "engine", "address", "gpu", "items", "compiled"),
     "Batch": ("shard", "fail_fast", "max_failures", "report", "dry_run"),
-    "Messages": ("json", "quiet", "verbose", "no_progress"),
+    "Messages": ("json", "print0", "quiet", "verbose", "no_progress"),
 }
 """Names of parameters. A command shows those it has, in the order it declares them; what is in no panel comes last."""
 
