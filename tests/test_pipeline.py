@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 import rcodsr
+from rcodsr.engine.arguments import UpscaleArguments
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import DeviceError, UsageError
 from rcodsr.pipeline import RcodPipeline
@@ -26,9 +27,14 @@ def pipe() -> RcodPipeline:
 
 def test_it_is_the_command_pixel_for_pixel(pipe: RcodPipeline, run_cli: RunCli, photo: Image.Image, tmp_path: Path) -> None:
     photo.crop((200, 60, 248, 100)).save(tmp_path / "in.png")
-    for realism, option in {0.5: ("-r", "0.5"), "adaptive": ("-a",), 1.0: ("-r", "1", "-s", "2", "-t", "32")}.items():
+    choices: dict[float | str, tuple[str, ...]] = {
+        0.5: ("-r", "0.5"),
+        "adaptive": ("-a",),
+        1.0: ("-r", "1", "-s", "2", "-t", "32"),
+    }
+    for realism, option in choices.items():
         assert run_cli("upscale", "in.png", "-o", "out.png", "-y", "--device", "cpu", *option).returncode == 0
-        asked = {"scale": 2.0, "tile": 32} if realism == 1.0 else {}
+        asked: UpscaleArguments = {"scale": 2.0, "tile": 32} if realism == 1.0 else {}
         with Image.open(tmp_path / "in.png") as image, Image.open(tmp_path / "out.png") as made:
             found = pipe(image, realism=realism, **asked).images[0]
             assert (found.size, found.tobytes()) == (made.size, made.convert(found.mode).tobytes())

@@ -68,12 +68,12 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
     real = engine.run
     inside: list[float] = []
 
-    def timed(picture, options):  # type: ignore[no-untyped-def]
-        upscaled = real(picture, options)
+    def timed(picture, options, *others):  # type: ignore[no-untyped-def]
+        upscaled = real(picture, options, *others)
         inside.append(upscaled.seconds)
         return upscaled
 
-    engine.run = timed  # type: ignore[method-assign]
+    engine.run = timed  # type: ignore[method-assign, assignment]
     started, before = time.perf_counter(), time.process_time()
     results = list(run(jobs, engine, options, WriteOptions(), None, together=together))
     wall, cpu = time.perf_counter() - started, time.process_time() - before

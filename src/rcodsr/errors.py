@@ -103,6 +103,24 @@ class OutputError(RcodsrError):
         self.lasting = lasting
 
 
+_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",
+    "could not create a primitive",
+    "can't start new thread",
+    "failed to map segment",
+    "annot allocate memory",
+)
+"""What torch's allocators, CUDA, cuBLAS, cuDNN, oneDNN, Python and the loader say when memory is short."""
+
+
+def tells_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an allocation failed."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
+
+
 @contextmanager
 def naming(origins: Mapping[str, str]) -> Iterator[None]:
     """Errors within say where a value came from: `origins` has, by subject, what to name in its place."""

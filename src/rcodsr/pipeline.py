@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Unpack
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
 from rcodsr.checkpoints.export import export
@@ -22,7 +22,11 @@ from rcodsr.options import DEFAULT_WEIGHTS, WeightsRequest
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-class RcodPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no types
+_Pipeline: Any = diffusers.DiffusionPipeline
+"""Its annotations are partial, and those of its methods too narrow for ours."""
+
+
+class RcodPipeline(_Pipeline):  # type: ignore[misc]
     """Enlarges pictures as `rcodsr upscale` does, pixel for pixel.
 
         pipe = RcodPipeline.from_pretrained("rcod-small")
@@ -32,6 +36,8 @@ class RcodPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no
         upscaler: the engine.
         request: what it was loaded from, which moving and saving need.
     """
+
+    upscaler: Upscaler
 
     def __init__(self, upscaler: Upscaler, request: WeightsRequest | None = None) -> None:
         super().__init__()
@@ -128,7 +134,7 @@ class RcodPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no
         output_type: Literal["pil", "same"] = "pil",
         return_dict: bool = True,
         **asked: Unpack[UpscaleArguments],
-    ) -> ImagePipelineOutput | tuple[list[Any]]:
+    ) -> Any:
         """Enlarge one picture or several, each for itself: their sizes may differ.
 
         Args:
@@ -155,7 +161,8 @@ class RcodPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no
             for one in images:
                 made.append(self._enlarged(one, realism, output_type, asked))
                 bar.update()
-        return ImagePipelineOutput(images=made) if return_dict else (made,)
+        output: Any = diffusers.ImagePipelineOutput
+        return output(images=made) if return_dict else (made,)
 
     def _enlarged(self, image: Any, realism: float | str | None, output_type: str, asked: UpscaleArguments) -> Any:
         if output_type == "same" and not isinstance(image, Image.Image):

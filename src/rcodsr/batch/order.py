@@ -61,5 +61,5 @@ def told_by_output(result: Result, job: Job, existed: bool) -> Result:
     result.status, (result.width, result.height) = "done", header.size
     for key in ("timestep", "similarity", "consistency", "dtype", "weights"):
         setattr(result, key, record.get(key))
-    result.note = "finished by a worker that was lost"
+    result.notes = ["finished by a worker that was lost"]
     return result

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rcodsr.batch.memory import has_memory
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Result, WriteOptions
+from rcodsr.batch.results import Observer, Result, WriteOptions
 from rcodsr.batch.stages import LARGE, Passage, Stages, run_step
 from rcodsr.batch.threads import Later, Workers
 from rcodsr.options import UpscaleOptions
@@ -43,6 +43,7 @@ def run(
     stdout: BinaryIO | None,
     max_failures: int | None = None,
     together: int | None = None,
+    observer: Observer | None = None,
 ) -> Iterator[Result]:
     """Enlarge and write the jobs; results come in their order, and nothing is written out of it.
 
@@ -54,6 +55,7 @@ def run(
         stdout: receives the picture of a job without a target; None where the caller has none.
         max_failures: write nothing after so many failures; the caller stops then.
         together: pictures whose tiles may share network calls; 1 on a CPU and 8 elsewhere by default.
+        observer: hears of tiles, and of what was written although the caller left early.
 
     Yields:
         One result per job.
@@ -66,11 +68,15 @@ def run(
         from rcodsr.batch.tiles import TileBatcher
 
         upscaler = upscaler.through(lambda network: TileBatcher(network, count))
-    pipeline = _Pipeline(_stages(jobs)(upscaler, options, output, stdout), count, max_failures)
+    observer = observer or Observer()
+    pipeline = _Pipeline(_stages(jobs)(upscaler, options, output, stdout, observer), count, max_failures)
     try:
         yield from pipeline.results(jobs)
     finally:
         pipeline.close()
+        for item, _ in pipeline.unwritten:
+            if item.result is not None:
+                observer.late(item.result)
 
 
 def _stages(jobs: list[Job]) -> type[Stages]:
@@ -90,8 +96,8 @@ class _Pipeline:
         self.engines = Workers(together if together > 1 else 0)
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
         self.writer = Workers(1)
-        self.unwritten: deque[tuple[int, Later[Passage]]] = deque()
-        """Pixels and what will come of each picture that has been given to the engine."""
+        self.unwritten: deque[tuple[Passage, Later[Passage]]] = deque()
+        """Pictures that have been given to the engine, and what tells that they are through."""
 
     def results(self, jobs: list[Job]) -> Iterator[Result]:
         """One result per job."""
@@ -133,17 +139,16 @@ class _Pipeline:
         """Whether a picture may join those under way; one that waits for memory joins none."""
         if item.result is not None:
             return True
-        under_way = item.pixels + sum(pixels for pixels, _ in self.unwritten)
+        under_way = item.pixels + sum(other.pixels for other, _ in self.unwritten if other.result is None)
         full = len(self.unwritten) > _UNWRITTEN * self.together
         return item.picture is not None and not full and under_way <= LARGE and has_memory(under_way)
 
     def _process(self, item: Passage) -> None:
         """Hand a picture from stage to stage; each waits for the one before."""
-        pixels = item.pixels if item.result is None else 0
         enlarged = self.engines.submit(lambda: self._run(item, self.stages.enlarge))
         encoded = self.encoders.submit(lambda: self._run(enlarged.take(), self.stages.encode))
         written = self.writer.submit(lambda: self._write(encoded.take()))
-        self.unwritten.append((pixels, written))
+        self.unwritten.append((item, written))
 
     def _run(self, item: Passage, step: Callable[[Passage], None]) -> Passage:
         return item if self.closed else run_step(item, step)
@@ -161,7 +166,8 @@ class _Pipeline:
         return item
 
     def _next(self) -> Iterator[Result]:
-        item = self.unwritten.popleft()[1].take()
+        item = self.unwritten[0][1].take()
+        self.unwritten.popleft()  # not before: a signal's exception may come while it waits
         if item.result is not None:  # None after the batch's end
             yield item.result
         if item.lasting is not None:

@@ -18,10 +18,11 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, work
+from rcodsr.batch.discovery import is_there
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
 from rcodsr.batch.places import existing
 from rcodsr.batch.plan import Job, remove_leftovers
-from rcodsr.batch.results import Result, WriteOptions, failed
+from rcodsr.batch.results import Observer, Result, WriteOptions, blank, failed
 from rcodsr.errors import WorkerError
 from rcodsr.messages import Log
 from rcodsr.options import UpscaleOptions, WeightsRequest
@@ -33,7 +34,13 @@ _REMEDY = "use fewer --jobs, or close other programs"
 
 
 def run_processes(
-    jobs: list[Job], request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, count: int, log: Log
+    jobs: list[Job],
+    request: WeightsRequest,
+    options: UpscaleOptions,
+    output: WriteOptions,
+    count: int,
+    log: Log,
+    observer: Observer | None = None,
 ) -> Iterator[Result]:
     """Enlarge and write the jobs in several processes.
 
@@ -44,6 +51,7 @@ def run_processes(
         output: how to write.
         count: of processes.
         log: receives what the first process says of the engine, and what happens to processes.
+        observer: hears of what was written although the caller left early.
 
     Yields:
         One result per job, in order.
@@ -53,11 +61,17 @@ def run_processes(
         WorkerError: when processes are killed before they get anything done.
     """
     pool = _Pool(jobs, request, options, output, min(count, len(jobs)), log)
+    told = 0
     try:
-        yield from in_order(pool.reports())
+        for result in in_order(pool.reports()):
+            told += 1
+            yield result
         pool.dismiss()
     finally:
         pool.stop()
+        if told < len(jobs) and observer is not None:
+            for result in pool.finished_from(told):
+                observer.late(result)
 
 
 def threads_each(processes: int) -> int:
@@ -95,23 +109,34 @@ class _Pool:
         self.waiting = deque(range(len(jobs)))
         self.suspects: deque[int] = deque()
         """Jobs whose process was lost; given out one by one, so that the guilty one is known next time."""
+        self.handed_out: set[int] = set()
         self.tried: set[int] = set()
         self.existed = existing([job.target for job in jobs])
         """Outputs that were there before."""
-        self.unreported = len(jobs)
+        self.reported: dict[int, Result] = {}
         self.hired = 0
         self.lost_in_a_row = 0
         self.described = False
 
     def reports(self) -> Iterator[Report]:
         """Reports as they come, one for each job."""
-        while self.unreported:
+        while len(self.reported) < len(self.jobs):
             self._staff()
             for connection in wait([worker.connection for worker in self.workers]):
                 worker = next(worker for worker in self.workers if worker.connection is connection)
                 for report in self._heard(worker):
-                    self.unreported -= 1
+                    self.reported[report.index] = report.result
                     yield report
+
+    def finished_from(self, first: int) -> Iterator[Result]:
+        """Results of the plan's jobs from one on, as far as they were reported, or a file that is new says so."""
+        for index, job in enumerate(self.jobs[first:], first):
+            if index in self.reported:
+                yield self.reported[index]
+            elif (
+                job.target is not None and index in self.handed_out and job.target not in self.existed and is_there(job.target)
+            ):
+                yield blank(job, "done")
 
     def dismiss(self) -> None:
         """Everything is done: processes end by themselves."""
@@ -163,6 +188,7 @@ class _Pool:
             length = chunk_length(len(self.waiting), self.count)
             numbers = [self.waiting.popleft() for _ in range(length)]
         worker.left.extend(numbers)
+        self.handed_out.update(numbers)
         self._send(worker, Chunk(tuple((number, self.jobs[number]) for number in numbers)))
 
     def _send(self, worker: _Worker, chunk: Chunk) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rcodsr.batch.plan import Job, Plan
-from rcodsr.errors import InputError, RcodsrError, TileMemoryError
+from rcodsr.errors import InputError, RcodsrError, TileMemoryError, tells_of_memory
 from rcodsr.images.io import Source
 from rcodsr.options import MAX_OUTPUT_PIXELS
 
@@ -55,9 +55,10 @@ class Result:
     """Spent on it: reading, enlarging, writing; not waiting."""
     weights: str | None = None
     error: str | None = None
-    note: str | None = None
-    """Something people should know; like the following not a key of `--json`."""
+    notes: list[str] = field(default_factory=list)
+    """What people should know about it."""
     exit_code: int = 0
+    """Like the following not a key of `--json`."""
     lasting: bool = False
     """Whether the fault ends the batch."""
     own: bool = False
@@ -68,8 +69,18 @@ class Result:
         return {key: value for key, value in asdict(self).items() if key not in _INTERNAL}
 
 
-_INTERNAL = {"note", "exit_code", "lasting", "own"}
+_INTERNAL = {"exit_code", "lasting", "own"}
 """Fields of a result that are not keys of `--json`."""
+
+
+class Observer:
+    """Hears what happens between two results; this one does not care."""
+
+    def tile(self, job: Job, done: int, total: int) -> None:
+        """So many tiles of a picture are done. Called by any thread."""
+
+    def late(self, result: Result) -> None:
+        """A picture was finished, although whoever asked has left before its result came."""
 
 
 def blank(job: Job, status: str) -> Result:
@@ -92,7 +103,7 @@ def refused(text: str, error: RcodsrError) -> Result:
 def own_result(source: Source) -> Result:
     """Of a picture that rcodsr has made, which a folder or a glob has brought among the inputs."""
     result = Result(input=str(source), output=None, status="skipped", own=True)
-    result.note = "made by rcodsr; name it alone to enlarge it again"
+    result.notes = ["made by rcodsr; name it alone to enlarge it again"]
     return result
 
 
@@ -109,9 +120,7 @@ def about(error: RcodsrError, job: Job) -> RcodsrError:
 
 def unforeseen(error: Exception, job: Job) -> RcodsrError:
     """Our sentence for an error that nobody raised on purpose."""
-    from rcodsr.engine.runtime import is_out_of_memory
-
-    if is_out_of_memory(error):
+    if tells_of_memory(error):
         return TileMemoryError(job.source, "does not fit into memory", "crop it, or close other programs")
     if isinstance(error, OSError) and error.strerror:
         return InputError(job.source, f"cannot be read ({error.strerror})", "check the file and run again")

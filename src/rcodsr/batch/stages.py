@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
 from rcodsr.batch.records import is_done, is_result, record_of
-from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result, unforeseen
+from rcodsr.batch.results import Observer, Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
 from rcodsr.images.departures import encode_map
@@ -59,12 +60,14 @@ class Stages:
         options: what to do with each picture.
         output: how to write.
         stdout: receives the picture of a job without a target; None where the caller has none.
+        observer: hears of tiles.
     """
 
     upscaler: Upscaler
     options: UpscaleOptions
     output: WriteOptions
     stdout: BinaryIO | None
+    observer: Observer = field(default_factory=Observer)
 
     readers = 2
     """Threads that read ahead."""
@@ -102,7 +105,7 @@ class Stages:
     def enlarge(self, item: Passage) -> None:
         """Run the engine."""
         assert item.picture is not None
-        item.upscaled = self.upscaler.run(item.picture, item.job.options(self.options))
+        item.upscaled = self.upscaler.run(item.picture, item.job.options(self.options), partial(self.observer.tile, item.job))
 
     def encode(self, item: Passage) -> None:
         """Make the output file in memory."""
@@ -153,7 +156,7 @@ class Stages:
         result.invented = None if upscaled.invented is None else round(float(upscaled.invented.mean()), 3)
         result.device, result.dtype = str(self.upscaler.runtime.device), upscaled.dtype
         result.weights = self.upscaler.weights_id
-        result.note = "; ".join(_notes(upscaled.picture, item.format, self.output)) or None
+        result.notes = _notes(upscaled.picture, item.format, self.output)
         return result
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,8 @@ from rcodsr.cli import bench, compare, env, estimate, parameters, stopping, trai
 from rcodsr.cli.help import Command, Group
 from rcodsr.cli.mistakes import usage_error
 from rcodsr.cli.streams import error_line
-from rcodsr.errors import RcodsrError
+from rcodsr.errors import RcodsrError, TileMemoryError, tells_of_memory
+from rcodsr.messages import first_line
 
 app = typer.Typer(
     name="rcodsr",
@@ -37,7 +39,10 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    try:
+        Path.cwd()
+    except OSError:
+        raise RcodsrError(".", "the current directory is gone", "cd to one that exists, and run again") from None
 
 
 app.command("upscale", cls=Command)(upscale.upscale)
@@ -84,6 +89,9 @@ def _unexpected(error: Exception) -> int:
     """Typer's usage errors, and what nobody foresaw, as one line too."""
     # Typer carries its own copy of Click; its errors are told by these two attributes
     message = getattr(error, "format_message", None)
+    if message is None and tells_of_memory(error) and not os.environ.get("RCODSR_DEBUG"):
+        error_line(f"out of memory ({first_line(error)}); close other programs, or raise the limit (ulimit -v)")
+        return TileMemoryError.exit_code
     if message is None:
         if os.environ.get("RCODSR_DEBUG"):
             raise error

@@ -8,9 +8,10 @@ import typer
 
 from rcodsr.cli.help import Command, Group
 from rcodsr.cli.parameters import Device, Number, Weights, words
+from rcodsr.cli.progress import Progress
 from rcodsr.cli.quality import quality
 from rcodsr.cli.speed import speed
-from rcodsr.cli.streams import Progress, json_line, result_line
+from rcodsr.cli.streams import json_line, result_line
 from rcodsr.options import DEFAULT_WEIGHTS, WeightsRequest
 
 _PRESETS = words("light", "full", "camera", "sensor", "clean", "independent")

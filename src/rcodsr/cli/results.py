@@ -1,21 +1,22 @@
 """Results as they come: lines, JSON, the report, the summary, and the exit code they add up to."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from rcodsr.batch.results import Observer, Result, decided_ahead
 from rcodsr.cli import stopping
-from rcodsr.cli.streams import Progress, error_line, json_line, note
+from rcodsr.cli.progress import Progress
+from rcodsr.cli.streams import error_line, json_line, note
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 from rcodsr.options import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
-    from rcodsr.batch.plan import Plan
-    from rcodsr.batch.results import Result
+    from rcodsr.batch.plan import Job, Plan
 
 
 _LONG = 120.0
@@ -55,7 +56,7 @@ class Tally:
     codes: set[int] = field(default_factory=set)
     """Exit codes of the failures."""
 
-    def add(self, result: "Result") -> None:
+    def add(self, result: Result) -> None:
         """Count one more."""
         self.counts[result.status] += 1
         self.own += result.own
@@ -97,36 +98,66 @@ class Tally:
         return {**usual, **{name: count for name, count in rare.items() if count}}
 
 
-def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions, open_ended: bool = False) -> int:
+class Watcher(Observer):
+    """Shows tiles as they are done, and keeps what was finished when the batch was left early."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.finished: list[Result] = []
+
+    def tile(self, job: "Job", done: int, total: int) -> None:
+        """Move the bar."""
+        if self.progress is not None:
+            self.progress.tile(Path(str(job.source)).name, done, total)
+
+    def late(self, result: Result) -> None:
+        """Keep it."""
+        self.finished.append(result)
+
+
+def show(
+    results: Iterator[Result], plan: "Plan", shown: DisplayOptions, watcher: Watcher | None = None, open_ended: bool = False
+) -> int:
     """Show results as they come; the exit code says whether any failed.
 
     Args:
         results: of the plan's jobs.
         plan: what is known of them.
         shown: how.
+        watcher: hears of tiles, from whoever gives the results.
         open_ended: nobody knows how many results will come.
     """
-    from rcodsr.batch.results import decided_ahead
-
+    watcher = watcher or Watcher()
     decided = decided_ahead(plan)
     total = None if open_ended else len(decided) + len(plan.jobs)
     tally = Tally(total, len(plan.ignored), tuple(path.name for path in plan.system_folders))
-    progress = Progress(tally.total, shown.quiet, shown.bar)
+    progress = watcher.progress = Progress(total, shown.quiet, shown.bar)
     try:
         with _reporting(shown.report, plan) as report:
-            for result in chain(decided, results):
+
+            def take(result: Result) -> None:
                 tally.add(result)
                 _show_one(result, progress, shown)
-                if result.status == "done" and tally.counts["done"] == 1 and not shown.quiet:
-                    _tell_how_long(result, tally.not_started)
                 _report_one(report, result)
-                stopping.check()
-                many = shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures
-                if many and (open_ended or tally.not_started):
-                    progress.close()
-                    cause = f"stopped after {tally.counts['failed']} failures"
-                    error_line(f"{cause} ({tally.line()}); raise --max-failures to go on")
-                    return tally.exit_code
+
+            try:
+                for result in chain(decided, results):
+                    take(result)
+                    if result.status == "done" and tally.counts["done"] == 1 and not shown.quiet:
+                        _tell_how_long(result, tally.not_started)
+                    stopping.check()
+                    many = shown.max_failures is not None and tally.counts["failed"] >= shown.max_failures
+                    if many and (open_ended or tally.not_started):
+                        progress.close()
+                        cause = f"stopped after {tally.counts['failed']} failures"
+                        error_line(f"{cause} ({tally.line()}); raise --max-failures to go on")
+                        return tally.exit_code
+            except stopping.Stopped:
+                if isinstance(results, Generator):
+                    results.close()
+                for result in watcher.finished:
+                    take(result)
+                raise
     except RcodsrError as error:
         progress.close()
         done = tally.counts["done"] + tally.counts["skipped"]
@@ -146,7 +177,7 @@ def show(results: "Iterable[Result]", plan: "Plan", shown: DisplayOptions, open_
     return tally.exit_code
 
 
-def _tell_how_long(first: "Result", left: int) -> None:
+def _tell_how_long(first: Result, left: int) -> None:
     """Where the default on a CPU will take minutes: how long, judged by the first picture, and with the fast weights."""
     if first.device != "cpu" or first.seconds is None or not (first.weights or "").startswith(f"{DEFAULT_WEIGHTS}@"):
         return
@@ -156,15 +187,16 @@ def _tell_how_long(first: "Result", left: int) -> None:
         note(f"about {own} to go on this CPU if the others are like the first; --weights rcod-tiny, softer, takes about {fast}")
 
 
-def _show_one(result: "Result", progress: Progress, shown: DisplayOptions) -> None:
+def _show_one(result: Result, progress: Progress, shown: DisplayOptions) -> None:
     if shown.json:
         json_line(result.to_dict())
     elif result.status != "failed" and result.output is not None and not shown.stream:
         progress.result(result.output, "\0" if shown.print0 else "\n")
+    name = Path(result.input).name
     if result.error is None:
-        progress.advance(Path(result.input).name, _describe(result, shown.verbose))
+        progress.advance(name, _describe(result, shown.verbose))
     elif not result.lasting:  # a lasting fault ends the batch and is shown then
-        progress.failed(result.error)
+        progress.failed(name, result.error)
 
 
 @contextmanager
@@ -205,7 +237,7 @@ def _opened(path: Path) -> IO[str]:
         raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place for --report") from error
 
 
-def _report_one(report: IO[str] | None, result: "Result") -> None:
+def _report_one(report: IO[str] | None, result: Result) -> None:
     if report is not None:
         _write(report, result.to_dict())
 
@@ -218,7 +250,7 @@ def _write(report: IO[str], values: dict[str, Any]) -> None:
         raise OutputError(report.name, f"cannot be written ({error.strerror})", "free some space and run again") from error
 
 
-def _describe(result: "Result", verbose: bool) -> str:
+def _describe(result: Result, verbose: bool) -> str:
     size = f"  {result.width}x{result.height}" if result.width else ""
     seen = f", similarity {result.similarity:.2f}" if result.similarity is not None else ""
     level = f"  realism {result.realism:.3g} (timestep {result.timestep}{seen})" if result.realism is not None else ""
@@ -228,5 +260,5 @@ def _describe(result: "Result", verbose: bool) -> str:
     computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
     agreement = f"  consistency {result.consistency:.1f} dB" if verbose and result.consistency is not None else ""
     invented = f"  invented {result.invented:.2f} steps" if result.invented is not None else ""
-    remark = f"  ({result.note})" if result.note else ""
+    remark = f"  ({'; '.join(result.notes)})" if result.notes else ""
     return f"{result.status} {result.input}{size}{level}{seconds}{invented}{computed}{agreement}{remark}"

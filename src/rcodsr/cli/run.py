@@ -13,8 +13,8 @@ from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job, Plan, prepare_outputs
 from rcodsr.batch.results import Result, WriteOptions
 from rcodsr.batch.stream import LinePlanner, LineReader
-from rcodsr.cli.results import DisplayOptions, open_report, show
-from rcodsr.cli.streams import note, results_only
+from rcodsr.cli.results import DisplayOptions, Watcher, open_report, show
+from rcodsr.cli.streams import last_words, note, results_only
 from rcodsr.images.files import require_writable
 from rcodsr.messages import Log, silent, size_text
 from rcodsr.options import UpscaleOptions, WeightsRequest
@@ -45,6 +45,10 @@ class Run:
     on_cluster: bool = False
     address: str | None = None
 
+    @cached_property
+    def _watcher(self) -> Watcher:
+        return Watcher()
+
     @property
     def log(self) -> Log:
         """Receives lines for people."""
@@ -66,6 +70,7 @@ class Run:
         """Do it."""
         open_report(self.shown.report, plan)
         named_alone = replace(self, output=replace(self.output, again=plan.alone))
+        watcher = named_alone._watcher
         foresight = Foresight(self.request, self.options, named_alone.output)
         failed_already = len(plan.clashes) + len(plan.refused)
 
@@ -74,7 +79,7 @@ class Run:
             return named_alone._results(jobs, failed_already + failures)
 
         with results_only() if self.on_cluster else nullcontext():
-            return show(work_off(plan.jobs, foresight, engine), plan, self.shown)
+            return show(work_off(plan.jobs, foresight, engine), plan, self.shown, watcher)
 
     def _results(self, jobs: list[Job], failures: int) -> Iterator[Result]:
         if self.on_cluster:
@@ -84,17 +89,17 @@ class Run:
         if self.processes is not None and min(self.processes, len(jobs)) > 1:
             from rcodsr.batch.process_pool import run_processes
 
-            return run_processes(jobs, self.request, self.options, self.output, self.processes, self.log)
+            return run_processes(jobs, self.request, self.options, self.output, self.processes, self.log, self._watcher)
         from rcodsr.batch.pipeline import run
 
         stdout = sys.stdout.buffer if sys.stdout else None
         left = None if self.shown.max_failures is None else self.shown.max_failures - failures
-        return run(jobs, self._engine, self.options, self.output, stdout, left)
+        return run(jobs, self._engine, self.options, self.output, stdout, left, observer=self._watcher)
 
     @cached_property
     def _engine(self) -> "Upscaler":
-        from rcodsr.engine.upscaler import Upscaler
-
+        with last_words():
+            from rcodsr.engine.upscaler import Upscaler
         upscaler = Upscaler.load(self.request, self.options, self.log)
         self.log(f"{upscaler.weights_id} on {upscaler.runtime.reason}")
         return upscaler
@@ -104,7 +109,7 @@ class Run:
         open_report(self.shown.report, Plan([]))
         results = self._line_by_line(planner, Foresight(self.request, self.options, self.output), dry)
         shown = replace(self.shown, bar=False)
-        return show(results, Plan([]), shown, open_ended=True)
+        return show(results, Plan([]), shown, self._watcher, open_ended=True)
 
     def _line_by_line(self, planner: LinePlanner, foresight: Foresight, dry: bool) -> Iterator[Result]:
         failures, loaded = 0, False

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.parameters import words
-from rcodsr.cli.streams import StepBar, note, result_line
+from rcodsr.cli.progress import StepBar
+from rcodsr.cli.streams import note, result_line
 from rcodsr.errors import UsageError
 
 if TYPE_CHECKING:

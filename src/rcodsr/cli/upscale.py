@@ -1,5 +1,6 @@
 """`rcodsr upscale`."""
 
+import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -258,6 +259,11 @@ def upscale(
     if json and (invented == "-" or any(job.target is None for job in plan.jobs)):
         option = "--invented -" if invented == "-" else "-o -"
         raise UsageError(option, "standard output cannot carry both the picture and --json", "leave one of the two out")
+    to_stdout = invented == "-" or any(job.target is None for job in plan.jobs)
+    if to_stdout and not dry_run and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError(
+            "standard output", "is a terminal, and a picture would fill it", "give -o FILE, or redirect it: > x.png"
+        )
     if address is not None and engine != "ray":
         raise UsageError("--address", "is for a Ray cluster", "add --engine ray, or leave it out")
     return run.promise(plan) if dry_run else run.carry_out(plan)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcodsr.errors import DeviceError, UsageError
+from rcodsr.errors import DeviceError, UsageError, tells_of_memory
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import VariantSpec
 
@@ -20,8 +20,6 @@ _GPUS: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}
 _VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
 """Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
 
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "HOST_ALLOCATION_FAILED")
-"""What torch's allocator for the CPU, CUDA, cuBLAS and cuDNN say."""
 _PIXELS_AT_ONCE = 1 << 21
 """Of the enlarged tiles of one call."""
 
@@ -108,7 +106,7 @@ def exact_convolutions() -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that an allocation failed; outside of torch's allocator for GPUs that is a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or tells_of_memory(error)
 
 
 def _choose_device(name: str) -> tuple[torch.device, str]:

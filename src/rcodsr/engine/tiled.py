@@ -19,10 +19,16 @@ from rcodsr.options import Adaptive, UpscaleOptions
 
 Network = Callable[[Tensor, Condition], Tensor]
 """Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
+Tiles = Callable[[int, int], None]
+"""Hears how many tiles of how many are done."""
 _ADAPTIVE_TILE = 128
 """Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
 _FLAT, _LIVELY = 0.5e-4, 0.5e-2
 """Standard deviations of pixels in [0, 1]: an output below the first for an input above the second is blank."""
+
+
+def ignore(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 class TiledNetwork:
@@ -52,14 +58,14 @@ class TiledNetwork:
         return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
 
     def restore(
-        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions
+        self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions, progress: Tiles = ignore
     ) -> tuple[Tensor, TileGrid]:
-        """Run over tiles, halving them when memory runs out."""
+        """Run over tiles, halving them when memory runs out; `progress` hears of each, and begins again then."""
         scale, tile = self.model.spec.scale, self._tile(options)
         while True:
             grid = self.plan(padded.shape, options, tile)
             try:
-                return self._over_tiles(padded, condition, steering, grid), grid
+                return self._over_tiles(padded, condition, steering, grid, progress), grid
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -68,13 +74,15 @@ class TiledNetwork:
             if tile < SMALLEST_TILE:
                 raise TileMemoryError(f"{self.runtime.device}", "out of memory at the smallest tile", "close other programs")
 
-    def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid) -> Tensor:
+    def _over_tiles(self, padded: Tensor, condition: Condition, steering: Steering, grid: TileGrid, progress: Tiles) -> Tensor:
         """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
         device, places = self.runtime.device, list(grid)
         # parts with levels of their own take steps of their own
         several = self.runner.at_once(places[0][2].numel()) if steering.local is None else 1
-        for some in (places[i : i + several] for i in range(0, len(places), several)):
+        progress(0, len(places))
+        for first in range(0, len(places), several):
+            some = places[first : first + several]
             parts = steering.within(*some[0][:2])
             t = torch.tensor([next(iter(parts), steering.at(rows, columns)) for rows, columns, _ in some], device=device)
             tiles = torch.cat([padded[:, :, rows, columns] for rows, columns, _ in some]).to(device)
@@ -83,6 +91,7 @@ class TiledNetwork:
             restored = self._sound(tiles, replace(condition, timestep=t, origin=origin), parts).to(padded.device)
             for tile, (rows, columns, weight) in zip(restored, some, strict=True):
                 blended[:, rows, columns] += tile * weight.to(padded.device)
+            progress(first + len(some), len(places))
         return blended
 
     def _sound(self, tiles: Tensor, condition: Condition, parts: dict[int, Tensor]) -> Tensor:

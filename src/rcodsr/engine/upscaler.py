@@ -26,7 +26,7 @@ from rcodsr.engine.local import local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
 from rcodsr.engine.steering import Steering
-from rcodsr.engine.tiled import Network, TiledNetwork
+from rcodsr.engine.tiled import Network, TiledNetwork, Tiles, ignore
 from rcodsr.errors import DeviceError, ModelOutputError, TileMemoryError, UsageError, in_python
 from rcodsr.images import color
 from rcodsr.images.exchange import Array, ImageLike, to_kind, to_picture, to_srgb_image
@@ -234,31 +234,36 @@ class Upscaler:
         """Weights, device and dtype."""
         return f"<Upscaler {self.weights_id} on {self.runtime.reason}>"
 
-    def run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
+    def run(self, picture: Picture, options: UpscaleOptions, progress: Tiles = ignore) -> Upscaled:
         """Enlarge one picture, keeping its alpha, greyness and metadata.
 
         A picture that comes out as NaN or blank in a smaller dtype is computed again in float32.
+
+        Args:
+            picture: decoded.
+            options: what to do with it.
+            progress: hears how many tiles of how many are done; alpha counts as much as the colours.
 
         Raises:
             TileMemoryError: when the picture, or even the smallest tile, does not fit into memory.
             ModelOutputError: when the model returns no picture, also in float32.
         """
         self._require_own_process()
-        made = self._run_soundly(picture, options)
+        made = self._run_soundly(picture, options, progress)
         if not options.invented:
             return made
         plain = replace(options, control=Level(0.0), protect=None, invented=False)
         if replace(options, invented=False) == plain:
             return made.against(made)
-        return made.against(self._run_soundly(picture.without_alpha(), plain))
+        return made.against(self._run_soundly(picture.without_alpha(), plain, ignore))
 
-    def _run_soundly(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
+    def _run_soundly(self, picture: Picture, options: UpscaleOptions, progress: Tiles) -> Upscaled:
         try:
-            return self._run(picture, options)
+            return self._run(picture, options, progress)
         except ModelOutputError:
             if self.runtime.dtype == torch.float32:
                 raise
-        return self._in_float32()._run(picture, options)
+        return self._in_float32()._run(picture, options, progress)
 
     def _require_own_process(self) -> None:
         """After a fork, torch's threads are gone: a CPU goes on with one, a GPU cannot be used."""
@@ -296,16 +301,17 @@ class Upscaler:
         """
         self.model.spec.check(options, self.model.passes.realism)
 
-    def _run(self, picture: Picture, options: UpscaleOptions) -> Upscaled:
+    def _run(self, picture: Picture, options: UpscaleOptions, progress: Tiles) -> Upscaled:
         started = time.perf_counter()
         self.check(options)
         width, height = options.output_size(picture.size)
         try:
             with torch.no_grad():
                 source = picture.without_alpha().rgb
-                rgb, steering, passes = self.restore(source, options)
+                rounds = 1 if picture.alpha is None or picture.alpha.min() == picture.alpha.max() else 2
+                rgb, steering, passes = self.restore(source, options, lambda done, total: progress(done, rounds * total))
                 rgb = resize(rgb[None], height, width)[0].cpu()
-                alpha = None if picture.alpha is None else self._enlarged_alpha(picture.alpha, steering, options)
+                alpha = None if picture.alpha is None else self._enlarged_alpha(picture.alpha, steering, options, progress)
                 # differences have a sign, and `resize` clamps to [0, 1]
                 beyond = None if picture.beyond is None else resize(picture.beyond[None] / 2 + 0.5, height, width)[0] * 2 - 1
         except (RuntimeError, MemoryError) as error:
@@ -328,14 +334,15 @@ class Upscaler:
             seconds=time.perf_counter() - started,
         )
 
-    def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions) -> Tensor:
+    def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions, progress: Tiles) -> Tensor:
         """(1, h, w) → (1, H, W): restored as the colours are, so that its edges are as sharp; no overshoot."""
         width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
         if alpha.min() < alpha.max():
             level = steering.grouping.timestep_realism(steering.timestep)
             plainly = replace(options, control=None, default_realism=level, protect=None)
             enlarged = upsample(alpha[None], self.model.spec.scale)[0]
-            restored = self.restore(alpha.expand(3, -1, -1), plainly)[0].cpu()
+            second_half: Tiles = lambda done, total: progress(total + done, 2 * total)  # noqa: E731
+            restored = self.restore(alpha.expand(3, -1, -1), plainly, second_half)[0].cpu()
             alpha = color.limit_overshoot(restored.mean(0, keepdim=True), enlarged)
         return resize(alpha[None], height, width)[0]
 
@@ -348,7 +355,7 @@ class Upscaler:
         realism = control.realism if isinstance(control, Level) else grouping.timestep_realism(steering.timestep)
         return realism, grouping.level(steering.timestep)
 
-    def restore(self, rgb: Tensor, options: UpscaleOptions) -> tuple[Tensor, Steering, list[int]]:
+    def restore(self, rgb: Tensor, options: UpscaleOptions, progress: Tiles = ignore) -> tuple[Tensor, Steering, list[int]]:
         """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], its steering, passes by tile.
 
         The result is where the runner keeps pictures: on a GPU that has room for it, else on the CPU.
@@ -366,7 +373,7 @@ class Upscaler:
         condition = self.runner.condition(enlarged.to(device), rgb[None].to(device))
         if options.prompt is not None and isinstance(self.model.prompt, FixedPrompt):
             condition = replace(condition, tokens=self.model.context(self.model.prompt.speak(options.prompt)))
-        restored, grid = self.tiled.restore(padded, condition, steering, options)
+        restored, grid = self.tiled.restore(padded, condition, steering, options, progress)
         restored = restored[:, : enlarged.shape[2], : enlarged.shape[3]]
         restored = self.runner.finish(restored, enlarged[0], rgb, options.color_fix or spec.color_fix)
         return restored, steering.over(grid), steering.passes(grid)
