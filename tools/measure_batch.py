@@ -73,7 +73,7 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
         inside.append(upscaled.seconds)
         return upscaled
 
-    engine.run = timed  # type: ignore[method-assign, assignment]
+    engine.run = timed  # type: ignore[method-assign]
     started, before = time.perf_counter(), time.process_time()
     results = list(run(jobs, engine, options, WriteOptions(), None, together=together))
     wall, cpu = time.perf_counter() - started, time.process_time() - before
