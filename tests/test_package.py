@@ -114,6 +114,7 @@ def desk(photo: Image.Image, tmp_path: Path) -> Path:
         path.parent.mkdir(exist_ok=True)
         photo.resize((160, 160) if "photos" in name else (24, 20)).save(path)
     Image.linear_gradient("L").resize((24, 20)).save(tmp_path / "mask.png")
+    (tmp_path / "list.txt").write_text("in.png\nphoto.jpg\n")
     save_file(LpipsSqueeze().state_dict(), tmp_path / "lpips_squeeze.safetensors")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     return tmp_path

@@ -49,8 +49,9 @@ def jobs(photo: Image.Image, tmp_path: Path) -> list[Job]:
 def _one_by_one(jobs: list[Job], engine: Upscaler) -> list[bytes]:
     made = []
     for job in jobs:
-        picture = engine.run(io.read(job.source), OPTIONS).picture
-        made.append(io.encode(picture, "PNG", record=_record_of(job, engine)))
+        upscaled = engine.run(io.read(job.source), OPTIONS)
+        record = _record_of(job, engine) | {"consistency": upscaled.consistency}
+        made.append(io.encode(upscaled.picture, "PNG", record=record))
     return made
 
 

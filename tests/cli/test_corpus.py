@@ -66,7 +66,7 @@ def test_every_file_is_upscaled_with_the_right_pixels_or_refused_in_one_line(run
         if specimen.truth is None:
             assert row["status"] == "failed", row
             assert sum(f"rcodsr: {row['input']}: " in line for line in done.stderr.splitlines()) == 1
-            assert row["seconds"] < 10
+            assert row["seconds"] is None or row["seconds"] < 10  # most are refused before any work
         else:
             assert row["status"] == "done", row
             _check_output(specimen, tmp_path / row["output"])

@@ -119,9 +119,9 @@ def test_closed_standard_output(picture: Path) -> None:
 
 def test_memory_that_never_suffices_has_its_own_code(picture: Path) -> None:
     code = (
-        "import sys, torch; from rcodsr.engine.upscaler import Upscaler; from rcodsr.cli import app\n"
+        "import sys, torch; from rcodsr.engine.tiled import TiledNetwork; from rcodsr.cli import app\n"
         "def fail(*_): raise torch.OutOfMemoryError('CUDA out of memory')\n"
-        "Upscaler._over_tiles = fail\n"
+        "TiledNetwork._over_tiles = fail\n"
         "sys.exit(app.run(['upscale', 'photo.png']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rcodsr.messages import size_text
 from tests.conftest import RunCli
 from tests.hub_client import CANARY, contents
 from tests.loopback_hub import LoopbackHub
@@ -87,7 +88,8 @@ def test_a_round_trip(
     xet = {} if lfs else {"HF_HUB_DISABLE_XET": "0"}  # without LFS, Xet's pipeline runs but stores nothing itself
     done = rcodsr("weights", "export", str(small_checkpoint), "-o", "out", "--push-to-hub", "me/small", **xet)
     assert (done.returncode, done.stdout) == (0, f"out\n{hub.url}/me/small\n"), done.stderr
-    assert done.stderr == f"uploading out to {hub.url}/me/small (0 MB)\n"
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert done.stderr == f"uploading out to {hub.url}/me/small ({size_text(size)})\n"
     assert any(request.path.startswith("/lfs/") for request in hub.log) == lfs
 
     pulled = rcodsr("upscale", "in.png", "--weights", "me/small", "-o", "pulled.png", "--device", "cpu")

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 import rcodsr
+import rcodsr.engine.tiled
 from rcodsr.checkpoints.format import load_model
 from rcodsr.checkpoints.resolve import ResolvedWeights
 from rcodsr.engine.runtime import choose_runtime
@@ -193,7 +194,7 @@ def sd_upscaler(adapter_checkpoint: Path, bases: dict[str, ResolvedWeights]) -> 
 def test_out_of_memory_at_a_tile_gives_the_picture_of_half_the_tile(
     sd_upscaler: Callable[[str], Upscaler], call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rcodsr.engine.upscaler, "SMALLEST_TILE", 32)  # 64 needs larger pictures, which take minutes
+    monkeypatch.setattr(rcodsr.engine.tiled, "SMALLEST_TILE", 32)  # 64 needs larger pictures, which take minutes
     picture = Picture(torch.rand(3, 90, 70))
     direct = sd_upscaler("fp32").run(picture, UpscaleOptions(tile=32, tile_overlap=8))
     faulty = sd_upscaler("fp32")

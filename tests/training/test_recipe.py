@@ -160,16 +160,6 @@ def test_learning_rate_follows_a_cosine_after_warm_up() -> None:
     assert learning_rate(phase, 0, 0, 0) == pytest.approx(1e-3)  # no warm-up: from the first step on
 
 
-def test_every_ablation_of_the_table_reads() -> None:
-    table = (RECIPES / "ablations" / "README.md").read_text().splitlines()
-    rows = [line.split("|")[3] for line in table if line.startswith("| ") and "`" in line and "command" not in line]
-    commands = [command.split() for row in rows for command in row.split("`")[1::2]]
-    assert len(commands) >= 10
-    specs = [read_recipe(PAPER, ["photos=x", *command]).settings(1) for command in commands]
-    plain = read_recipe(PAPER, ["photos=x"]).settings(1)
-    assert all(differences(plain, settings) for settings in specs)
-
-
 def test_packaged_recipes_have_names(tmp_path: Path) -> None:
     assert find_recipe("rcod-o").samefile(PAPER)
     assert find_recipe("rcod-tiny").samefile(TINY)

@@ -12,11 +12,14 @@ PANELS = {
     "Input": ("gt", "lr", "results", "region", "recursive", "include", "exclude"),
     "Output": (
         *("output", "scale", "size", "format", "quality", "name", "metadata", "keep_times", "background"),
-        *("color_fix", "max_pixels", "overwrite", "csv", "plot", "export_json", "export_csv", "export_markdown"),
+        *("color_fix", "max_pixels", "overwrite", "invented", "csv", "plot", "export_json", "export_csv", "export_markdown"),
         *("merged", "push", "private"),
     ),
     "Realism": ("realism", "adaptive", "adaptive_by", "realism_map", "protect", "calibrate"),
-    "Weights": ("weights", "base_model", "revision", "offline", "prompt", "guidance", "judges", "niqe", "lpips", "paper"),
+    "Weights": (
+        *("weights", "base_model", "revision", "offline", "prompt", "prompts", "guidance"),
+        *("judges", "niqe", "lpips", "paper"),
+    ),
     "Compute": ("device", "dtype", "tile", "tile_overlap", "jobs", "engine", "address", "gpu", "items", "compiled"),
     "Batch": ("shard", "fail_fast", "max_failures", "report", "dry_run"),
     "Messages": ("json", "print0", "quiet", "verbose", "no_progress"),

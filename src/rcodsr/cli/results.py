@@ -161,8 +161,9 @@ def show(
     except RcodsrError as error:
         progress.close()
         done = tally.counts["done"] + tally.counts["skipped"]
-        begun = any(tally.counts.values())
-        error_line(f"{error} ({done} done, {tally.not_started} not started)" if begun else error)
+        if not any(tally.counts.values()):
+            raise
+        error_line(f"{error} ({done} done, {tally.not_started} not started)")
         return error.exit_code
     except stopping.Stopped as stopped:
         progress.close()
