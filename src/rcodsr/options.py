@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Literal
 
 from rcodsr.errors import InputError, UsageError
@@ -21,7 +22,7 @@ LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 LAST_TIMESTEP = 999
 """Largest index of the 1000-step training schedule."""
 
-OUTPUT_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp", "avif": ".avif"}
+OUTPUT_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp", "avif": ".avif", "jxl": ".jxl"}
 """The words of `--format` and the suffix of their files."""
 
 PIXELS = 3
@@ -167,6 +168,8 @@ def parse_format(text: str) -> str:
     word = {"jpeg": "jpg", "tif": "tiff"}.get(word, word)
     if word != "auto" and word not in OUTPUT_FORMATS:
         raise UsageError("--format", f"'{text}' is not a format we write", f"use auto, {', '.join(OUTPUT_FORMATS)}")
+    if word == "jxl" and find_spec("pillow_jxl") is None:
+        raise UsageError("--format", "jxl needs pillow-jxl-plugin", "pip install 'rcodsr[jxl]'")
     return word
 
 

@@ -125,7 +125,7 @@ def upscale(
             autocompletion=words("auto", *OUTPUT_FORMATS),
         ),
     ] = "auto",
-    quality: Annotated[int, option("--quality", min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95,
+    quality: Annotated[int, option("--quality", min=1, max=100, help="Of JPEG, WebP, AVIF and JPEG XL.")] = 95,
     name: Annotated[
         str | None, typer.Option("--name", help="Names of outputs, of {stem}, {ext}, {scale} and {realism}.")
     ] = None,

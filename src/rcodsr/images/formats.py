@@ -1,9 +1,11 @@
 """Which picture formats are read and written, and what each of them can hold. Nothing outside these lists is ever decoded."""
 
+from importlib.util import find_spec
+
 from rcodsr.errors import UsageError
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF")
-"""Pillow's decoders that may run, whatever a file is called; HEIF joins them where pillow-heif is installed."""
+"""Pillow's decoders that may run, whatever a file is called; HEIF and JPEG XL join them where their plugins are installed."""
 FORMATS = {
     ".png": "PNG",
     ".jfif": "JPEG",
@@ -17,7 +19,7 @@ FORMATS = {
     ".avif": "AVIF",
 }
 """Formats we write, by file name suffix."""
-SUFFIXES = {*FORMATS, ".apng", ".avifs", ".dib", ".gif", ".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
+SUFFIXES = {*FORMATS, ".apng", ".avifs", ".dib", ".gif", ".heic", ".heif", ".hif", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"}
 """Suffixes that make a file of a directory an input."""
 LOSSY = {"JPEG", "WEBP", "AVIF"}
 DEEP = {"PNG", "TIFF"}
@@ -25,6 +27,10 @@ DEEP = {"PNG", "TIFF"}
 PROFILED = {"PNG", "JPEG", "WEBP", "TIFF", "AVIF"}
 """Formats that store a colour profile; the others get sRGB."""
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+if find_spec("pillow_jxl") is not None:
+    FORMATS[".jxl"] = "JXL"
+    LOSSY.add("JXL")
+    MAX_SIDE["JXL"] = 2**30 - 1
 
 
 def has_room_for_alpha(format: str) -> bool:

@@ -133,7 +133,7 @@ def encode(
     Args:
         picture: what to write, with 16 bits a channel where it came with them and the format has room.
         format: a value of `FORMATS`.
-        quality: of JPEG, WebP and AVIF, 1 to 100.
+        quality: of JPEG, WebP, AVIF and JPEG XL, 1 to 100.
         record: how the picture was made, kept in the EXIF tag ImageHistory (not in BMP).
         background: what transparency is laid on where the format has none.
 
@@ -176,8 +176,11 @@ def _encode_8_bit(
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality},
+        "JXL": {"quality": quality, "lossless": quality == 100, "use_container": True},
         "BMP": {},
     }
+    if format == "JXL":
+        import pillow_jxl  # noqa: F401 (which joins Pillow's formats)
     buffer = io.BytesIO()
     image.save(buffer, format, **per_format[format], **options)
     return buffer.getvalue()

@@ -177,7 +177,7 @@ def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str,
     options: dict[str, Any] = {"dpi": metadata.dpi}
     if format != "BMP":
         options |= {"exif": exif.tobytes() if len(exif) else None, "icc_profile": metadata.icc}
-    if format in {"WEBP", "AVIF"}:
+    if format in {"WEBP", "AVIF", "JXL"}:
         options["xmp"] = metadata.xmp
     elif format == "JPEG":
         fits = metadata.xmp is not None and len(metadata.xmp) < _JPEG_SEGMENT

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from rcodsr.errors import InputError
-from rcodsr.images import boxes, chunks, directories, riff
+from rcodsr.images import boxes, chunks, directories, jxl, riff
 from rcodsr.images.formats import READABLE
-from rcodsr.images.metadata import HISTORY, exif_of, upright_size
+from rcodsr.images.metadata import HISTORY, ORIENTATION, exif_of, upright_size
 from rcodsr.images.refusals import raw, unidentified, unopenable, unreadable
 from rcodsr.images.survey import Survey, View
 from rcodsr.options import output_size
@@ -160,6 +160,8 @@ def _open(source: Source, files: ExitStack) -> ImageFile.ImageFile:
     found = _surveyed(source, head)
     if _is_heic(head):
         image = _open_heif(source)
+    elif head.startswith(jxl.MARKS):
+        image = _open_jxl(source)
     else:
         handle: Path | BinaryIO = _handle(source)
         if found.parts:
@@ -254,6 +256,36 @@ def _open_heif(source: Source) -> ImageFile.ImageFile:
         return Image.open(_handle(source), formats=("HEIF", "AVIF"))
     except Exception as error:
         raise unopenable(source, error) from error
+
+
+def _open_jxl(source: Source) -> ImageFile.ImageFile:
+    """An opened JPEG XL file, decoded already, after its header has been judged."""
+    try:
+        import pillow_jxl  # noqa: F401 (which joins Pillow's formats)
+    except ImportError as error:
+        cause = "not a picture rcodsr reads by itself: JPEG XL needs pillow-jxl-plugin"
+        raise InputError(source, cause, "pip install 'rcodsr[jxl]', or convert it to PNG") from error
+    try:
+        data = source.data if isinstance(source, Piped) else source.read_bytes()
+    except OSError as error:
+        raise unreadable(source if isinstance(source, Path) else Path(str(source)), error) from error
+    found = jxl.facts(data)
+    if found is not None and found.animated:
+        raise InputError(source, "an animation or several pages", "extract the picture you want first")
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # as Pillow's own
+    if found is not None and limit and found.width * found.height > limit:
+        megapixels = f"{found.width * found.height / 1e6:.0f} megapixels"
+        raise InputError(source, f"{megapixels} are over the limit", "crop or shrink it first")
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JXL",))
+    except Exception as error:
+        raise unopenable(source, error) from error
+    if found is not None and found.xmp is not None:
+        image.info["xmp"] = found.xmp
+    exif = image.getexif()
+    if exif.pop(ORIENTATION, None) is not None and not getattr(image, "jpeg", False):  # its decoder has turned the pixels
+        image.info["exif"] = exif.tobytes()
+    return image
 
 
 def _head(source: Source) -> bytes:

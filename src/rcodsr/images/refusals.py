@@ -103,8 +103,6 @@ _OTHERS = {
     b"PK\x03\x04": "a zip archive",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\1\0": "an icon",
     b"<svg": "SVG",
     b"<?xml": "XML",
