@@ -12,10 +12,10 @@ PANELS = {
     "Input": ("gt", "lr", "results", "region", "recursive", "include", "exclude"),
     "Output": (
         *("output", "scale", "size", "format", "quality", "name", "metadata", "keep_times", "background"),
-        *("color_fix", "max_pixels", "overwrite", "invented", "csv", "plot", "export_json", "export_csv", "export_markdown"),
+        *("color_fix", "max_pixels", "overwrite", "csv", "plot", "export_json", "export_csv", "export_markdown"),
         *("merged", "push", "private"),
     ),
-    "Realism": ("realism", "adaptive", "adaptive_by", "realism_map", "protect", "calibrate"),
+    "Realism": ("realism", "adaptive", "adaptive_by", "realism_map", "protect", "invented", "calibrate"),
     "Weights": (
         *("weights", "base_model", "revision", "offline", "prompt", "prompts", "guidance"),
         *("judges", "niqe", "lpips", "paper"),
