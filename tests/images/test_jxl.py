@@ -117,5 +117,5 @@ def test_orientation_of_exif_does_not_turn_what_the_decoder_has_turned(tmp_path:
     Image.new("RGB", (24, 8)).save(buffer, "JXL", **options)
     picture = io.read(io.Piped(buffer.getvalue()))
     assert picture.size == (24, 8)
-    with io.opened(io.Piped(buffer.getvalue())) as image:
+    with opened(io.Piped(buffer.getvalue())) as image:
         assert image.getexif()[MAKE] == "Acme"
