@@ -12,6 +12,7 @@ from PIL import Image
 from rcodsr.errors import InputError, UsageError
 from rcodsr.images import io, jxl
 from rcodsr.images.metadata import Metadata
+from rcodsr.images.opening import opened
 from rcodsr.images.picture import Picture
 from rcodsr.options import parse_format
 from tests.images.files import MAKE, ORIENTATION
