@@ -46,7 +46,7 @@ def test_rows_for_programs_and_files_for_people(desk: Path, run_cli: RunCli) -> 
     assert all(-1 <= float(row[5]) <= 1 for row in rows)
     assert (desk / "rows.csv").read_text().splitlines()[1].startswith("lr/a.png,")
     with Image.open(desk / "chart.png") as chart:
-        assert chart.size == (960, 480)
+        assert chart.size == (1600, 800)
     for word in ("mae", "spearman", "group_accuracy", "quantile 0.50", "timestep 250", "metric_min="):
         assert word in done.stderr
 

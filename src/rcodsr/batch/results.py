@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rcodsr.batch.plan import Job, Plan
 from rcodsr.errors import InputError, RcodsrError, TileMemoryError, tells_of_memory
-from rcodsr.images.io import Source
 from rcodsr.options import MAX_OUTPUT_PIXELS
+
+if TYPE_CHECKING:  # the command line shows its help without them
+    from rcodsr.batch.plan import Job, Plan
+    from rcodsr.images.io import Source
 
 
 @dataclass(frozen=True)
