@@ -1,6 +1,6 @@
-"""What lines for people are made of: where they go, and an error or a number of bytes written into one."""
+"""What lines for people are made of: where they go, and what is written into one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Log = Callable[[str], None]
 """Receives one line at a time."""
@@ -21,3 +21,10 @@ def size_text(count: float) -> str:
     unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
     value = count / divisor
     return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one that is spelt most nearly as a name that is not known; None where none is near."""
+    import difflib  # only errors need it, and every command imports this file
+
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)

@@ -19,6 +19,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from rcodsr.errors import UsageError
+from rcodsr.messages import nearest
 
 
 @dataclass(frozen=True)
@@ -314,9 +315,9 @@ def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
 def choose(value: object, choices: Iterable[Any]) -> str:
     """For errors about a name that is not among the known ones: the nearest, and all of them."""
     known = [*map(str, choices)]
-    near = _closest(value, known)
+    near = nearest(value, known) if isinstance(value, str) else None
     listed = ", ".join(known)
-    return f"did you mean {near[0]}? It may be {listed}" if near else f"use {'one of ' if len(known) > 1 else ''}{listed}"
+    return f"did you mean {near}? It may be {listed}" if near else f"use {'one of ' if len(known) > 1 else ''}{listed}"
 
 
 def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
@@ -325,18 +326,11 @@ def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
     for field in dict.fromkeys(_fields(cls)):
         for spelling in {field, field.rpartition(".")[2]}:
             below.setdefault(spelling, []).append(field)
-    close = _closest(name, _hints(cls)) or _closest(name, below)
-    near = below.get(name) or (below[close[0]] if close else [])
+    close = nearest(name, _hints(cls)) or nearest(name, below)
+    near = below.get(name) or (below[close] if close else [])
     if near:
         return f"did you mean {' or '.join(_join(path, field) for field in near[:3])}?"
     return f"use one of {', '.join(_hints(cls))}"
-
-
-def _closest(name: object, known: Iterable[str]) -> list[str]:
-    """The one that is spelt most nearly alike, or none."""
-    import difflib  # only errors need it, and every command imports this file
-
-    return difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
 
 
 def _shown(value: object) -> str:

@@ -29,6 +29,8 @@ REVIEWED = [
     ("train rcod-tny photos=album", 2, "did you mean rcod-tiny?"),
     ("weights convert missing.pkl", 3, "missing.pkl: no such file"),
     ("bench --weights rcod-tny", 3, "did you mean rcod-tiny?"),
+    ("upscale @- --prompts tags.jsonl", 2, "--prompts", "cannot be planned for @-"),
+    ("upscale @- --invented map.png", 2, "--invented", "cannot be planned for @-"),
     ("upscale https://example.com/a.jpg", 1, "a web address", "curl -L 'https://example.com/a.jpg' | rcodsr upscale -"),
 ]
 """Rows of a review whose answer was not good enough."""

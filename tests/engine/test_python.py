@@ -15,7 +15,9 @@ from PIL import Image, ImageCms
 import rcodsr
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.errors import OutputError, UsageError
+from rcodsr.images.exchange import to_picture
 from rcodsr.images.signals import adobe_rgb, icc_of
+from rcodsr.options import Adaptive, UpscaleOptions
 
 WIDE = icc_of(adobe_rgb(), gray=False)
 
@@ -93,6 +95,8 @@ def test_arguments_are_told_in_pythons_words(engine: Upscaler, small: Image.Imag
         engine.upscale(small, returns="numpy")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^adaptive_by: 'pixel' is not known"):
         engine.upscale(small, adaptive="pixel")  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="^upscale: an argument has the wrong type"):
+        engine.upscale(small, realism=[1])  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^size: 'big' is not a size"):
         engine.upscale(small, size="big")
 
@@ -101,6 +105,23 @@ def test_the_estimate_is_what_adaptive_chooses(engine: Upscaler, small: Image.Im
     found = engine.estimate(small)
     assert engine.upscale(small, adaptive=True).tobytes() == engine.upscale(small, realism=found.realism).tobytes()
     assert 0 <= found.similarity <= 1 and found.level in {"fidelity", "neutral", "realism"}
+
+
+def test_the_estimate_of_a_cut_out_is_what_adaptive_chooses(engine: Upscaler, small: Image.Image) -> None:
+    """Hidden colours, which nobody sees, decide nothing: here noise below a transparent half."""
+    pixels = np.dstack((np.asarray(small), np.full((24, 32), 255, np.uint8)))
+    pixels[:, 16:, :3] = np.random.default_rng(0).integers(0, 256, (24, 16, 3))
+    pixels[:, 16:, 3] = 0
+    cut = Image.fromarray(pixels)
+    run = engine.run(to_picture(cut), UpscaleOptions(Adaptive()))
+    assert engine.estimate(cut).similarity == run.similarity
+    assert engine.estimate(cut).similarity != engine.estimate(cut.convert("RGB")).similarity
+
+
+def test_a_tensor_of_half_floats_is_a_picture(engine: Upscaler, small: Image.Image) -> None:
+    planes = torch.from_numpy(np.asarray(small) / 255).permute(2, 0, 1)
+    made = engine.upscale(planes.to(torch.bfloat16), returns="same")
+    assert made.dtype == torch.bfloat16 and made.shape == (3, 96, 128)
 
 
 def test_any_way_of_saving_shows_the_right_colours(engine: Upscaler, small: Image.Image, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rcodsr.engine.estimation import Estimated
 from rcodsr.images.departures import painted
-from rcodsr.report.comparison import Comparison, Estimated, Panel
+from rcodsr.report.comparison import Comparison, Panel
 from rcodsr.report.page import html_page
 from tests.report.browser import CHROMIUM, REASON, Browser, Pixel
 

@@ -7,9 +7,9 @@ import pytest
 from rcodsr.checkpoints.config import CheckpointConfig
 from rcodsr.errors import UsageError
 from rcodsr.parts import TextSpec
+from rcodsr.training.pace import learning_rate
 from rcodsr.training.recipe import Phase, Recipe, TimestepSettings, ValidationSettings, differences
 from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe
-from rcodsr.training.run import learning_rate
 from rcodsr.variants import RCOD_O, RCOD_TINY, VARIANTS
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -18,8 +18,9 @@ from rcodsr.training import setup
 from rcodsr.training.draws import Draws
 from rcodsr.training.generator_trainer import GeneratorTrainer
 from rcodsr.training.objectives import Generated, RestorerObjective
+from rcodsr.training.pace import Clock
 from rcodsr.training.recipe import DiscriminatorSettings, MachineSettings, Phase, Recipe, TimestepSettings
-from rcodsr.training.run import Clock, Run
+from rcodsr.training.run import Run
 from rcodsr.variants import RCOD_SMALL
 
 SHAPE = {"width": 16, "growth": 8, "blocks": 3}

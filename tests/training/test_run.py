@@ -25,8 +25,9 @@ from rcodsr.errors import NoInputError, OutputError, RcodsrError, UsageError
 from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.training import run_state
+from rcodsr.training.pace import learning_rate
 from rcodsr.training.recipe import DistillSettings, OptimSettings, Phase, Recipe, TimestepSettings, ValidationSettings
-from rcodsr.training.run import Run, learning_rate
+from rcodsr.training.run import Run
 from rcodsr.training.validation import Validation
 from rcodsr.variants import RCOD_TINY, VariantSpec
 from tests.conftest import RunCli

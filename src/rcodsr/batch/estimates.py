@@ -68,26 +68,25 @@ def estimates(
 
 
 def _estimate(source: io.Source, upscaler: Upscaler, truth: Path | None, max_pixels: int) -> Estimate:
-    from rcodsr.engine.estimation import measure, measure_true
-    from rcodsr.engine.steering import Steering
+    from rcodsr.engine.estimation import measure_true
     from rcodsr.images.resize import upsample
 
     model = upscaler.model
     width, height = io.output_size(io.read_header(source).size, model.spec.scale)
     require_memory(source, width * height)
-    enlarged = upsample(io.read(source, max_pixels, model.spec.scale).rgb[None], model.spec.scale)
-    grouping = model.spec.grouping
-    found = measure(model, enlarged)
-    t = Steering.by_degradation(grouping, found, by_tile=False).timestep
+    seen = io.read(source, max_pixels, model.spec.scale).without_alpha().rgb
+    found = upscaler.judge(seen)
     true = None
     if truth is not None:
+        enlarged = upsample(seen[None], model.spec.scale)
         rgb = io.read(truth).rgb[None]
         if rgb.shape != enlarged.shape:
             cause = f"is not {model.spec.scale} times as large as {source}"
             raise InputError(truth, cause, "give the ground truth of the same pictures")
         true = round(measure_true(model, enlarged, rgb).mean, 4)
-    realism = round(grouping.timestep_realism(t), 4)
-    return Estimate(str(source), round(found.mean, 4), t, realism, grouping.level(t), true)
+    return Estimate(
+        str(source), round(found.similarity, 4), found.timestep, round(found.realism, 4), found.level, true_similarity=true
+    )
 
 
 def match_truths(sources: list[io.Source], folder: Path) -> dict[io.Source, Path]:

@@ -5,7 +5,6 @@ Every file is hashed each time it is used. Once downloaded and pinned, nothing i
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from rcodsr.checkpoints.hub import COMMIT, DIGEST, RemoteFile, Repository, addre
 from rcodsr.checkpoints.manifest import REPO, ManifestEntry, ManifestFile, Source, read_manifest, upscaling
 from rcodsr.checkpoints.pins import Pin, read_pin, write_pin
 from rcodsr.errors import HubError, UsageError, WeightsError
-from rcodsr.messages import Log, silent, size_text
+from rcodsr.messages import Log, nearest, silent, size_text
 
 _CONFIG = ManifestFile(CONFIG_FILE)
 LARGEST = 32 << 30
@@ -148,9 +147,9 @@ def _local(weights: str, manifest: dict[str, ManifestEntry]) -> ResolvedWeights:
 def _nearest(weights: str, manifest: dict[str, ManifestEntry]) -> str:
     """What an unknown name may have meant, and what there is."""
     names = upscaling(manifest)
-    near = difflib.get_close_matches(weights.lower(), [name for name, entry in manifest.items() if entry.status != "hub"], 1)
+    near = nearest(weights.lower(), [name for name, entry in manifest.items() if entry.status != "hub"])
     others = f"{', '.join(names)}, random:rcod-o, a checkpoint directory, or org/repo"
-    return f"did you mean {near[0]}? It may be {others}" if near else f"use one of {others}"
+    return f"did you mean {near}? It may be {others}" if near else f"use one of {others}"
 
 
 class _Fetcher:

@@ -1,6 +1,5 @@
 """What weights there are and which of them lie on this machine: list, pull, locate, verify, remove."""
 
-import difflib
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from rcodsr.checkpoints.manifest import REPO, ManifestEntry, read_manifest
 from rcodsr.checkpoints.pins import Pin, read_pin, read_pins, write_pin
 from rcodsr.checkpoints.resolve import ResolvedWeights, resolve_base, sha256_all
 from rcodsr.errors import HubError, UsageError, WeightsError
-from rcodsr.messages import Log, silent
+from rcodsr.messages import Log, nearest, silent
 from rcodsr.variants import VARIANTS
 
 
@@ -99,8 +98,8 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
 
 
 def _unknown(name: str) -> WeightsError:
-    near = difflib.get_close_matches(name.lower(), read_manifest(), 1)
-    hint = f"did you mean {near[0]}? See" if near else "see"
+    near = nearest(name.lower(), read_manifest())
+    hint = f"did you mean {near}? See" if near else "see"
     return WeightsError(name, "unknown weights", f"{hint} `rcodsr weights list`, or give a directory or org/repo")
 
 

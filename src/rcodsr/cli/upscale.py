@@ -241,8 +241,9 @@ def upscale(
     if json and print0:
         raise UsageError("--print0", "contradicts --json", "leave one of the two out")
     run = Run(request, options, settings, shown, jobs, engine == "ray", address)
-    if inputs == ["@-"] and invented is not None:
-        raise UsageError("--invented", "cannot be planned for @-, line by line", "leave it out, or give a list file")
+    for planned, value in {"--invented": invented, "--prompts": prompts}.items():
+        if inputs == ["@-"] and value is not None:
+            raise UsageError(planned, "cannot be planned for @-, line by line", "leave it out, or give a list file")
     if inputs == ["@-"] and run.is_here:
         return run.stream(LinePlanner(output, naming, selection, options, chosen, strip), dry_run)
     listed = expand_lists(inputs)
@@ -256,10 +257,10 @@ def upscale(
         plan = with_maps(plan, invented)
     if keep_times and any(isinstance(path, RemotePath) for job in plan.jobs for path in (job.source, job.target)):
         raise UsageError("--keep-times", "object stores set times themselves", "leave it out")
-    if json and (invented == "-" or any(job.target is None for job in plan.jobs)):
+    to_stdout = invented == "-" or any(job.target is None for job in plan.jobs)
+    if json and to_stdout:
         option = "--invented -" if invented == "-" else "-o -"
         raise UsageError(option, "standard output cannot carry both the picture and --json", "leave one of the two out")
-    to_stdout = invented == "-" or any(job.target is None for job in plan.jobs)
     if to_stdout and not dry_run and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(
             "standard output", "is a terminal, and a picture would fill it", "give -o FILE, or redirect it: > x.png"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -12,6 +11,7 @@ from PIL import Image
 
 from rcodsr.errors import UsageError
 from rcodsr.images import maps
+from rcodsr.messages import nearest
 from rcodsr.options import AdaptiveBy, ColorFix, Protected, RealismMap, TargetSize, UpscaleOptions, choose_control, parse_tile
 
 Mask = RealismMap | str | Path | Image.Image | np.ndarray[tuple[int, int], np.dtype[np.floating]]
@@ -46,19 +46,16 @@ def read_arguments(realism: float | str | None, asked: UpscaleArguments) -> Upsc
         UsageError: when a name is unknown, a value is out of range, or two contradict each other.
     """
     _require_names(asked)
-    adaptive = asked.get("adaptive") or None
-    mask = asked.get("realism_map")
-    control = choose_control(
-        realism,
-        "image" if adaptive is True else adaptive,
-        mask if mask is None or isinstance(mask, RealismMap) else maps.any_map(mask),
-    )
-    size = asked.get("size")
+    adaptive, mask, size = asked.get("adaptive") or None, asked.get("realism_map"), asked.get("size")
     if size is not None and "scale" in asked:
         raise UsageError("--size", "contradicts --scale", "leave one of the two out")
     try:
         return UpscaleOptions(
-            control=control,
+            control=choose_control(
+                realism,
+                "image" if adaptive is True else adaptive,
+                mask if mask is None or isinstance(mask, RealismMap) else maps.any_map(mask),
+            ),
             scale=asked.get("scale", 4.0),
             size=TargetSize.parse(size) if isinstance(size, str) else size,
             tile=parse_tile(asked.get("tile")),
@@ -73,6 +70,6 @@ def read_arguments(realism: float | str | None, asked: UpscaleArguments) -> Upsc
 def _require_names(asked: Mapping[str, Any]) -> None:
     known = ["realism", *UpscaleArguments.__annotations__]
     for name in asked.keys() - set(known):
-        near = difflib.get_close_matches(name, known, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+        near = nearest(name, known)
+        remedy = f"did you mean {near}?" if near else f"use {', '.join(known)}"
         raise UsageError(name, "is not an argument of upscale", remedy)

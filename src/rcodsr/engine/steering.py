@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rcodsr.diffusion.grouping import group_timestep
-from rcodsr.engine.estimation import DegradationMap
+from rcodsr.engine.estimation import DegradationMap, Estimated
 from rcodsr.engine.local import LocalLevels
 from rcodsr.images.tiling import TileGrid
 from rcodsr.options import RealismMap
@@ -41,6 +41,13 @@ class Steering:
         parts = zip(realism_map.levels, realism_map.parts, strict=True)
         return cls(grouping, round(sum(part * grouping.realism_timestep(level) for level, part in parts)))
 
+    def estimated(self) -> Estimated:
+        """What was found about a picture whose degradation decides, and what follows."""
+        assert self.similarity is not None
+        return Estimated(
+            self.similarity, self.timestep, self.grouping.timestep_realism(self.timestep), self.grouping.level(self.timestep)
+        )
+
     def at(self, rows: slice, columns: slice) -> int:
         """Timestep of the tile that covers these pixels of the enlarged picture."""
         if self.degradation is None:
@@ -58,6 +65,16 @@ class Steering:
     def passes(self, grid: TileGrid) -> list[int]:
         """Steps that each tile takes, one for each of its timesteps."""
         return [max(1, len(self.within(rows, columns))) for rows, columns, _ in grid]
+
+    def notes(self, passes: list[int]) -> tuple[str, ...]:
+        """What parts with levels of their own have cost, and how much of the picture is protected."""
+        if self.local is None:
+            return ()
+        held = self.local.protected
+        said = [] if held is None else [f"text on {held:.0%} of the picture held at realism 0"]
+        if max(passes) > 1:
+            said.append(f"U-Net passes: {sum(passes)}" + (f" over {len(passes)} tiles" if len(passes) > 1 else ""))
+        return tuple(said)
 
     def over(self, grid: TileGrid) -> Steering:
         """The same with the mean of what the tiles really got, weighted by their share of the picture."""

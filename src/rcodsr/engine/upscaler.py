@@ -224,11 +224,13 @@ class Upscaler:
         with in_python():
             self.check(UpscaleOptions(Adaptive()))
             picture = to_picture(image, self.model.spec.scale)
-            with torch.no_grad():
-                degradation = self.degradation(upsample(picture.rgb[None], self.model.spec.scale))
-        steering = Steering.by_degradation(self.model.spec.grouping, degradation, by_tile=False)
-        realism = steering.grouping.timestep_realism(steering.timestep)
-        return Estimated(degradation.mean, steering.timestep, realism, steering.grouping.level(steering.timestep))
+        return self.judge(picture.without_alpha().rgb)
+
+    def judge(self, rgb: Tensor) -> Estimated:
+        """The same for the pixels (3, h, w) in [0, 1] of an opaque picture."""
+        with torch.no_grad():
+            degradation = self.degradation(upsample(rgb[None], self.model.spec.scale))
+        return Steering.by_degradation(self.model.spec.grouping, degradation, by_tile=False).estimated()
 
     def __repr__(self) -> str:
         """Weights, device and dtype."""
@@ -319,7 +321,7 @@ class Upscaler:
                 raise
             raise TileMemoryError("picture", "does not fit into memory", "crop it, or close other programs") from error
         realism, level = self._level(steering, options)
-        made = _with_notes(picture.with_pixels(rgb, alpha, beyond), steering, passes)
+        made = picture.with_pixels(rgb, alpha, beyond).with_note(*steering.notes(passes))
         agreement = consistency(made.rgb, source)
         return Upscaled(
             picture=made.with_note(*remark(agreement)),
@@ -389,13 +391,3 @@ class Upscaler:
     def degradation(self, enlarged: Tensor) -> DegradationMap:
         """M̂_L over an enlarged picture (1, 3, H, W) in [0, 1]."""
         return measure(self.model, enlarged.to(self.runtime.device))
-
-
-def _with_notes(picture: Picture, steering: Steering, passes: list[int]) -> Picture:
-    """What parts with levels of their own have cost, and how much of the picture is protected."""
-    if steering.local is None:
-        return picture
-    if steering.local.protected is not None:
-        picture = picture.with_note(f"text on {steering.local.protected:.0%} of the picture held at realism 0")
-    tiles = f" over {len(passes)} tiles" if len(passes) > 1 else ""
-    return picture.with_note(f"U-Net passes: {sum(passes)}{tiles}") if max(passes) > 1 else picture

@@ -55,7 +55,7 @@ def to_picture(image: ImageLike, scale: float = 1.0) -> Picture:
         with _UNDECODED:
             return io.from_image(image)
     if isinstance(image, Tensor):
-        return _from_array(image.detach().cpu().numpy(), "tensor", channels_first=True)
+        return _from_array(_array_of(image), "tensor", channels_first=True)
     if isinstance(image, np.ndarray):
         return _from_array(image, "array", channels_first=False)
     if isinstance(image, str | os.PathLike):
@@ -71,7 +71,7 @@ def to_picture(image: ImageLike, scale: float = 1.0) -> Picture:
 def to_kind(picture: Picture, like: ImageLike) -> Image.Image | Array | Tensor:
     """A picture as what `like` is: an array or a tensor of its dtype and number of axes; a Pillow image for all else."""
     if isinstance(like, Tensor):
-        planes = torch.from_numpy(_samples_like(picture, like.detach().cpu().numpy().dtype)).permute(2, 0, 1)
+        planes = torch.from_numpy(_samples_like(picture, _array_of(like).dtype)).permute(2, 0, 1)
         return planes.contiguous().to(like.device, like.dtype)
     if isinstance(like, np.ndarray):
         samples = _samples_like(picture, like.dtype).astype(like.dtype)
@@ -84,15 +84,20 @@ def to_srgb_image(picture: Picture) -> Image.Image:
 
     EXIF, XMP and DPI are in `info`. `save` finds the picture again, with its own profile and its depth.
     """
-    image = to_pil(picture)
-    metadata = picture.metadata
-    if metadata.icc is not None and not picture.gray and parse(metadata.icc) is None:
-        image = _by_table(image, metadata.icc)
+    metadata, image = picture.metadata, _in_srgb(picture)
     exif = written_exif(metadata, picture.size, "PNG", None)
     info = {"dpi": metadata.dpi, "exif": exif.tobytes() if len(exif) else None, "xmp": metadata.resized(picture.size).xmp}
     image.info |= {key: value for key, value in info.items() if value is not None}
-    image._rcodsr = picture, image.tobytes()  # type: ignore[attr-defined]  # copies and crops do not inherit it
+    # a picture is five times as large as its image, which mostly says all of it; copies and crops inherit nothing
+    deeper = picture if picture.depth == 16 or metadata.icc is not None or metadata.color_chunks else None
+    image._rcodsr = metadata, image.size, deeper  # type: ignore[attr-defined]
     return image
+
+
+def _in_srgb(picture: Picture) -> Image.Image:
+    """Its 8-bit image, converted where its numbers are those of a profile of tables."""
+    image, icc = to_pil(picture), picture.metadata.icc
+    return image if icc is None or picture.gray or parse(icc) is not None else _by_table(image, icc)
 
 
 def save(
@@ -125,14 +130,14 @@ def _kept(image: Image.Image | Array | Tensor) -> Picture:
     """What `to_srgb_image` was given, if the image has not been painted on since; else the pixels and their metadata."""
     if not isinstance(image, Image.Image):
         return to_picture(image)
-    picture, pixels = getattr(image, "_rcodsr", (None, b""))
-    if picture is None or picture.size != image.size:
+    metadata, size, picture = getattr(image, "_rcodsr", (None, None, None))
+    if metadata is None or size != image.size:
         return to_picture(image)
-    if image.tobytes() == pixels:
+    if picture is not None and image.tobytes() == _in_srgb(picture).tobytes():
         return picture
-    painted = from_pil(image)
-    own = picture.metadata.with_icc(None) if picture.metadata.icc and parse(picture.metadata.icc) is None else picture.metadata
-    return painted.with_metadata(own)
+    # from here on the numbers are sRGB's, which a profile of tables cannot be given back
+    own = metadata.with_icc(None) if metadata.icc and parse(metadata.icc) is None else metadata
+    return from_pil(image).with_metadata(own)
 
 
 def _by_table(image: Image.Image, icc: bytes) -> Image.Image:
@@ -156,6 +161,12 @@ def _samples_like(picture: Picture, kind: np.dtype[Any]) -> Array:
     rgb = picture.rgb[:1] if picture.gray else picture.rgb
     planes = rgb if picture.alpha is None else torch.cat((rgb, picture.alpha))
     return planes.clamp(0, 1).permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _array_of(tensor: Tensor) -> Array:
+    """On the CPU; numpy has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
 
 
 def _from_array(values: Array, kind: str, channels_first: bool) -> Picture:

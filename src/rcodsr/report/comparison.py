@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from rcodsr.engine.estimation import measure
+from rcodsr.engine.estimation import Estimated
 from rcodsr.engine.evidence import departure
-from rcodsr.engine.steering import Steering
 from rcodsr.engine.upscaler import Upscaled, Upscaler
 from rcodsr.images.departures import painted
 from rcodsr.images.picture import Picture, to_pil
@@ -39,20 +38,6 @@ class Panel:
     """Of a level: the map of how far it departs from realism 0, in the colours of `images.departures`."""
     evidence: str = ""
     """Of a level, for people: the map's mean, and how far the picture agrees with its input."""
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """How degraded the picture is, and what `--adaptive` would choose."""
-
-    similarity: float
-    """M̂_L."""
-    timestep: int
-    realism: float
-    level: str
-
-    def __str__(self) -> str:
-        return f"estimated M_L {self.similarity:.3f}: --adaptive would choose realism {self.realism:.2g} ({self.level})"
 
 
 @dataclass(frozen=True)
@@ -142,9 +127,15 @@ def compare(
         before=panel("input, bicubic", enlarged[0]),
         levels=tuple(level_panel(one) for one in made),
         truth=None if true is None else panel("ground truth", true),
-        estimated=_estimated(upscaler, enlarged),
+        estimated=None if upscaler.model.metric_estimator is None else upscaler.judge(picture.rgb),
         spots=differing_spots(against, side=max(1, min(96, width, height)), count=3),
     )
+
+
+def said_of(estimated: Estimated) -> str:
+    """How degraded the picture is, for people."""
+    chosen = f"realism {estimated.realism:.2g} ({estimated.level})"
+    return f"estimated M_L {estimated.similarity:.3f}: --adaptive would choose {chosen}"
 
 
 def written(heading: str, value: float) -> str:
@@ -169,16 +160,6 @@ def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[
         found.append((left, top, side, side))
         sums[max(0, top - side + 1) : top + side, max(0, left - side + 1) : left + side] = 0
     return tuple(found)
-
-
-def _estimated(upscaler: Upscaler, enlarged: Tensor) -> Estimated | None:
-    """None where the weights have no estimator."""
-    if upscaler.model.metric_estimator is None:
-        return None
-    grouping = upscaler.model.spec.grouping
-    degradation = measure(upscaler.model, enlarged.to(upscaler.runtime.device))
-    t = Steering.by_degradation(grouping, degradation, by_tile=False).timestep
-    return Estimated(degradation.mean, t, grouping.timestep_realism(t), grouping.level(t))
 
 
 def region_of(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from rcodsr.images.departures import legend, reduced
-from rcodsr.report.comparison import Comparison, Panel, written
+from rcodsr.report.comparison import Comparison, Panel, said_of, written
 
 _ROOM = 4_700_000
 """Bytes of all pictures together, in base64, that a page may have as long as quality allows."""
@@ -78,7 +78,7 @@ def _summary(comparison: Comparison) -> str:
     width, height = comparison.size
     said = [f"{width}×{height} pixels, {comparison.weights}"]
     if comparison.estimated is not None:
-        said.append(str(comparison.estimated))
+        said.append(said_of(comparison.estimated))
     said += [comparison.remark] if comparison.remark else []
     return "<br>".join(html.escape(line[:1].upper() + line[1:]) for line in said)
 

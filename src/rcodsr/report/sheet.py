@@ -5,7 +5,7 @@ import io
 from PIL import Image, ImageDraw, ImageFont
 
 from rcodsr.images.departures import legend
-from rcodsr.report.comparison import Box, Comparison, Panel, written
+from rcodsr.report.comparison import Box, Comparison, Panel, said_of, written
 
 _CELL, _GAP, _LINE = 288, 12, 20
 _PAPER, _INK, _FAINT = "#ffffff", "#1c1e21", "#5c636b"
@@ -20,7 +20,7 @@ def contact_sheet(comparison: Comparison) -> bytes:
     scale = min(1.0, _CELL / max(width, height)) if max(width, height) > _CELL else max(1, _CELL // max(width, height))
     shown = max(1, round(width * scale)), max(1, round(height * scale))
     title = [comparison.name, f"{width} x {height}, {comparison.weights}"]
-    title += [str(comparison.estimated)] if comparison.estimated is not None else []
+    title += [said_of(comparison.estimated)] if comparison.estimated is not None else []
     title += [comparison.remark] if comparison.remark else []
     top = _GAP + _LINE * len(title) + _GAP
     overview_top = top + _LINE * (1 + max(len(_details(panel)) for panel in panels))

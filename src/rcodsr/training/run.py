@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import multiprocessing
 import shutil
 import time
@@ -36,6 +35,7 @@ from rcodsr.spec import Note
 from rcodsr.training import validation
 from rcodsr.training.journal import Journal
 from rcodsr.training.metric_trainer import windows
+from rcodsr.training.pace import Clock, learning_rate
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.run_state import Facts, newest_state, save_state
@@ -352,46 +352,6 @@ class Run:
         loaded = load(pairs, indices, 0, self.corrupt)
         seen = [model.evidence(windows(model, batch.to_batch(device))[0]) for batch in loaded]
         return torch.cat([z for z, _ in seen]), torch.cat([features for _, features in seen])
-
-
-class Clock:
-    """How much of a stretch of time is over.
-
-    Args:
-        seconds: from now on.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-        self._begin: float | None = None
-
-    def share(self) -> float:
-        """What is over of the time between the first question and the end, in [0, 1]."""
-        now = time.monotonic()
-        if now >= self._end:
-            return 1.0
-        if self._begin is None:
-            self._begin = now
-        return (now - self._begin) / (self._end - self._begin)
-
-    @property
-    def over(self) -> bool:
-        """Whether the end is there."""
-        return time.monotonic() >= self._end
-
-
-def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
-    """Cosine from the phase's first to its last learning rate, with a linear warm-up at the start of the run.
-
-    Args:
-        phase: steps and rates.
-        done: steps of the phase that are done.
-        step: steps of the run that are done.
-        warmup: steps over which the rate rises.
-    """
-    high, low = phase.learning_rate
-    rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done / phase.steps))
-    return rate * min(1.0, (step + 1) / warmup) if warmup else rate
 
 
 def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:
