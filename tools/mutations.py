@@ -214,7 +214,7 @@ MUTATIONS = (
         "training/objectives.py",
         "guided = without + self.guidance",
         "guided = self.guidance",
-        f"{OBJECTIVES}::test_guidance_is_for_the_frozen_network_alone",
+        f"{OBJECTIVES}::test_guidance_starts_from_what_is_said_without_a_condition",
     ),
     Mutation(
         "GAN: real asks for 1",

@@ -72,6 +72,21 @@ def test_guidance_is_for_the_frozen_network_alone(made: Generated) -> None:
     assert facts["cond_uncond"].item() == pytest.approx(1.0)
 
 
+class _Pessimists(_Teachers):
+    """Without a condition they answer 0.2."""
+
+    def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens, torch.full_like(tokens, 0.2)
+
+
+def test_guidance_starts_from_what_is_said_without_a_condition(made: Generated) -> None:
+    """0.2 + 7.5 · (1 − 0.2)."""
+    teachers, schedule = _Pessimists(), NoiseSchedule()
+    _, x0_frozen, _ = VsdObjective(teachers, schedule, 250, 7.5).estimates(made)
+    _, z_t, t_r, _ = teachers.asked[0]
+    torch.testing.assert_close(x0_frozen, schedule.predict_x0(z_t, torch.full_like(z_t, 6.2), t_r))
+
+
 def test_the_noised_latent_is_eq_1_at_t_r(made: Generated) -> None:
     teachers, schedule = _Teachers(), NoiseSchedule()
     VsdObjective(teachers, schedule, 250, 7.5).estimates(made)
