@@ -2,8 +2,12 @@
 
     python dev/list_messages.py [--kind error|note|help|other]...
 
-One line each: place, kind, text. `error` is what an error class is called with (subject, cause, remedy), `note` what is logged or noted,
-`help` what `--help` says, `other` any literal of three words or more beside these: parts of messages that are put together elsewhere.
+One line each: place, kind, text.
+
+    error   what an error class is called with: subject, cause, remedy
+    note    what is logged or noted
+    help    what `--help` says
+    other   any other literal of three words or more: parts of messages that are put together elsewhere
 """
 
 import argparse
