@@ -1,6 +1,6 @@
 """Render pages, signs and charts: training pictures of sharp lettering and edges, which photos have too little of.
 
-python tools/render_text.py OUT --count 56 --seed 0 [--fonts DIR]
+python dev/render_text.py OUT --count 56 --seed 0 [--fonts DIR]
 """
 
 import argparse

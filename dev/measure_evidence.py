@@ -1,6 +1,6 @@
 """Figures of docs/what-was-invented.md: how far results agree with photos, and whether the map rises with realism.
 
-python tools/measure_evidence.py PHOTOS --weights rcod-small --count 20
+python dev/measure_evidence.py PHOTOS --weights rcod-small --count 20
 
 Of each photo the middle 384×384 pixels are shrunk to 96×96. Lightly: JPEG of quality 90. Badly: a blur of 1.1 pixels, noise
 of 10 steps, JPEG of quality 55. One line per degradation and level: consistency in dB (least, 5th percentile, median), and

@@ -1,6 +1,6 @@
 """Spread a knob anew: finished weights whose timestep t does what t′ did before, t′ = k + w(r) · (n·k − k) for realism r.
 
-python tools/calibrate_knob.py CHECKPOINT OUT 0:0.06 0.25:0.15 0.5:0.25 1:1
+python dev/calibrate_knob.py CHECKPOINT OUT 0:0.06 0.25:0.15 0.5:0.25 1:1
 
 The pairs say w at some realism values, straight lines between them. Only the two layers of the time embedding change: they are
 fitted to what they gave at t′, at every timestep of the knob. For networks conditioned by `models.tiny_unet.TimestepEmbedding`.

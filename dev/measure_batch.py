@@ -1,7 +1,7 @@
 """How much a directory costs beyond the network, and how much memory a picture takes.
 
-    python tools/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
-    python tools/measure_batch.py memory PHOTOS --sides 128,512,2048
+    python dev/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
+    python dev/measure_batch.py memory PHOTOS --sides 128,512,2048
 
 `time` runs the whole pipeline, read to written, and lets the engine enlarge the same pictures in memory with nothing beside it,
 half of them before and half after; all after loading. `memory` runs the command line, a fresh process for each size. One JSON

@@ -1,6 +1,6 @@
 """Grain and grids in enlarged pictures, beside their ground truth: figures that PSNR, LPIPS and NIQE do not show.
 
-python tools/check_artefacts.py --gt HR --results DIR...
+python dev/check_artefacts.py --gt HR --results DIR...
 
 flat: where the ground truth is flat (local standard deviation below 2/255 in 7×7 pixels), the mean local deviation, ours over
 theirs; median over the pictures. Grain is above 1.
