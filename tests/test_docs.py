@@ -143,7 +143,7 @@ def _name_exists(word: str) -> bool:
 
 def _unknown(word: str, document: Path) -> bool:
     """Whether a word looks like a file or a name of ours and is none."""
-    if word in _OTHERS | _ABSENT:
+    if word in _OTHERS | _ABSENT or (ROOT / word).is_file():
         return False
     if _is_file(word):
         return not _file_exists(word, document)

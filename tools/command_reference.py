@@ -53,9 +53,10 @@ class Markdown:
 
 
 def _prose(meaning: str) -> str:
-    """A meaning with defaults, bounds and environment variables in brackets; signs of Markdown count as text."""
+    """A meaning as Markdown: defaults and bounds in brackets, options as code, and no other signs of Markdown."""
     meaning = re.sub(r"  \[(.*)\]$", r" (\1)", meaning)
-    return re.sub(r"([*_<>|])", r"\\\1", meaning)
+    escaped = re.sub(r"([*_<>|])", r"\\\1", meaning)
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*|-[a-zA-Z]\b)", r"`\1`", escaped)  # options
 
 
 def _sections(command: Any, path: str, parent: Any = None) -> Iterator[str]:
