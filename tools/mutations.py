@@ -35,7 +35,7 @@ class Mutation:
 MODULATION, DINO, FORMULAS = "models/test_modulation.py", "training/test_dino.py", "training/test_formulas.py"
 OBJECTIVES, ABLATIONS, LORA = "training/test_objectives.py", "training/test_ablations.py", "models/test_lora.py"
 GROUPING, SCHEDULE, LOSSES = "diffusion/test_grouping.py", "diffusion/test_schedule.py", "training/test_losses.py"
-DATASET = "data/test_dataset.py"
+DATASET, GOLDEN = "data/test_dataset.py", "golden/test_golden.py"
 
 MUTATIONS = (
     # what a review found that no test noticed
@@ -278,6 +278,56 @@ MUTATIONS = (
         "torch.cat((angles.sin(), angles.cos()), 2)",
         "torch.cat((angles.cos(), angles.sin()), 2)",
         f"{MODULATION}::test_fourier_features_by_hand",
+    ),
+    # what others' published files mean
+    Mutation(
+        "golden: S3Diff's block before its score",
+        "models/modulation.py",
+        "torch.cat((scores[:, None].expand(-1, count, -1), blocks.expand(samples, -1, -1)), 2)",
+        "torch.cat((blocks.expand(samples, -1, -1), scores[:, None].expand(-1, count, -1)), 2)",
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: S3Diff's M of the way down for the way up",
+        "models/modulation.py",
+        '"up_blocks": levels + 1}',
+        '"up_blocks": 0}',
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: S3Diff's guidance from the positive text",
+        "models/passes.py",
+        "return away + self.scale * (positive - away)",
+        "return positive + self.scale * (positive - away)",
+        f"{GOLDEN}::test_the_guided_picture_of_s3diff",
+    ),
+    Mutation(
+        "golden: S3Diff's sides swapped in the file's texts",
+        "checkpoints/published.py",
+        'f"{network}.{kind}_mlp."',
+        "f\"{network}.{dict(de='block', block='de').get(kind, kind)}_mlp.\"",
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: PiSA-SR's pixels weighed in the semantics' place",
+        "checkpoints/load.py",
+        '_SEMANTIC = "sem"',
+        '_SEMANTIC = "pix"',
+        f"{GOLDEN}::test_the_weighed_pair_of_pisa_sr",
+    ),
+    Mutation(
+        "golden: OSEDiff's LoRA at alpha 4",
+        "parts.py",
+        "alpha: Annotated[float, Range(1e-3, 1e4)] = 8.0",
+        "alpha: Annotated[float, Range(1e-3, 1e4)] = 4.0",
+        f"{GOLDEN}::test_one_forward[osediff]",
+    ),
+    Mutation(
+        "golden: LoRA's conv_in on the way up",
+        "models/lora.py",
+        '"conv_in": "encoder"',
+        '"conv_in": "decoder"',
+        f"{GOLDEN}::test_one_forward[osediff]",
     ),
 )
 
