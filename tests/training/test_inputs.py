@@ -67,5 +67,5 @@ def test_a_killed_worker_ends_the_run_with_one_line(recipe: Recipe, monkeypatch:
         return {}
 
     monkeypatch.setattr(run.trainer, "train_step", kill)
-    with pytest.raises(WorkerError, match=r"^data worker \d+: killed by signal: Killed, most likely because memory ran out; "):
+    with pytest.raises(WorkerError, match=r"^data worker \d+: killed by signal: Killed, probably out of memory; "):
         run.go()

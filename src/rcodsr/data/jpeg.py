@@ -1,4 +1,4 @@
-"""JPEG compression on tensors: 8×8 DCT, standard tables, 4:2:0 chroma. What libjpeg does, without the file."""
+"""JPEG compression on tensors: 8×8 DCT, standard tables, 4:2:0 chroma. Equivalent to libjpeg, without the file."""
 
 import functools
 import math
@@ -18,11 +18,11 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress and decompress.
+    """Compress and decompress with JPEG's losses.
 
     Args:
         x: shape (B, 3, H, W), any size, in [0, 1].
-        quality: libjpeg's 1 to 100.
+        quality: libjpeg's quality, 1 to 100.
 
     Returns:
         Same shape, in [0, 1].
