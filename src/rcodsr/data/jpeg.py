@@ -18,7 +18,7 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress and decompress with JPEG's losses.
+    """Compress and decompress.
 
     Args:
         x: shape (B, 3, H, W), any size, in [0, 1].
