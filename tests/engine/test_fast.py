@@ -32,7 +32,7 @@ def test_items_are_chosen_by_device_and_by_name() -> None:
     assert choose("cpu", ["time", "norm"]) == {"time", "norm"}
     assert choose("cuda", ["-graph"]) == ITEMS.keys() - {"compile", "graph"}
     assert choose("cpu", ["all", "time", "-upsample"]) == {"channels-last", "time"}
-    with pytest.raises(UsageError, match="'magic' is not one"):
+    with pytest.raises(UsageError, match="'magic' is not a valid item"):
         choose("cpu", ["magic"])
 
 
