@@ -308,7 +308,7 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 
 def test_a_directory_without_judges_is_named(tmp_path: Path) -> None:
     for directory, cause in (
-        (tmp_path, "holds none of lpips_alexnet.safetensors, "),
+        (tmp_path, "contains none of lpips_alexnet.safetensors, "),
         (tmp_path / "no", "is not a directory; "),
     ):
         with pytest.raises(WeightsError) as caught:

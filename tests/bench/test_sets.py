@@ -248,7 +248,7 @@ def test_overwrite_leaves_no_pair_of_an_older_set(photos: Path, tmp_path: Path) 
 def test_photos_are_never_written_over(photos: Path, tmp_path: Path) -> None:
     make(photos, tmp_path / "set")
     before = contents(tmp_path / "set")
-    with pytest.raises(UsageError, match=r"set/hr/cat\.png: is a photo the set is made of"):
+    with pytest.raises(UsageError, match=r"set/hr/cat\.png: is an input photo of the set"):
         make(tmp_path / "set" / "hr", tmp_path / "set", overwrite=True)
     assert contents(tmp_path / "set") == before
 
