@@ -78,7 +78,10 @@ def plain_runner(model: OneStepSR, runtime: Runtime) -> Runner:
 
 
 def agreement(found: Tensor, expected: Tensor) -> tuple[float, float, float]:
-    """PSNR in dB relative to the range of `expected` (0 for NaN, at most 200), relative L2 error, largest absolute error."""
+    """PSNR in dB relative to the range of `expected` (0 for NaN, at most 200), relative L2 error, largest absolute error.
+
+    Both tensors have the same shape, of any rank.
+    """
     if not torch.isfinite(found).all():
         return 0.0, 1.0, float(expected.abs().max())
     error = (found.float() - expected.float()).double()

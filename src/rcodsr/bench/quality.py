@@ -131,5 +131,5 @@ def _lgamma(x: np.ndarray) -> np.ndarray:
 
 
 def eight_bit(rgb: Tensor) -> Tensor:
-    """Round pixels in [0, 1] to 8 bits, so that scores in memory equal scores of files."""
+    """Round pixels in [0, 1], of any shape, to 8 bits, so that scores in memory equal scores of files."""
     return (rgb.float() * 255).round().clamp(0, 255) / 255

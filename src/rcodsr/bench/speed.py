@@ -118,7 +118,11 @@ def _runtime(request: SpeedRequest) -> Runtime:
 
 
 def cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tuple[int, int]]:
-    """Sides and batch sizes; batches above 1 only if a picture is one tile."""
+    """Sides and batch sizes; batches above 1 only if a picture is one tile.
+
+    Raises:
+        UsageError: when the variant does not support a side, or no picture fits in one tile for the batches.
+    """
     large = runtime.device.type != "cpu"
     small = 256 if isinstance(spec.autoencoder, KlSpec) else 512
     sizes = request.sizes or ((512, 2048, 4096) if large else (small,))

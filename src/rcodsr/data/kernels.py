@@ -65,6 +65,9 @@ def random_kernel(
         sinc_probability: share of sinc kernels.
         beta_gaussian: range of β of the generalised Gaussians.
         beta_plateau: range of β of the plateau kernels.
+
+    Returns:
+        Shape (side, side) with a random odd side, float32, sums to 1.
     """
     side = int(rng.choice(SIDES))
     if rng.random() < sinc_probability:

@@ -53,7 +53,7 @@ class Runner:
         return condition
 
     def forward(self, tiles: Tensor, condition: Condition) -> Tensor:
-        """See `OneStepSR.forward`."""
+        """Run the networks on tiles (B, 3, H, W) in [0, 1] → the same shape; see `OneStepSR.forward`."""
         restored: Tensor = self.model(tiles, condition)
         return restored
 

@@ -55,7 +55,7 @@ class Steering:
         return _timestep(self.degradation.inside(rows, columns), self.grouping)
 
     def within(self, rows: slice, columns: slice) -> dict[int, Tensor]:
-        """Timesteps of a tile's parts and their shares on the latent's grid; empty if parts have no levels of their own."""
+        """A tile's timesteps → their shares (h', w') on the latent's grid; empty if parts have no levels of their own."""
         found: dict[int, Tensor] = {}
         for level, share in self.local.inside(rows, columns) if self.local is not None else ():
             t = self.at(rows, columns) if level is None else self.grouping.realism_timestep(level)

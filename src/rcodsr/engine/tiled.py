@@ -60,7 +60,14 @@ class TiledNetwork:
     def restore(
         self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions, progress: Tiles = ignore
     ) -> tuple[Tensor, TileGrid]:
-        """Run over tiles, halving them when memory runs out; `progress` is called for each tile and then starts again."""
+        """Run over tiles, halving them when memory runs out: (1, 3, H, W) → (3, H, W), both in [0, 1], and the tiles used.
+
+        `progress` is called for each tile and starts again after halving.
+
+        Raises:
+            TileMemoryError: when even the smallest tile does not fit into memory.
+            ModelOutputError: when an output is not a valid picture.
+        """
         scale, tile = self.model.spec.scale, self._tile(options)
         while True:
             grid = self.plan(padded.shape, options, tile)

@@ -8,7 +8,7 @@ from rcodsr.parts import ModulationSpec
 
 
 class _Residual(nn.Module):
-    """x + conv(ReLU(conv(x))), without normalisation."""
+    """x + conv(ReLU(conv(x))), without normalisation: (B, C, h, w) → the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -83,7 +83,7 @@ class _Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter each channel."""
+        """Filter each channel; shapes as above."""
         channels = x.shape[1]
         return F.conv2d(x, self.kernel.to(x.dtype).expand(channels, -1, -1, -1), padding=self.pad, groups=channels)
 

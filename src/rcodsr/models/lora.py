@@ -257,7 +257,7 @@ def _fold(layer: BaseTunerLayer, adapters: list[str]) -> None:
 
 
 def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "default") -> dict[str, Tensor]:
-    """Tensors of a module that training changes: a state's LoRA, and the base weights of the modules named in `in_full`."""
+    """Tensors that training changes, by name: a state's LoRA, and the base weights of the modules named in `in_full`."""
     names = "|".join(re.escape(name) for name in in_full)
     full = re.compile(rf"({names})\.(base_layer\.)?(weight|bias)")
     lora = re.compile(rf"\.lora_[AB]\.{state}_")

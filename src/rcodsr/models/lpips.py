@@ -90,7 +90,7 @@ class Lpips(nn.Module, ABC):
 
     @abstractmethod
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Compute map i from map i − 1, or map 0 from a normalised picture."""
+        """Compute map i from map i − 1 (B, C, H, W), or map 0 from a normalised picture (B, 3, H, W)."""
 
 
 class LpipsSqueeze(Lpips):
@@ -105,7 +105,7 @@ class LpipsSqueeze(Lpips):
         super().__init__({"features": features})
 
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Compute map i from map i − 1, or map 0 from a normalised picture."""
+        """See `Lpips.level`."""
         if i == 0:
             return F.relu(self.get_submodule("features.0")(x))
         if i in (1, 2, 3):
@@ -125,7 +125,7 @@ class LpipsAlex(Lpips):
         super().__init__({f"conv{i}": nn.Conv2d(*shape) for i, shape in enumerate(_ALEX)})
 
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Compute map i from map i − 1, or map 0 from a normalised picture."""
+        """See `Lpips.level`."""
         if i in (1, 2):
             x = F.max_pool2d(x, 3, 2)
         return F.relu(self.get_submodule(f"conv{i}")(x))

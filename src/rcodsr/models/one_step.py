@@ -80,7 +80,7 @@ class PlainNoise:
     """eps = net, as in Stable Diffusion."""
 
     def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Return `net` unchanged."""
+        """Return `net` unchanged; shapes as in `NoiseHead`."""
         return net.float()
 
 

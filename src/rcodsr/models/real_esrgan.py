@@ -51,7 +51,7 @@ class RealEsrgan(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge pictures four times."""
+        """Enlarge pictures four times: (B, 3, h, w) in [0, 1] → (B, 3, 4h, 4w), float32, not clamped."""
         return self.decode(self.features(x))
 
 

@@ -36,7 +36,7 @@ class DenseBlock(nn.Module):
         self.conv5 = conv3x3(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input plus 0.2 times the output of the convolutions."""
+        """Return the input plus 0.2 times the output of the convolutions: (B, width, h, w) → the same."""
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), _SLOPE, inplace=True)), 1)
@@ -58,7 +58,7 @@ class ResidualDenseBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input plus 0.2 times the residual."""
+        """Return the input plus 0.2 times the residual: (B, width, h, w) → the same."""
         return torch.add(x, self.residual(x), alpha=_SHARE)
 
 
@@ -87,7 +87,7 @@ class Upsampling(nn.Module):
         self.conv_hr = conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Double the size twice, each time by nearest-neighbour upsampling and a convolution."""
+        """Double the size twice by nearest-neighbour upsampling and a convolution: (B, width, h, w) → (B, width, 4h, 4w)."""
         for conv in (self.conv_up1, self.conv_up2):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0)), _SLOPE, inplace=True)
         return F.leaky_relu(self.conv_hr(x), _SLOPE, inplace=True)
@@ -105,7 +105,7 @@ class PictureOutput(nn.Conv2d):
         super().__init__(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of any dtype → a picture, float32."""
+        """Features (B, width, H, W) of any dtype → a picture (B, 3, H, W), float32."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float())
 
@@ -121,7 +121,7 @@ class LatentOutput(nn.Module):
         self.latents = WaveletAutoencoder(latents)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features → standardised latents, float32."""
+        """Features (B, width, 4h, 4w) → standardised latents (B, C, h, w), float32."""
         return self.latents.standardise(self.conv_last(x))
 
 

@@ -128,7 +128,7 @@ class VsdObjective:
 
     @torch.no_grad()
     def estimates(self, made: Generated) -> tuple[Tensor, Tensor, Facts]:
-        """Return x0′ of φ′ (without guidance) and x0* of φ (with it) for the noised ẑ_H; line 15."""
+        """x0′ of φ′ (without guidance) and x0* of φ (with it) for the noised ẑ_H (line 15), of ẑ_H's shape, and facts."""
         z, draws = made.z.detach().float(), made.draws
         t_r = draws.near("t_r", made.timestep, self.window) if self.window else draws.integers("t_r", 20, 979).to(z.device)
         z_t = self.schedule.add_noise(z, draws.normal("eps_r", z), t_r)
@@ -142,7 +142,7 @@ class VsdObjective:
         return x0_regularizer, x0_frozen, facts
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """L_reg through OSEDiff's surrogate gradient."""
+        """L_reg through OSEDiff's surrogate gradient, per sample: (B,)."""
         x0_regularizer, x0_frozen, facts = self.estimates(made)
         return distillation(made.z, x0_regularizer, x0_frozen), facts
 
@@ -188,7 +188,7 @@ class AdversarialObjective:
         return phase.adversarial
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """−D(x̂_H). The discriminator is frozen, so that it accumulates no gradient."""
+        """−D(x̂_H) per sample, (B,). The discriminator is frozen, so that it accumulates no gradient."""
         self.discriminator.requires_grad_(False)
         loss = made.texture * generator_hinge(self.discriminator(made.picture))
         self.discriminator.requires_grad_(True)
@@ -244,7 +244,7 @@ class RestorerObjective:
         return float(bool(phase.restorer or phase.restorer_features))
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """w(t) · (distance of the pictures + distance of the features in units of the restorer's)."""
+        """w(t) · (distance of the pictures + distance of the features in units of the restorer's) per sample: (B,)."""
         with torch.no_grad():
             features = self.restorer.features(made.lr.contiguous(memory_format=torch.channels_last))
             taught = self.restorer.decode(features)
@@ -294,7 +294,7 @@ class PairObjective:
         return phase.pairs
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """x̂_H should look more real than x_H. The heads are frozen here."""
+        """Pair loss per sample, (B,): x̂_H should look more real than x_H. The heads are frozen here."""
         self.discriminator.heads.requires_grad_(False)
         margins = self._margins(made)
         self.discriminator.heads.requires_grad_(True)
@@ -345,7 +345,7 @@ class DinoObjective:
         return phase.adversarial
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """x̂_H should look real. The heads are frozen here, whereas S3Diff lets this gradient into them."""
+        """Cross entropy per sample, (B,): x̂_H should look real. S3Diff lets this gradient into the heads, frozen here."""
         self.discriminator.heads.requires_grad_(False)
         loss = made.texture * cross_entropy(self._scores(made.picture, made), real=True)
         self.discriminator.heads.requires_grad_(True)

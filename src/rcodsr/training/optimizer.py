@@ -37,7 +37,7 @@ class Optimizer:
         self.processes = processes
 
     def gather(self) -> Tensor:
-        """Average the gradients over the processes and clip them. Returns the norm before clipping, which may not be finite."""
+        """Average the gradients over the processes and clip them. Returns their norm (a scalar), which may not be finite."""
         self.processes.average_gradients(self.parameters)
         return nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
 

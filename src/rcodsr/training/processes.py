@@ -48,7 +48,7 @@ class Processes:
             parameter.grad = piece.view_as(parameter).clone()
 
     def average(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
+        """The mean of a tensor over the processes, same shape."""
         if self.count == 1:
             return value
         torch.distributed.all_reduce(value)
