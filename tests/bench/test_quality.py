@@ -122,7 +122,7 @@ def test_ssim_is_scikit_images(cat: Tensor, change: str) -> None:
         full=True,
     )
     inner = surface[5:-5, 5:-5]
-    assert inner.min() > 0  # nowhere contrary structure, which ours counts as none
+    assert inner.min() > 0  # no negative structure anywhere, which ours counts as zero
     assert inner.mean() < 0.999
     assert ssim_y(cat, other) == pytest.approx(inner.mean(), abs=1e-6)
 

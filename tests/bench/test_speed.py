@@ -1,4 +1,4 @@
-"""The parts of `rcodsr bench`: counts, ratios, pictures, and that a wrong result has no speed."""
+"""The parts of `rcodsr bench`: counts, ratios, pictures, and that no speed is reported for a wrong result."""
 
 import copy
 

@@ -156,7 +156,7 @@ def test_an_error_of_a_worker_is_one_line(many: list[Path], workers: int) -> Non
 
 
 class SlowPairs(PhotoPairs):
-    """Says who reads it; the second batch takes longer than any test."""
+    """Reports its process; the second batch takes longer than any test."""
 
     def __getitem__(self, index: int):  # type: ignore[no-untyped-def]
         if index >= 4:

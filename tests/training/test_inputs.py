@@ -1,4 +1,4 @@
-"""What a training run makes of its photos: real pairs, damaged files, killed workers."""
+"""How a training run handles its photos: real pairs, corrupt files, killed workers."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, resumed, damaged and changed."""
+"""Runs that are stopped, killed, resumed, corrupted and changed."""
 
 import json
 import os
@@ -249,7 +249,7 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
 def test_validation_judges_the_knob_on_what_the_weights_want_to_see(
     small_model: OneStepSR, tmp_path: Path, photo: Image.Image
 ) -> None:
-    """512 pixels where a prior asks for them; LPIPS where there is a judge; spread and order of the levels by hand."""
+    """512 pixels if a prior needs them, LPIPS if there is a judge, spread and order of the levels by hand."""
     for folder in ("val", "judges"):
         (tmp_path / folder).mkdir()
     photo.save(tmp_path / "val" / "a.png")

@@ -1,4 +1,4 @@
-"""A run that begins with others' finished weights."""
+"""A run that starts from weights trained by others."""
 
 from dataclasses import replace
 from pathlib import Path
