@@ -1,13 +1,13 @@
-"""List every text that rcodsr can show to people, for a review of its language.
+"""List every text that rcodsr can show to users, for a review of its language.
 
     python dev/list_messages.py [--kind error|note|help|other]...
 
 One line each: place, kind, text.
 
-    error   what an error class is called with: subject, cause, remedy
-    note    what is logged or noted
-    help    what `--help` says
-    other   any other literal of three words or more: parts of messages that are put together elsewhere
+    error   arguments of an error class: subject, cause, remedy
+    note    logged messages and notes
+    help    texts of `--help`
+    other   any other literal of three words or more: parts of composed messages
 """
 
 import argparse
@@ -23,7 +23,7 @@ HELP_WORDS = {"help", "epilog", "short_help"}
 
 
 def text_of(node: ast.expr) -> str:
-    """A literal's text, its holes as `{…}`, joined pieces in a row; empty for what is no text."""
+    """A literal's text, with placeholders as `{…}` and concatenated pieces joined; empty for other nodes."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
@@ -39,7 +39,7 @@ _PART = (ast.Constant, ast.FormattedValue)
 
 
 def name_of(call: ast.Call) -> str:
-    """The last part of the name of what is called."""
+    """The last part of a call's dotted name."""
     return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
@@ -56,7 +56,7 @@ class Texts:
         self._seen = {id(node) for node in self._docstrings()}
 
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
-        """Line, kind and text, by lines."""
+        """Yield line, kind and text, in order of lines."""
         calls = [node for node in ast.walk(self._tree) if isinstance(node, ast.Call)]
         found = [entry for call in calls for entry in self._of_call(call)]
         for node in ast.walk(self._tree):
@@ -85,14 +85,14 @@ class Texts:
         self._seen |= {id(part) for part in ast.walk(node)}
 
     def _docstrings(self) -> Iterator[ast.AST]:
-        """Texts that stand alone as statements: of modules, classes, functions and constants."""
+        """Strings that are statements: texts of modules, classes, functions and constants."""
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 yield node.value
 
 
 def commands(path: Path, tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """The docstrings of what Typer makes commands of: decorated, or named as their module in `cli`."""
+    """Docstrings of Typer commands: decorated functions, or functions named like their module in `cli`."""
     for node in ast.walk(tree):
         decorators = [each for each in getattr(node, "decorator_list", []) if isinstance(each, ast.Call)]
         decorated = any(name_of(each) in {"command", "callback"} for each in decorators)

@@ -19,7 +19,7 @@ PICTURE = "from PIL import Image; Image.linear_gradient('L').resize((24, 20)).co
 
 
 def problems(tag: str, root: Path = ROOT) -> list[str]:
-    """What in the sources contradicts a tag, one line each; an empty list if nothing does."""
+    """Contradictions between the sources and a tag, one line each; empty if there are none."""
     version = tag.removeprefix("v")
     stated = re.search(r'__version__ = "(.+)"', (root / "src/rcodsr/version.py").read_text("utf-8"))
     cited = re.search(r"^version: (.+)$", (root / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
@@ -38,10 +38,10 @@ def problems(tag: str, root: Path = ROOT) -> list[str]:
 
 
 def try_wheel(wheel: Path) -> None:
-    """Install a wheel into a new environment and enlarge a picture with it, far from the sources.
+    """Install a wheel into a new environment and enlarge a picture with it, outside of the source tree.
 
     Raises:
-        subprocess.CalledProcessError: where a command fails.
+        subprocess.CalledProcessError: when a command fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder, "venv"), with_pip=True)
@@ -61,7 +61,7 @@ def try_wheel(wheel: Path) -> None:
 
 
 def main(tag: str, *wheels: str) -> int:
-    """Print what is wrong; the exit code."""
+    """Print the problems and return the exit code."""
     found = problems(tag)
     for wheel in map(Path, wheels):
         if f"-{tag.removeprefix('v')}-" not in wheel.name:

@@ -1,8 +1,8 @@
-"""Write docs/command-line.md from the commands themselves: what `--help` says, as a page.
+"""Generate docs/command-line.md from the `--help` texts of the commands.
 
     python tools/command_reference.py [--check]
 
-With --check nothing is written, and the exit code is 1 if the page is not current.
+With --check nothing is written; the exit code is 1 if the page is outdated.
 """
 
 import re
@@ -27,7 +27,7 @@ INTRODUCTION = """\
 
 
 class Markdown:
-    """Takes what a command writes into its help, as a formatter does, and keeps it as Markdown."""
+    """A help formatter that collects what a command writes as Markdown."""
 
     width = 1000
 
@@ -44,16 +44,16 @@ class Markdown:
         self.lines += ["```"] if name == "Examples" else []
 
     def write_dl(self, rows: list[tuple[str, str]]) -> None:
-        """Options or commands with their meanings, as a list."""
+        """Options or commands with their descriptions, as a list."""
         self.lines += [f"- `{name}`: {_prose(meaning)}" for name, meaning in rows if "--help" not in name]
 
     def write(self, text: str) -> None:
-        """A line of the examples."""
+        """One line of the examples."""
         self.lines.append(text.strip())
 
 
 def _prose(meaning: str) -> str:
-    """A meaning as Markdown: defaults and bounds in brackets, options as code, and no other signs of Markdown."""
+    """Convert a description to Markdown: defaults and bounds in brackets, options as code, other Markdown signs escaped."""
     meaning = re.sub(r"  \[(.*)\]$", r" (\1)", meaning)
     escaped = re.sub(r"([*_<>|])", r"\\\1", meaning)
     return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*|-[a-zA-Z]\b)", r"`\1`", escaped)  # options
@@ -74,18 +74,18 @@ def _sections(command: Any, path: str, parent: Any = None) -> Iterator[str]:
 
 
 def _is_empty_panel(lines: list[str], at: int) -> bool:
-    """Whether a line is the heading of a panel that has only --help, which is left out."""
+    """Whether a line is the heading of a panel with only --help, which is omitted."""
     rest = [line for line in lines[at + 1 :] if line]
     return lines[at].startswith("**") and (not rest or not rest[0].startswith("- "))
 
 
 def page() -> str:
-    """The whole page."""
+    """Generate the page."""
     return INTRODUCTION + "".join(_sections(typer.main.get_command(app), "rcodsr"))
 
 
 def main() -> int:
-    """Write the page, or say that it is not current."""
+    """Write the page, or report that it is outdated."""
     text = page()
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Edit one formula at a time and see whether a test notices: `python tools/mutations.py [WORD ...]`, by words in their names.
+"""Edit one formula at a time and check that a test fails: `python tools/mutations.py [WORD ...]`, by words in their names.
 
-Works on a copy, in forks of one process that has imported the large libraries once. Exit code 1 when a mutation survives,
-2 when an edit no longer fits the code or a test fails without it.
+Works on a copy, in forks of one process that has imported the large libraries. Exit code 1 when a mutation survives, 2 when
+an edit does not match the code or a test fails without it.
 """
 
 import os
@@ -24,12 +24,12 @@ class Mutation:
 
     name: str
     file: str
-    """Below `src/rcodsr`."""
+    """Path below `src/rcodsr`."""
     right: str
     """Occurs once there."""
     wrong: str
     test: str
-    """What should notice, below `tests`."""
+    """The test that should fail, below `tests`."""
 
 
 MODULATION, DINO, FORMULAS = "models/test_modulation.py", "training/test_dino.py", "training/test_formulas.py"
@@ -333,7 +333,7 @@ MUTATIONS = (
 
 
 def run_tests(copy: Path, tests: list[str], aloud: bool = False) -> int:
-    """Run tests of the copy in a fork, `aloud` with what pytest says; its exit code."""
+    """Run tests of the copy in a fork, with pytest's output if `aloud`; returns the exit code."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -354,7 +354,7 @@ def run_tests(copy: Path, tests: list[str], aloud: bool = False) -> int:
 
 
 def main(words: list[str]) -> int:
-    """Run the chosen mutations, one line each."""
+    """Run the selected mutations, one line each."""
     chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
     sys.dont_write_bytecode = True
     os.environ["OMP_NUM_THREADS"] = "1"

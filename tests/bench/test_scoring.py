@@ -1,4 +1,4 @@
-"""The columns of the paper's Table S2, the door to pyiqa, and the curve."""
+"""The columns of the paper's Table S2, the use of pyiqa, and the curve."""
 
 import importlib.util
 import io

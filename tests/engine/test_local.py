@@ -1,4 +1,4 @@
-"""Local realism: a map of levels, blended in the latent; text held at realism 0."""
+"""Local realism: a map of levels, blended in the latent; text kept at realism 0."""
 
 import math
 from dataclasses import replace
@@ -142,4 +142,4 @@ def test_text_is_held_at_fidelity(default_upscaler: Upscaler, photo: Image.Image
     assert _psnr(made.picture.rgb[text], plain[0][text]) >= 45
     assert _psnr(made.picture.rgb[rest], plain[1][rest]) >= 45
     assert (made.realism, made.timestep, made.unet_passes) == (1.0, 750, 2)
-    assert any("held at realism 0" in note for note in made.picture.notes)
+    assert any("kept at realism 0" in note for note in made.picture.notes)

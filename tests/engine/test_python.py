@@ -1,4 +1,4 @@
-"""Python as people use it: what goes in, what comes out, what is said of mistakes; and the files that `save` writes."""
+"""The Python interface: inputs, outputs, errors, and the files that `save` writes."""
 
 import io
 import os
@@ -108,7 +108,7 @@ def test_the_estimate_is_what_adaptive_chooses(engine: Upscaler, small: Image.Im
 
 
 def test_the_estimate_of_a_cut_out_is_what_adaptive_chooses(engine: Upscaler, small: Image.Image) -> None:
-    """Hidden colours, which nobody sees, decide nothing: here noise below a transparent half."""
+    """Hidden colours have no effect: here, noise below a transparent half."""
     pixels = np.dstack((np.asarray(small), np.full((24, 32), 255, np.uint8)))
     pixels[:, 16:, :3] = np.random.default_rng(0).integers(0, 256, (24, 16, 3))
     pixels[:, 16:, 3] = 0

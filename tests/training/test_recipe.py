@@ -167,7 +167,7 @@ def test_packaged_recipes_have_names(tmp_path: Path) -> None:
         UsageError, match=r"no such recipe; did you mean rcod-.\? It may be ablations/tiny, .*rcod-o.*, or a TOML"
     ):
         find_recipe("rcod-x")
-    assert find_recipe("recipes/rcod-o.toml").samefile(PAPER)  # wherever the command runs
+    assert find_recipe("recipes/rcod-o.toml").samefile(PAPER)  # from any directory
 
 
 def _refused(*overrides: str, path: Path = TINY) -> str:

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, resumed, damaged and changed."""
+"""Runs that are stopped, killed, resumed, corrupted and changed."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(recipe: Recipe) -> None:
     newest.write_bytes(data)
     assert Run(recipe, messages.append).step == 1
     shutil.rmtree(recipe.output / "states" / "00000001")
-    with pytest.raises(RcodsrError, match="all saved states are damaged"):
+    with pytest.raises(RcodsrError, match="all saved states are corrupt"):
         Run(recipe, _silent)
     assert Run(recipe, _silent, resume=False).step == 0
 
@@ -249,7 +249,7 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
 def test_validation_judges_the_knob_on_what_the_weights_want_to_see(
     small_model: OneStepSR, tmp_path: Path, photo: Image.Image
 ) -> None:
-    """512 pixels where a prior asks for them; LPIPS where there is a judge; spread and order of the levels by hand."""
+    """512 pixels if a prior needs them, LPIPS if there is a judge, spread and order of the levels by hand."""
     for folder in ("val", "judges"):
         (tmp_path / folder).mkdir()
     photo.save(tmp_path / "val" / "a.png")
@@ -333,7 +333,7 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
     estimator = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
-    with pytest.raises(UsageError, match=r"phases\.0\.crop: 96 is less than the 128 pixels that the estimator of small judges"):
+    with pytest.raises(UsageError, match=r"phases\.0\.crop: 96 is smaller than the 128-pixel window of the estimator of small"):
         Run(replace(estimator, phases=(replace(phase, crop=96),), output=tmp_path / "small"), _silent)
     run = Run(replace(estimator, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
     run.go()
@@ -361,6 +361,6 @@ def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_p
     assert {"vsd", "vsd_own", "w", "cond_uncond", "gradient_cosine"} <= metrics(distilled.output)[-1].keys()
     with pytest.raises(UsageError, match="has no base to distil from"):
         replace(distilled, distill=DistillSettings())
-    with pytest.raises(UsageError, match="predicts no noise"):
+    with pytest.raises(UsageError, match="does not predict noise"):
         own = DistillSettings(prior=str(distilled.output / "checkpoint"))
         Run(replace(distilled, distill=own, output=tmp_path / "twice"), _silent).go()

@@ -83,7 +83,7 @@ class PhotoCache:
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     def fill(self, paths: list[Path]) -> None:
-        """Decode photos ahead, side by side, until one no longer fits: processes that are forked later share the memory."""
+        """Decode photos in parallel until one no longer fits; processes forked later share this memory."""
         with ThreadPoolExecutor() as pool:
             for path, pixels in zip(paths, pool.map(_decoded_or_none, paths), strict=True):
                 if pixels is None:
@@ -119,7 +119,7 @@ def _decoded(path: Path) -> np.ndarray:
 
 
 def _decoded_or_none(path: Path) -> np.ndarray | None:
-    """None for an unreadable photo, which is reported when it is drawn."""
+    """Return None for an unreadable photo, which is reported when it is drawn."""
     try:
         return _decoded(path)
     except InputError:
@@ -142,6 +142,6 @@ def _listed(source: Path) -> list[Path]:
             continue
         photos.append(source.parent / line.strip())
         if not photos[-1].is_file():
-            remedy = "list one path a line, relative to the list's directory"
+            remedy = "list one path per line, relative to the list's directory"
             raise InputError(f"{source}:{number}", f"no file {photos[-1]}", remedy)
     return photos

@@ -1,4 +1,4 @@
-"""What a run says while it runs: one JSON line per step, TensorBoard, and lines for people."""
+"""Logs of a run: one JSON line per step, TensorBoard, and progress lines."""
 
 import json
 import time
@@ -12,19 +12,19 @@ from rcodsr.bench.memory import peak_resident
 from rcodsr.messages import Log
 
 _SCARCE = 0.02
-"""A group with a smaller share of the samples learns nothing."""
+"""Groups with a smaller share of the samples trigger a warning: they learn nothing."""
 _WINDOW = 500
-"""Steps over which shares are watched."""
+"""Number of steps over which shares are averaged."""
 
 
 class Journal:
-    """Records a run in its directory.
+    """Logs a run to its directory.
 
     Args:
         run: the run's directory.
-        step: steps already done; later lines of an earlier attempt are dropped.
+        step: steps already done; lines that an interrupted attempt wrote after it are dropped.
         total: steps of the whole run.
-        log: receives lines for people.
+        log: receives progress lines.
     """
 
     def __init__(self, run: Path, step: int, total: int, log: Log) -> None:
@@ -38,7 +38,7 @@ class Journal:
         self._since, self._samples = time.monotonic(), 0
 
     def record(self, step: int, phase: str, facts: dict[str, float], samples: int, rate: float) -> None:
-        """Take down one step."""
+        """Log one step."""
         self._lines.write(json.dumps({"step": step, "phase": phase, "rate": rate, **facts}) + "\n")
         self._lines.flush()
         self._samples += samples
@@ -50,14 +50,14 @@ class Journal:
             self._report(step, phase, facts)
 
     def validation(self, step: int, sheet: torch.Tensor, scores: dict[str, float]) -> None:
-        """Show a contact sheet (3, H, W) in [0, 1] and its scores as curves on the board."""
+        """Add a contact sheet (3, H, W) in [0, 1] and its scores to TensorBoard."""
         if self._board is not None:
             self._board.add_image("validation", sheet, step)
             for name, value in scores.items():
                 self._board.add_scalar(f"validation/{name}", value, step)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the log files."""
         self._lines.close()
         if self._board is not None:
             self._board.close()
@@ -88,7 +88,7 @@ class Journal:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop lines of steps that a resumed run will do again, and a line that was cut off."""
+    """Drop a truncated line and the lines of steps that the resumed run will repeat."""
     if not path.exists():
         return
     kept = []
@@ -107,13 +107,13 @@ def _tensorboard(run: Path, step: int, log: Log) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl has everything but the pictures")
+        log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl holds everything except the pictures")
         return None
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)
 
 
 def _peak_memory() -> float:
-    """GiB at most so far: of the GPU, or else of this process."""
+    """Peak memory so far in GiB: the GPU's, or without one, this process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return peak_resident() / 2**30

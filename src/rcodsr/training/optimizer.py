@@ -1,4 +1,4 @@
-"""AdamW with clipping over named parameters, and the running average of weights."""
+"""AdamW with gradient clipping over named parameters, and the running average of weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from rcodsr.training.processes import Processes
 
 
 class Optimizer:
-    """One AdamW whose gradients are averaged over the processes and clipped by their norm.
+    """AdamW whose gradients are averaged over the processes and clipped by their norm.
 
     Args:
         parameters: by name, each once.
-        betas: of AdamW.
-        weight_decay: of AdamW.
-        clip: largest norm; 0 does not clip.
-        processes: who the gradients are shared with.
-        rate: learning rate where `step` is given none.
+        betas: AdamW's.
+        weight_decay: AdamW's.
+        clip: largest norm; 0 disables clipping.
+        processes: the processes to average gradients with.
+        rate: learning rate used when none is passed to `step`.
     """
 
     def __init__(
@@ -31,18 +31,18 @@ class Optimizer:
         rate: float = 0.0,
     ) -> None:
         self.parameters = list(parameters.values())
-        fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on a CPU it rounds differently
+        fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on the CPU it rounds differently
         self.inner = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=fused)
         self.clip = clip
         self.processes = processes
 
     def gather(self) -> Tensor:
-        """Average the gradients over the processes and clip them; returns their norm before, which may not be finite."""
+        """Average the gradients over the processes and clip them. Returns their norm (a scalar), which may not be finite."""
         self.processes.average_gradients(self.parameters)
         return nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
 
     def step(self, rate: float | None = None) -> None:
-        """Update with what `gather` left, at a learning rate, and forget the gradients."""
+        """Update with the gathered gradients at a learning rate, and clear them."""
         if rate is not None:
             for group in self.inner.param_groups:
                 group["lr"] = rate
@@ -55,7 +55,7 @@ class Average:
 
     Args:
         parameters: by name.
-        decay: share of the old average that a step keeps, once warm.
+        decay: share of the old average that each step keeps, after warm-up.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -65,13 +65,13 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the current weights."""
+        """Update the average with the current weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in the place of the weights for the length of a `with` block."""
+        """Replace the weights by their average within a `with` block."""
         self._swap()
         try:
             yield
