@@ -40,7 +40,7 @@ def test_the_same_command_again_skips_what_is_done_and_makes_what_is_new(run_cli
     others = ("a.png", "b.JPG", "c.bmp", *results)
     assert _statuses(again) == {"new.png": "done", **dict.fromkeys(others, "skipped")}
     assert _summary(again) == {"done": 1, "skipped": 6, "failed": 0, "own_results": 3}
-    assert "a_x4.png  (made by rcodsr; name it alone to enlarge it again)" in again.stderr
+    assert "a_x4.png  (made by rcodsr; pass it alone to enlarge it again)" in again.stderr
     assert _glob(desk) == sorted([*results, "a.png", "b.JPG", "c.bmp", "new.png", "new_x4.png"])
     assert {name: (desk / name).read_bytes() for name in results} == results
     replaced = run_cli("upscale", *_glob(desk), "-y", "-r", "1")
