@@ -57,7 +57,7 @@ def test_judges_add_their_scores(desk: Path, run_cli: RunCli) -> None:
         assert tall.height == short.height + 20  # one more line of scores
     done = run_cli("compare", "in.png", "-o", "p.html", "--judges", "judges")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--judges: has nothing to compare the picture with; add --gt FILE" in done.stderr
+    assert "--judges: needs a ground truth; add --gt FILE" in done.stderr
 
 
 def test_refusals_are_one_line_and_write_nothing(desk: Path, run_cli: RunCli, small_spec: VariantSpec) -> None:

@@ -80,7 +80,7 @@ def test_what_cannot_be_told_is_refused_in_one_line(
     for options, message in (
         (weights, "tags.jsonl: has no text for a.png; add a line for each picture"),
         ([*weights, "--prompt", "dogs"], "--prompts: contradicts --prompt; leave one of the two out"),
-        ([*weights, "--engine", "ray"], "--prompts: does not reach a Ray cluster"),
+        ([*weights, "--engine", "ray"], "--prompts: does not work on a Ray cluster"),
     ):
         done = run_cli("upscale", "a.png", *options, "--prompts", "tags.jsonl")
         assert done.returncode == 2

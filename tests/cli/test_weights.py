@@ -162,4 +162,4 @@ def test_a_network_of_a_judge_is_converted_into_a_directory(run_cli: RunCli, tmp
     done = run_cli("weights", "convert", "weights.pt", "-o", "judges", "-y", "--json", "-q")
     assert json.loads(done.stdout) == {"name": "dists", "file": "judges/dists.safetensors"}
     done = run_cli("weights", "convert", "weights.pt", "--base-model", "x")
-    assert (done.returncode, done.stderr) == (2, "rcodsr: --base-model: dists stands on no base; leave it out\n")
+    assert (done.returncode, done.stderr) == (2, "rcodsr: --base-model: dists has no base; omit the option\n")

@@ -169,11 +169,11 @@ def test_save_keeps_the_depth_of_a_file(engine: Upscaler, tmp_path: Path) -> Non
 
 
 def test_save_refuses_in_a_line(engine: Upscaler, small: Image.Image, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not say a format we write; end it in .avif"):
+    with pytest.raises(UsageError, match="has no suffix of an output format; end it in .avif"):
         rcodsr.save(small, tmp_path / "a.xyz")
     with pytest.raises(OutputError, match="cannot be written"):
         rcodsr.save(small, tmp_path / "nowhere" / "a.png")
-    with pytest.raises(UsageError, match="^background: 'reddish' is not a colour"):
+    with pytest.raises(UsageError, match="^background: 'reddish' is not a valid colour"):
         rcodsr.save(small, tmp_path / "a.jpg", background="reddish")
     assert not list(tmp_path.iterdir())
 

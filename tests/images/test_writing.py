@@ -30,7 +30,7 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
-    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+    with pytest.raises(OutputError, match="a file is in the way of a folder"):
         io.write_atomic(tmp_path / "old" / "out.png", b"data")
     assert (tmp_path / "old").read_bytes() == b"old"
 

@@ -296,7 +296,7 @@ def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert stdout == ""
-    assert "stopped; the same command goes on" in stderr
+    assert "stopped; the same command continues" in stderr
     steps = len(journal.read_text().splitlines())
     again = run_cli("train", recipe, f"photos={photos}", "output=run", "machine.threads=1", "phases.0.steps=3")
     assert again.returncode == 2
