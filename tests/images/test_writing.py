@@ -90,7 +90,7 @@ def test_a_writable_file_is_told_before_it_is_written(tmp_path: Path) -> None:
     io.require_writable(tmp_path / "a" / "b" / "new.csv", makes_directory=True)
     cases: list[tuple[str, dict[str, Any], type[RcodsrError], str]] = [
         ("old.csv", {"inputs": [tmp_path / "link.csv"]}, UsageError, "would overwrite an input"),
-        ("old.csv", {"overwrite": False}, UsageError, "exists already"),
+        ("old.csv", {"overwrite": False}, UsageError, "already exists"),
         (".", {}, OutputError, "it is a directory"),
         ("gone/new.csv", {}, OutputError, "its folder does not exist"),
         ("old.csv/new.csv", {"makes_directory": True}, OutputError, "its folder does not exist"),
