@@ -108,7 +108,7 @@ def test_the_packaged_weights(weights: str, tmp_path: Path, photo_tensor: Tensor
         (("random:rcod-s", "-o", "s.onnx"), "rcod-s: not exported to ONNX: its LoRA follows each picture", 2),
         (("random:rcod-o", "-o", "o.onnx"), "rcod-o: not exported to ONNX: it is based on Stable Diffusion", 2),
         (("rcod-s", "-o", "s.onnx"), "rcod-s: no weights are published", 3),
-        (("rcod-tiny", "-o", "tiny"), "tiny: ONNX is written as one file; give -o FILE.onnx", 2),
+        (("rcod-tiny", "-o", "tiny"), "tiny: ONNX is written as one file; pass -o FILE.onnx", 2),
         (("rcod-tiny", "-o", "there.onnx"), "there.onnx: exists already", 2),
         (("rcod-tiny", "-o", "new.onnx", "--merged"), "--merged: contradicts --format onnx", 2),
         (("rcod-tiny", "-o", "new.onnx", "--push-to-hub", "me/it"), "--push-to-hub: uploads a directory", 2),

@@ -68,7 +68,7 @@ class Niqe:
                 self.mean, self.covariance = values["mu_pris_param"], values["cov_pris_param"]
                 self.window = torch.from_numpy(values["gaussian_window"].astype(np.float64))[None, None]
         except Exception as error:  # numpy raises five unrelated types
-            raise WeightsError(parameters, f"not NIQE's parameters ({error})", "give BasicSR's niqe_pris_params.npz") from error
+            raise WeightsError(parameters, f"not NIQE's parameters ({error})", "pass BasicSR's niqe_pris_params.npz") from error
         self._alphas = np.arange(0.2, 10.001, 0.001)
         log_ratio = 2 * _lgamma(2 / self._alphas) - _lgamma(1 / self._alphas) - _lgamma(3 / self._alphas)
         self._ratios = np.exp(log_ratio)

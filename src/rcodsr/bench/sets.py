@@ -126,9 +126,9 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
     made, wanted = find_photos(folder), find_photos(truth)
     matched = match(made, wanted, one_to_one=True)
     if not matched:
-        raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
+        raise NoInputError(folder, f"no file matches a file of {truth}", "pass folders whose files have the same names")
     if missing := sorted(bare_stem(path.stem) for path in set(wanted) - set(matched.values())):
         raise UsageError(
-            folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score whole sets"
+            folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score complete sets"
         )
     return sorted(matched.items(), key=lambda pair: bare_stem(pair[1].stem))

@@ -49,7 +49,7 @@ class CorruptPhotos:
             raise InputError(
                 self.files[0],
                 f"the first of {len(self.files)} unreadable photos, drawn {self.corrupt} times in {self.samples} samples",
-                "check the disk, and replace or remove them: up to 1 % of the samples are replaced by others",
+                "check the disk, and replace or remove them; up to 1 % of the samples is tolerated",
             )
 
 

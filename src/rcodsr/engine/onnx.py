@@ -94,7 +94,7 @@ def export_onnx(request: WeightsRequest, path: Path, overwrite: bool = False, lo
         OutputError: when the file cannot be written.
     """
     if path.suffix.lower() != ".onnx" or path.is_dir():
-        raise UsageError(path, "ONNX is written as one file", "give -o FILE.onnx")
+        raise UsageError(path, "ONNX is written as one file", "pass -o FILE.onnx")
     if path.exists() and not overwrite:
         raise UsageError(path, "exists already", "choose another name with -o, or replace it with -y")
     for package in ("onnx", "onnxruntime", "onnxscript"):

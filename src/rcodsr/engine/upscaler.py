@@ -273,7 +273,9 @@ class Upscaler:
             return
         if self.runtime.device.type != "cpu":
             raise DeviceError(
-                f"{self.runtime.device}", "cannot be used after a fork", "load in the child, or start it by spawn"
+                f"{self.runtime.device}",
+                "cannot be used after a fork",
+                "load the weights in the child process, or use the spawn start method",
             )
         torch.set_num_threads(1)
         self._process = os.getpid()

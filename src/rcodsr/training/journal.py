@@ -83,7 +83,7 @@ class Journal:
                 self._warned.add(name)
                 timestep = name.removeprefix("share_")
                 self.log(
-                    f"warning: only {share:.1%} of the samples fall to timestep {timestep}; change metric_min, metric_max or n"
+                    f"warning: only {share:.1%} of the samples get timestep {timestep}; change metric_min, metric_max or n"
                 )
 
 

@@ -301,13 +301,13 @@ class Recipe(Spec):
     def _check_losses(self) -> None:
         distance = self.perceptual.distance
         if any(phase.perceptual for phase in self.phases) and distance == "none":
-            raise UsageError("perceptual.distance", "none, but a phase weights it", "use lpips-vgg, lpips-squeeze or wavelet")
+            raise UsageError("perceptual.distance", "is none, but a phase uses it", "use lpips-vgg, lpips-squeeze or wavelet")
         seen = any(phase.perceptual or phase.pairs for phase in self.phases)
         if seen and distance == "lpips-squeeze" and self.perceptual.weights is None:
             remedy = "add perceptual.weights=FILE.safetensors"
             raise UsageError("perceptual.weights", "not given, but a phase needs LPIPS", remedy)
         if any(phase.restorer or phase.restorer_features for phase in self.phases) and self.restorer is None:
-            raise UsageError("restorer", "not given, but a phase learns from it", "add restorer=FILE.safetensors")
+            raise UsageError("restorer", "not given, but a phase needs it", "add restorer=FILE.safetensors")
         if any(phase.pairs for phase in self.phases) and distance != "lpips-squeeze":
             raise UsageError("pairs", "needs the features of LPIPS-squeeze", "set perceptual.distance = lpips-squeeze")
         if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.distill.prior is None:

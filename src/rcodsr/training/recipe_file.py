@@ -44,9 +44,9 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
+        raise UsageError(path, f"cannot be read ({error.strerror})", "pass a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(path, f"not a TOML file ({error})", "correct it, or give a recipe") from error
+        raise UsageError(path, f"not a TOML file ({error})", "correct it, or pass a recipe") from error
     if isinstance(values.get("variant"), str):
         values["variant"] = {"name": values["variant"]}
     overrides = [*_of_variant(values, overrides), *overrides]

@@ -86,7 +86,7 @@ class Run:
         self._given = _digests(recipe)
         saved = newest_state(resume_from or recipe.output) if resume else None
         if saved is None and resume_from is not None:
-            raise UsageError("--resume", f"{resume_from} contains no saved state of a run", "give the directory of a run")
+            raise UsageError("--resume", f"{resume_from} contains no saved state of a run", "pass the directory of a run")
         if saved is not None and (changed := differences(saved.facts.settings, self._settings(saved.facts.step))):
             remedy = "restore them, or use --resume never or another --output"
             raise UsageError(recipe.output, f"was started with other settings ({'; '.join(changed)})", remedy)
