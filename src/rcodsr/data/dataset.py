@@ -91,15 +91,15 @@ class PhotoPairs(Dataset[Sample]):
         photos: picture files, each at least as large as the crop.
         crop: side of the ground truth, in pixels, a multiple of 4.
         mix: preset name → share of the pairs.
-        seed: of the whole stream.
+        seed: seed of the whole stream.
         length: number of pairs.
         zoom_probability: share of pairs whose photo is first zoomed.
         lr: low-resolution version of each photo (`photos.find_pairs`); neither zoom nor degradation then.
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
-        cache: decoded photos; one of its own, of a GiB in each worker, where None is given.
-        zoom: how many times as large zoomed photos become, anything between the two.
-        transpose: turn half of the pairs on their side, besides the mirror images.
-        captions: what each photo shows.
+        cache: decoded photos; None creates one of 1 GiB in each worker.
+        zoom: range of factors by which zoomed photos are resized.
+        transpose: transpose half of the pairs, in addition to mirroring.
+        captions: text of each photo.
     """
 
     def __init__(

@@ -15,13 +15,13 @@ from rcodsr.variants import VariantSpec
 
 
 def find_photos(source: Path) -> list[Path]:
-    """Pictures of a directory, recursively, in a stable order; or those a `.txt` file lists, in its order.
+    """Find the pictures of a directory, recursively, in a stable order; or those listed in a `.txt` file, in its order.
 
-    The list has one path a line, relative to its own directory, as `images.lists` reads it.
+    The list has one path per line, relative to its own directory; see `images.lists`.
 
     Raises:
         NoInputError: when there is none.
-        InputError: when the list cannot be read, or a listed file is missing; it names the line.
+        InputError: when the list cannot be read, or a listed file is missing; names the line.
     """
     photos = _listed(source) if source.suffix.lower() == ".txt" and source.is_file() else _contained(source)
     if not photos:
@@ -71,10 +71,10 @@ def check_sizes(photos: list[Path], crop: int) -> None:
 
 
 class PhotoCache:
-    """Decoded photos in memory; those used longest ago make room.
+    """A least-recently-used cache of decoded photos.
 
     Args:
-        max_bytes: upper limit of all pixels together. A photo that is larger alone is decoded each time.
+        max_bytes: upper limit of all pixels together. Larger photos are decoded each time.
     """
 
     def __init__(self, max_bytes: int) -> None:
