@@ -165,7 +165,7 @@ def test_real_esrgan_from_ncnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert network is not None
     assert all(torch.equal(network.tensors[key].float(), value) for key, value in state.items())
     assert [*state][-8::2] == ["conv_up1.weight", "conv_up2.weight", "conv_hr.weight", "conv_last.weight"]
-    with pytest.raises(WeightsError, match="one half of a network"):
+    with pytest.raises(WeightsError, match="one half of an ncnn network"):
         read_network(paths[:1])
     monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=2))
     with pytest.raises(WeightsError, match="holds 21 convolutions, Real-ESRGAN x4plus has 36"):
@@ -224,7 +224,7 @@ def test_other_files_of_the_directory_stay(tmp_path: Path) -> None:
     (tmp_path / "judges").mkdir()
     (tmp_path / "judges/lpips_vgg16.safetensors").write_text("kept")
     (tmp_path / "judges/dists.safetensors").write_text("old")
-    with pytest.raises(UsageError, match=r"dists.safetensors: exists already; "):
+    with pytest.raises(UsageError, match=r"dists.safetensors: already exists; "):
         network.write(tmp_path / "judges")
     assert (tmp_path / "judges/dists.safetensors").read_text() == "old"
     network.write(tmp_path / "judges", overwrite=True)

@@ -110,7 +110,7 @@ def test_masks_become_few_levels() -> None:
     for bad, said in ((Image.new("RGB", (2, 2), "red"), "colours"), (Image.new("LA", (2, 2), (9, 9)), "transparent")):
         with pytest.raises(UsageError, match=said):
             map_of(bad)
-    with pytest.raises(UsageError, match="no array"):
+    with pytest.raises(UsageError, match="is not an array"):
         quantise(np.array([[2.0]]))
 
 
