@@ -174,7 +174,7 @@ def test_real_esrgan_from_ncnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     features, heads = _torchvision(_random(LpipsAlex), ALEX)
-    with pytest.raises(WeightsError, match=r"lpips_alexnet lacks lin0.weight; give torchvision's alexnet and LPIPS' alex.pth"):
+    with pytest.raises(WeightsError, match=r"lpips_alexnet lacks lin0.weight; pass torchvision's alexnet and LPIPS' alex.pth"):
         read_network(_saved(tmp_path, [features]))
     with pytest.raises(WeightsError, match=r"conv2.bias has shape \(3,\), expected \(384,\)"):
         read_network(_saved(tmp_path, [features | {"features.6.bias": torch.zeros(3)}, heads]))
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_every_key_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     larger = _small_generator(monkeypatch, blocks=2)
     _small_generator(monkeypatch)
-    with pytest.raises(WeightsError, match=r"0.pth: body.1.rdb1.conv1.weight is not part of realesrgan_x4plus; give "):
+    with pytest.raises(WeightsError, match=r"0.pth: body.1.rdb1.conv1.weight is not part of realesrgan_x4plus; pass "):
         read_network(_saved(tmp_path, [larger]))
 
 

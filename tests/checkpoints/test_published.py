@@ -146,7 +146,7 @@ def test_steering_is_refused_with_a_remedy(converted: Path, base: Path) -> None:
     request = WeightsRequest(str(converted), base_model=str(base), device="cpu", dtype="fp32")
     controls: list[Control] = [Adaptive(), *([Level(0.5)] if converted.name != "pisa-sr" else [])]
     for control in controls:
-        with pytest.raises(UsageError, match="one fixed timestep, .*; leave it out, or choose weights with a knob"):
+        with pytest.raises(UsageError, match="one fixed timestep, .*; omit the option, or choose weights with a knob"):
             Upscaler.load(request, UpscaleOptions(control))
     with pytest.raises(UsageError, match="one fixed timestep"):
         _load(converted, base).upscale(Path("photo.png"), realism=0.5)

@@ -92,7 +92,7 @@ def test_a_map_fits_the_input_or_the_output(small_upscaler: Upscaler) -> None:
     first = small_upscaler.run(picture, UpscaleOptions(small, scale=2)).picture.rgb
     second = small_upscaler.run(picture, UpscaleOptions(_halves(32, 48), scale=2)).picture.rgb
     assert torch.equal(first, second)
-    with pytest.raises(UsageError, match=r"map is 12×8, and the picture is 24×16; give a map of 24×16 or, .* 48×32"):
+    with pytest.raises(UsageError, match=r"map is 12×8, and the picture is 24×16; use a map of 24×16 pixels, or .* 48×32"):
         small_upscaler.run(picture, UpscaleOptions(_halves(8, 12), scale=2))
 
 
