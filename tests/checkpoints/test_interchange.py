@@ -171,7 +171,7 @@ def _cut(path: Path) -> None:
     ("how", "words"),
     [
         ("base", "unet/adapter_config.json: an adapter of stabilityai/sd-turbo, another base"),
-        ("rank", "unet/adapter_config.json: r is 16, but rcodsr.json says 4"),
+        ("rank", "unet/adapter_config.json: r is 16, but rcodsr.json has 4"),
         ("cut", r"lora_A.weight has shape \(2, "),
         ("dora", "use_dora = True: not a plain LoRA"),
         ("missing", "vae/adapter_model.safetensors: missing"),

@@ -118,7 +118,7 @@ def test_what_contradicts_a_map_is_refused(small_upscaler: Upscaler, small_spec:
     image, mask = Image.new("RGB", (8, 8)), Image.new("L", (8, 8))
     assert small_upscaler.upscale(image, realism_map=mask).size == (32, 32)
     assert small_upscaler.upscale(image, realism_map=np.zeros((8, 8)), protect="text").size == (32, 32)
-    with pytest.raises(UsageError, match="^realism_map: contradicts realism; leave"):
+    with pytest.raises(UsageError, match="^realism_map: contradicts realism; use only"):
         small_upscaler.upscale(image, realism=1, realism_map=mask)
     with pytest.raises(UsageError, match="^realism_map: contradicts adaptive"):
         small_upscaler.upscale(image, adaptive="image", realism_map=mask)

@@ -142,7 +142,7 @@ def _check(path: Path, config: Mapping[str, Any], lora: Lora, bases: Collection[
         raise WeightsError(path, f"not a LoRA (peft_type {str(config.get('peft_type'))[:40]})", REMEDY)
     for key, wanted in (("r", lora.rank), ("lora_alpha", lora.alpha)):
         if config.get(key) != wanted:
-            cause = f"{key} is {str(config.get(key))[:40]}, but rcodsr.json says {wanted:g}"
+            cause = f"{key} is {str(config.get(key))[:40]}, but rcodsr.json has {wanted:g}"
             raise WeightsError(path, cause, "use an adapter of that rank and alpha")
     if strange := [key for key, plain in _PLAIN.items() if (config.get(key) or plain) != plain]:
         raise WeightsError(path, f"{strange[0]} = {str(config[strange[0]])[:40]}: not a plain LoRA", "train a plain one")
