@@ -29,7 +29,9 @@ EVERYWHERE = [
     Rule(re.compile(r"\b(?:is|are|was|were|be) told\b|\btold (?:apart|by)\b"), "'passed', 'reported' or 'recognised'"),
     Rule(re.compile(r"\b(?:is|are) said\b"), "'is reported' or 'is named'"),
     Rule(re.compile(r"\bsomething else than\b"), "'other than'"),
-    Rule(re.compile(r"(?<![-_])\bcolor(?:s|ed|ful)?\b(?![-_=:])"), "'colour' in prose"),
+    Rule(
+        re.compile(r"(?<![-_])(?<!vibrant )\bcolor(?:s|ed|ful)?\b(?![-_=:])"), "'colour' in prose"
+    ),  # S3Diff's prompt has "vibrant colors"
     Rule(re.compile(r"\bgray(?:s|scale|ness)?\b|\bgreyness\b"), "'grey' or 'greyscale'"),
     Rule(re.compile(r"\b[Rr]egulariz"), "'regulariser' in prose"),
 ]

@@ -65,7 +65,7 @@ def test_refusals_are_one_line_and_write_nothing(desk: Path, run_cli: RunCli, sm
     (desk / "old.html").write_text("kept")
     (desk / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     cases = [
-        (["in.png", "-o", "old.html"], 2, "exists already"),
+        (["in.png", "-o", "old.html"], 2, "already exists"),
         (["in.png", "-o", "page.pdf"], 2, ".html"),
         (["in.png", "-y", "-o", "in.png"], 2, "would overwrite an input"),
         (["in.png", "-o", "p.html", "--realism", "0,2"], 2, "not between 0 and 1"),

@@ -97,7 +97,7 @@ def test_arguments_are_told_in_pythons_words(engine: Upscaler, small: Image.Imag
         engine.upscale(small, adaptive="pixel")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^upscale: an argument has the wrong type"):
         engine.upscale(small, realism=[1])  # type: ignore[call-overload]
-    with pytest.raises(UsageError, match="^size: 'big' is not a size"):
+    with pytest.raises(UsageError, match="^size: 'big' is not a valid size"):
         engine.upscale(small, size="big")
 
 

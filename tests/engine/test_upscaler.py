@@ -288,9 +288,9 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
         upscaler.upscale(small, realsim=1)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^sharpness: is not an argument of upscale; use realism, adaptive,"):
         upscaler.upscale(small, sharpness=1)  # type: ignore[call-overload]
-    with pytest.raises(UsageError, match="^adaptive: contradicts realism; leave one of the two out"):
+    with pytest.raises(UsageError, match="^adaptive: contradicts realism; use only one of the two"):
         upscaler.upscale(small, realism=0, adaptive=True)
-    with pytest.raises(UsageError, match="^tile: 'of' is not a tile size; use auto, off"):
+    with pytest.raises(UsageError, match="^tile: 'of' is not a valid tile size; use auto, off"):
         upscaler.upscale(small, tile="of")  # type: ignore[call-overload]
     assert upscaler.upscale(small, tile="off", size="short=30").size == (40, 30)
 

@@ -65,7 +65,7 @@ class Found:
 
 @dataclass
 class Findings:
-    """Pictures found in the inputs, and what was left out."""
+    """Pictures found in the inputs, and files left out."""
 
     pictures: list[Found] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)

@@ -212,7 +212,7 @@ def _reports(
             told_by_output(result, jobs[index], jobs[index].target in existed)
             yield Report(index, result, _error(said["lasting"]) if said["lasting"] else None)
     for index in left:
-        error = WorkerError(jobs[index].source, "its process was lost each time", "give it more memory, or crop it")
+        error = WorkerError(jobs[index].source, "its process was lost each time", "allow it more memory, or crop it")
         yield Report(index, failed(jobs[index], error))
 
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from rcodsr.batch.plan import Plan
 
 _REALISM_HELP = (
-    "How much may be invented: 0 keeps to the evidence, 1 adds plausible texture; or fidelity, neutral, realism. Default: 0.5."
+    "How much may be invented: 0 stays with the evidence, 1 fills in believable texture; "
+    "or fidelity, neutral, realism. Default: 0.5."
 )
 
 
