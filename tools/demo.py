@@ -25,7 +25,7 @@ def main(directory: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(f"The photo, 128×128:        {small}")
     print(f"Plain bicubic, 512×512:    {directory / 'bicubic.png'}")
-    for realism, meaning in (("0", "keeps to the evidence"), ("0.5", "neutral"), ("1", "plausible texture")):
+    for realism, meaning in (("0", "stays with the evidence"), ("0.5", "neutral"), ("1", "believable texture")):
         print(f"{f'Realism {realism}:':26} {directory / f'realism_{realism}.png'} ({meaning})")
 
 

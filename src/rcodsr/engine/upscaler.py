@@ -174,7 +174,7 @@ class Upscaler:
         Args:
             image: the path, bytes or stream of a picture file, a Pillow image, or a numpy array (h, w[, c]) or torch tensor
                 (c, h, w) of uint8, uint16, or floats in [0, 1].
-            realism: 0 keeps to the evidence, 1 adds plausible texture; or fidelity, neutral, realism. Default 0.5.
+            realism: 0 stays with the evidence, 1 adds believable texture; or fidelity, neutral, realism. Default 0.5.
             returns: "pillow", or "same" for the input's kind: an array or tensor of its dtype.
             asked: see `UpscaleArguments`; for example `adaptive=True`, `realism_map=mask`, `scale=2` or `tile=256`.
 
