@@ -44,6 +44,11 @@ def test_entries_under_unreleased_are_refused(sources: Path) -> None:
     assert problems(f"v{_version()}", sources) == ["CHANGELOG.md has entries under Unreleased, or no such section"]
 
 
+def test_the_readme_and_the_citation_name_one_paper() -> None:
+    named = [re.findall(r"10\.\d{4,}/[\w.]+", (ROOT / name).read_text("utf-8")) for name in ("README.md", "CITATION.cff")]
+    assert named[0] == named[1] != []
+
+
 def test_actions_are_pinned_by_commit() -> None:
     used = [
         line.strip()
