@@ -27,15 +27,14 @@ def text_of(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join(text_of(part) or f"{{{ast.unparse(part.value)}}}" for part in node.values if isinstance(part, _PART))
+        return "".join(map(text_of, node.values))
+    if isinstance(node, ast.FormattedValue):
+        return f"{{{ast.unparse(node.value)}}}"
     if isinstance(node, ast.BinOp):
         return f"{text_of(node.left)}{text_of(node.right)}"
     if isinstance(node, ast.IfExp):
         return " | ".join(text for text in (text_of(node.body), text_of(node.orelse)) if text)
     return ""
-
-
-_PART = (ast.Constant, ast.FormattedValue)
 
 
 def name_of(call: ast.Call) -> str:

@@ -44,6 +44,19 @@ def test_entries_under_unreleased_are_refused(sources: Path) -> None:
     assert problems(f"v{_version()}", sources) == ["CHANGELOG.md has entries under Unreleased, or no such section"]
 
 
+def test_the_readme_and_the_citation_name_one_paper() -> None:
+    named = [re.findall(r"10\.\d{4,}/[\w.]+", (ROOT / name).read_text("utf-8")) for name in ("README.md", "CITATION.cff")]
+    assert named[0] == named[1] != []
+
+
+def test_nobody_is_sent_to_a_package_that_is_not_published() -> None:
+    """The name is free on PyPI: anyone may register it."""
+    folders = ("docs", "integrations", "recipes", "src", "tools")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".md", ".py", ".toml"}]
+    sent = re.compile(r"pip install .?rcodsr|pypi\.org/project/rcodsr")
+    assert [path.name for path in (ROOT / "README.md", *files) if sent.search(path.read_text("utf-8"))] == []
+
+
 def test_actions_are_pinned_by_commit() -> None:
     used = [
         line.strip()

@@ -169,7 +169,7 @@ def parse_format(text: str) -> str:
     if word != "auto" and word not in OUTPUT_FORMATS:
         raise UsageError("--format", f"'{text}' is not an output format", f"use auto, {', '.join(OUTPUT_FORMATS)}")
     if word == "jxl" and find_spec("pillow_jxl") is None:
-        raise UsageError("--format", "jxl needs pillow-jxl-plugin", "pip install 'rcodsr[jxl]'")
+        raise UsageError("--format", "jxl needs pillow-jxl-plugin", "pip install pillow-jxl-plugin")
     return word
 
 

@@ -92,7 +92,7 @@ def require_ray() -> Any:
         import ray.data
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'rcodsr[ray]'") from error
+        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'ray[data]' s3fs") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return ray
@@ -152,7 +152,7 @@ def _checked(jobs: list[Job], invented: bool, address: str | None) -> str:
     if to_stdout or any(isinstance(job.source, io.Piped) for job in jobs):
         raise UsageError("--engine ray", "standard input and output do not reach a cluster", "pass files, or omit the option")
     if find_spec("ray") is None:
-        raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'")
+        raise UsageError("--engine ray", "Ray is not installed", "pip install 'ray[data]' s3fs")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where not in {"auto", "local"}:
         _probe(where)

@@ -63,7 +63,7 @@ def _create_metric() -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name == "pyiqa":
             cause = "needs pyiqa, which is not installed"
-            raise UsageError("--paper", cause, "pip install 'rcodsr[metrics]', or leave it out") from None
+            raise UsageError("--paper", cause, "pip install pyiqa, or leave it out") from None
         raise _unusable(error) from error
     except Exception as error:  # torchvision built for another torch raises RuntimeError
         raise _unusable(error) from error

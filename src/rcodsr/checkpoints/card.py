@@ -85,7 +85,7 @@ def _what(spec: VariantSpec, training: dict[str, Any]) -> str:
         files = ", ".join(f"`{file}` (sha256 {str(sha256)[:12]}…)" for file, sha256 in sources.items())
         return f"One-step super-resolution ×{spec.scale}: {files} from its authors, converted with rcodsr, not retrained."
     knob = " with a realism knob" if spec.fixed_timestep is None else ""
-    return f"One-step super-resolution ×{spec.scale}{knob}, trained with [rcodsr](https://pypi.org/project/rcodsr/)."
+    return f"One-step super-resolution ×{spec.scale}{knob}, trained with rcodsr."
 
 
 def _origin(spec: VariantSpec) -> str:

@@ -99,7 +99,7 @@ def export_onnx(request: WeightsRequest, path: Path, overwrite: bool = False, lo
         raise UsageError(path, "exists already", "choose another name with -o, or replace it with -y")
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(package) is None:
-            raise UsageError("--format onnx", f"{package} is not installed", "pip install 'rcodsr[onnx]'")
+            raise UsageError("--format onnx", f"{package} is not installed", "pip install onnx onnxruntime onnxscript")
     _check(spec_of(request, log))  # before loading, which takes gigabytes for the paper's variants
     file = draw(load_weights(request, log=log))
     write_atomic(path, file)

@@ -250,7 +250,7 @@ def _open_heif(source: Source) -> ImageFile.ImageFile:
         import pillow_heif
     except ImportError as error:
         cause = "not readable without a plugin: HEIC needs pillow-heif"
-        raise InputError(source, cause, "pip install 'rcodsr[heif]', or convert it to JPEG or PNG") from error
+        raise InputError(source, cause, "pip install pillow-heif, or convert it to JPEG or PNG") from error
     pillow_heif.register_heif_opener()
     try:
         return Image.open(_handle(source), formats=("HEIF", "AVIF"))
@@ -264,7 +264,7 @@ def _open_jxl(source: Source) -> ImageFile.ImageFile:
         import pillow_jxl  # noqa: F401 (which joins Pillow's formats)
     except ImportError as error:
         cause = "not readable without a plugin: JPEG XL needs pillow-jxl-plugin"
-        raise InputError(source, cause, "pip install 'rcodsr[jxl]', or convert it to PNG") from error
+        raise InputError(source, cause, "pip install pillow-jxl-plugin, or convert it to PNG") from error
     try:
         data = source.data if isinstance(source, Piped) else source.read_bytes()
     except OSError as error:

@@ -107,7 +107,7 @@ def _tensorboard(run: Path, step: int, log: Log) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl holds everything except the pictures")
+        log("TensorBoard is not installed (pip install tensorboard); metrics.jsonl holds everything except the pictures")
         return None
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)
 

@@ -30,7 +30,7 @@ class Processes:
         try:
             from accelerate import PartialState  # type: ignore[import-untyped]
         except ImportError as error:
-            raise UsageError("several processes", f"accelerate is missing ({error})", "pip install 'rcodsr[train]'") from error
+            raise UsageError("several processes", f"accelerate is missing ({error})", "pip install accelerate") from error
         self.device = PartialState(cpu=device == "cpu").device
 
     @property
