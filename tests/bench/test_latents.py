@@ -68,7 +68,7 @@ def test_crops_that_cannot_be_made(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'heavy' is unknown"):
         DegradedCrops(photos, 2, 64, ["light", "heavy"], 0, 16)
     for crop in (72, 16, 0, -16):
-        with pytest.raises(UsageError, match=f"--crop: {crop} does not fit; use a multiple of 16 from 32 upwards"):
+        with pytest.raises(UsageError, match=f"--crop: {crop} does not fit; use a multiple of 16 from 32 on"):
             DegradedCrops(photos, 2, crop, ["light"], 0, 16)
     with pytest.raises(InputError, match="smaller than the 256-pixel crop"):
         DegradedCrops(photos, 2, 256, ["light"], 0, 16)
@@ -124,4 +124,4 @@ def test_the_command(run_cli: RunCli, photos: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_line(run_cli: RunCli, photos: Path) -> None:
     done = run_cli("bench", "metric", "photos", "--crop", 100)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "rcodsr: --crop: 100 does not fit; use a multiple of 16 from 32 upwards\n"
+    assert done.stderr == "rcodsr: --crop: 100 does not fit; use a multiple of 16 from 32 on\n"
