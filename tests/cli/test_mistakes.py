@@ -84,7 +84,7 @@ OTHERS = [
     ("weights path rcod-tny", 3, "did you mean rcod-tiny?"),
     ("weights verify rcod-tny", 3, "did you mean rcod-tiny?"),
     ("weights list nonsense", 3, "nonsense: unknown weights", "`rcodsr weights list`"),
-    ("weights convert in.png", 3, "in.png: not a checkpoint"),
+    ("weights convert in.png", 3, "in.png: neither a torch checkpoint nor"),
     ("weights export rcod-tiny -o x --format onyx", 2, "--format: 'onyx'"),
 ]
 """Others; `test_refusals.py` and `test_upscale.py` have more."""

@@ -109,7 +109,7 @@ def test_the_packaged_weights(weights: str, tmp_path: Path, photo_tensor: Tensor
         (("random:rcod-o", "-o", "o.onnx"), "rcod-o: not exported to ONNX: it is based on Stable Diffusion", 2),
         (("rcod-s", "-o", "s.onnx"), "rcod-s: no weights are published", 3),
         (("rcod-tiny", "-o", "tiny"), "tiny: ONNX is written as one file; pass -o FILE.onnx", 2),
-        (("rcod-tiny", "-o", "there.onnx"), "there.onnx: exists already", 2),
+        (("rcod-tiny", "-o", "there.onnx"), "there.onnx: already exists", 2),
         (("rcod-tiny", "-o", "new.onnx", "--merged"), "--merged: contradicts --format onnx", 2),
         (("rcod-tiny", "-o", "new.onnx", "--push-to-hub", "me/it"), "--push-to-hub: uploads a directory", 2),
     ],

@@ -96,7 +96,7 @@ def export_onnx(request: WeightsRequest, path: Path, overwrite: bool = False, lo
     if path.suffix.lower() != ".onnx" or path.is_dir():
         raise UsageError(path, "ONNX is written as one file", "pass -o FILE.onnx")
     if path.exists() and not overwrite:
-        raise UsageError(path, "exists already", "choose another name with -o, or replace it with -y")
+        raise UsageError(path, "already exists", "choose another name with -o, or replace it with -y")
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(package) is None:
             raise UsageError("--format onnx", f"{package} is not installed", "pip install onnx onnxruntime onnxscript")
