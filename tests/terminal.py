@@ -13,13 +13,15 @@ pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
 
 
-def on_a_terminal(columns: int, directory: Path, *arguments: str) -> tuple[int, str]:
+def on_a_terminal(
+    columns: int, directory: Path, *arguments: str, program: tuple[str, ...] = ("-m", "rcodsr")
+) -> tuple[int, str]:
     """Run `rcodsr ...` with both streams on one terminal: exit code, and everything that was sent to it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
     environment.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "rcodsr", *arguments]
+    command = [sys.executable, *program, *arguments]
     process = subprocess.Popen(command, cwd=directory, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = b""

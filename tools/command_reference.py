@@ -43,7 +43,7 @@ class Markdown:
         yield
         self.lines += ["```"] if name == "Examples" else []
 
-    def write_dl(self, rows: list[tuple[str, str]]) -> None:
+    def write_dl(self, rows: list[tuple[str, str]], col_max: int = 0) -> None:
         """Options or commands with their descriptions, as a list."""
         self.lines += [f"- `{name}`: {_prose(meaning)}" for name, meaning in rows if "--help" not in name]
 

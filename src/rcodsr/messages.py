@@ -4,6 +4,12 @@ from collections.abc import Callable, Iterable
 
 Log = Callable[[str], None]
 """Receives one line at a time."""
+Watch = Callable[[str, int, int], None]
+"""Called with the name of a task, its finished parts and their total."""
+
+
+def unwatched(what: str, done: int, total: int) -> None:
+    """Ignore progress."""
 
 
 def silent(line: str) -> None:

@@ -26,6 +26,8 @@ from rcodsr.spec import Note, Range, Spec
 
 _OPTIONS: dict[type[Control], str] = {Level: "-r", Adaptive: "-a", RealismMap: "--realism-map"}
 """Options that errors name for each control."""
+_ADAPTIVE_TILE = 128
+"""Side in input pixels of a planned tile with its own timestep: small enough to separate parts of a picture."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,22 @@ class VariantSpec(Spec):
         if isinstance(control, Adaptive) and self.metric_estimator is None:
             remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
             raise UsageError("-a", "these weights have no degradation estimator", remedy)
+
+    def tile_side(self, options: UpscaleOptions, most: int | None = None) -> int:
+        """Largest side of a tile in input pixels, 0 for no tiles.
+
+        Args:
+            options: of the picture.
+            most: what memory allows, where that is less than what the variant wants.
+        """
+        if options.tile is not None:
+            return options.tile
+        tile = self.tile if most is None else most
+        return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
+
+    def tile_shared(self, options: UpscaleOptions, tile: int) -> int:
+        """Input pixels that neighbouring tiles of that side share."""
+        return min(self.tile_overlap if options.tile_overlap is None else options.tile_overlap, tile // 2)
 
     @property
     def weighable(self) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from rcodsr.batch.ahead import Foresight
 from rcodsr.batch.discovery import Selection
 from rcodsr.batch.order import told_by_output
 from rcodsr.batch.plan import Job, Naming, Plan, make_plan, prepare_outputs, require_fit
-from rcodsr.batch.records import is_result
+from rcodsr.batch.records import is_done, is_result, look
 from rcodsr.batch.remote import named
 from rcodsr.batch.results import WriteOptions, own_result
 from rcodsr.errors import UsageError
@@ -135,3 +136,17 @@ def test_a_result_that_is_passed_over_names_no_output(draw: Draw, tmp_path: Path
     result = own_result(job.source)
     assert told_by_output(result, job, existed=False).status == "skipped"
     assert named(result, job, job).output is None
+
+
+def test_a_finished_picture_costs_one_opening_of_each_file(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target, opened = draw("a.png", 8), draw("a_x4.png", 32, RECORD), list[object]()
+    real = Image.open
+
+    def counted(path: Path, **more: Any) -> Image.Image:
+        opened.append(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(Image, "open", counted)
+    assert look(source) == (io.Header("PNG", 8, 8), False)
+    assert is_done(source, target, RECORD)
+    assert opened == [source, target]

@@ -55,6 +55,12 @@ def test_globs_choose(tree: Path, include: tuple[str, ...], exclude: tuple[str, 
     assert relative(jobs, tree.with_name("photos_x4")) == expected
 
 
+def test_rare_names_of_jpeg_are_pictures_too(touch: Touch, tmp_path: Path) -> None:
+    for name in ("a.pjpeg", "b.MPO", "c.pjp", "d.txt"):
+        touch("photos", name)
+    assert names(plan([tmp_path / "photos"], None)) == ["a.png", "b.png", "c.png"]
+
+
 def test_globs_meet_cameras_that_write_in_capitals(touch: Touch, tmp_path: Path) -> None:
     for name in ("DSC1.JPG", "dsc2.jpg", "IMG_3.PNG"):
         touch("photos", name)

@@ -2,12 +2,14 @@
 
 import importlib.util
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from rcodsr.bench.judges import JudgeFiles, Scorer
 from rcodsr.bench.paper_metrics import METRICS, PaperMetrics
-from rcodsr.bench.scoring import COLUMNS
+from rcodsr.bench.scoring import COLUMNS, Judge
 from rcodsr.errors import UsageError
 from rcodsr.report.charts import Point, tradeoff_chart
 
@@ -16,6 +18,15 @@ def test_columns_are_those_of_table_s2() -> None:
     heading = "PSNR↑ SSIM↑ LPIPS↓ DISTS↓ NIQE↓ MUSIQ↑ MANIQA↑ CLIPIQA↑ FID↓"
     assert list(COLUMNS.values())[:9] == heading.split()
     assert {*METRICS, "psnr", "ssim"} == set(list(COLUMNS)[:9])
+
+
+def test_whoever_watches_hears_of_each_picture(photo: Image.Image, tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+    for name in "ab":
+        photo.resize((20, 20)).save(tmp_path / f"{name}.png")
+    row = Judge(tmp_path, Scorer(JudgeFiles()), watch=lambda *told: heard.append(told)).folder(tmp_path)
+    assert row.pictures == 2
+    assert heard == [(str(tmp_path), done, 2) for done in range(2)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")

@@ -1,6 +1,8 @@
 """The parts of `rcodsr bench`: counts, ratios, pictures, and that no speed is reported for a wrong result."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -47,8 +49,11 @@ def test_trainable_parameters_are_the_papers() -> None:
 
 def test_turns_and_ratios() -> None:
     order: list[str] = []
-    blocks = take_turns({name: lambda name=name: order.append(name) for name in "ABC"}, rounds=2, calls=2, device=CPU)  # type: ignore[misc]
+    heard: list[tuple[int, int]] = []
+    contenders: dict[str, Callable[[], object]] = {name: partial(order.append, name) for name in "ABC"}
+    blocks = take_turns(contenders, 2, 2, CPU, lambda *told: heard.append(told))
     assert "".join(order) == "AABBCC" * 2
+    assert heard == [(done, 6) for done in range(6)]
     assert [len(block) for block in blocks["A"]] == [2, 2]
     slow = [[Lap(4, 8), Lap(6, 8)], [Lap(9, 8)]]
     fast = [[Lap(1, 2), Lap(3, 2)], [Lap(3, 4)]]

@@ -150,3 +150,10 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path, monkeypatch: pyte
     path = published.save(tmp_path / "x.pkl", {"x": torch.zeros(1000)})
     with pytest.raises(WeightsError, match="too large for a checkpoint"):
         read_published([path])
+
+
+def test_a_safetensors_file_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_file({"lora_down.weight": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match=r"lora\.safetensors: a safetensors file, .*; give OSEDiff's"):
+        pickles.open_pickle(path)

@@ -3,29 +3,38 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from tests.cli.conftest import one_error_line
+from rcodsr.batch.ahead import tiles_of
+from rcodsr.images import io
+from rcodsr.images.grid import padded_side
+from rcodsr.images.tiling import plan_tiles
+from rcodsr.options import Adaptive, UpscaleOptions
+from rcodsr.variants import RCOD_O, RCOD_SMALL, VariantSpec
+from tests.cli.conftest import RunHere, one_error_line
 from tests.conftest import RunCli
 
-_WITHOUT_TORCH = (
-    "import sys; from rcodsr.cli.app import run; c = run(sys.argv[1:]); sys.exit(100 * ('torch' in sys.modules) + c)"
+_LIGHT = (
+    "import sys; from rcodsr.cli.app import run; c = run(sys.argv[1:]);"
+    "sys.exit(100 * bool({'torch', 'numpy', 'psutil', 'huggingface_hub'} & {*sys.modules}) + c)"
 )
 
 
-def _without_torch(directory: Path, *arguments: str) -> int:
-    """The exit code, 100 more where torch was loaded."""
-    command = [sys.executable, "-c", _WITHOUT_TORCH, *arguments]
+def _lightly(directory: Path, *arguments: str) -> int:
+    """The exit code, 100 more where torch was loaded, or anything else that takes its time."""
+    command = [sys.executable, "-c", _LIGHT, *arguments]
     return subprocess.run(command, cwd=directory, capture_output=True, timeout=120).returncode
 
 
 def test_a_run_with_nothing_to_do_loads_no_torch(run_cli: RunCli, folder: Path) -> None:
     assert run_cli("upscale", "album", "-q").returncode == 0
-    assert _without_torch(folder.parent, "upscale", "album") == 0
-    assert _without_torch(folder.parent, "upscale", "album", "-r", "0.2") == 1
-    assert _without_torch(folder.parent, "upscale", "nothere.png", "--weights", "s3diff", "--offline") == 1
+    assert _lightly(folder.parent, "upscale", "album") == 0
+    assert _lightly(folder.parent, "upscale", "album", "-r", "0.2") == 1
+    assert _lightly(folder.parent, "upscale", "nothere.png", "--weights", "s3diff", "--offline") == 1
 
 
 def test_a_dtype_that_auto_may_choose_counts_as_done_and_another_does_not(run_cli: RunCli, picture: Path) -> None:
@@ -39,6 +48,31 @@ def test_a_dtype_that_auto_may_choose_counts_as_done_and_another_does_not(run_cl
         image.transpose(Image.Transpose.ROTATE_180).save(new)
     mixed = run_cli("upscale", "first.png", "photo.png", "--json")
     assert [json.loads(line).get("status") for line in mixed.stdout.splitlines()] == ["done", "skipped", None]
+
+
+@pytest.mark.parametrize("variant", [RCOD_SMALL, RCOD_O])
+def test_a_dry_run_counts_tiles_as_the_engine_cuts_them(variant: VariantSpec) -> None:
+    spec = replace(variant, tile=64, tile_overlap=24)
+    for width, height in ((20, 16), (64, 64), (65, 64), (200, 129), (1000, 333)):
+        for options in (UpscaleOptions(), UpscaleOptions(tile=0), UpscaleOptions(tile=100, tile_overlap=90)):
+            tile = spec.tile_side(options)
+            rows, columns = (padded_side(4 * side, spec.multiple, spec.least_side) for side in (height, width))
+            grid = plan_tiles(rows, columns, 4 * tile, 4 * spec.tile_shared(options, tile), spec.multiple)
+            assert tiles_of(io.Header("PNG", width, height), options, spec) == len(grid)
+    assert variant.tile_side(UpscaleOptions(Adaptive("tile"))) == 128
+
+
+def test_a_missing_input_is_told_before_weights_are_loaded(run_here: RunHere, picture: Path) -> None:
+    done = run_here("upscale", "photo.png", "nothere.png", "--weights", "random:rcod-tiny:0", "--device", "mps")
+    assert done.stderr.splitlines()[0] == "missing inputs: nothere.png; the others will be processed"
+
+
+def test_of_several_bad_lists_each_is_told(run_here: RunHere) -> None:
+    for command in ("upscale", "estimate"):
+        done = run_here(command, "@one", "@two")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("rcodsr: ")]
+        assert [error.split(":")[1] for error in errors] == [" @one", " @two"]
+        assert done.returncode == 1
 
 
 def test_failures_before_the_first_picture_count(run_cli: RunCli, picture: Path) -> None:
@@ -64,6 +98,7 @@ def test_a_dry_run_says_level_weights_and_what_must_be_fetched(run_cli: RunCli, 
     (row, summary) = (json.loads(line) for line in done.stdout.splitlines())
     assert (row["realism"], row["timestep"], row["level"], row["status"]) == (0.3, 400, "neutral", "planned")
     assert row["weights"].startswith("rcod-tiny@")
+    assert row["tiles"] == 1
     assert summary == {"summary": {"done": 0, "skipped": 0, "failed": 0, "planned": 1}}
     adaptive = run_cli("upscale", "photo.png", "-n", "-a", "--json")
     assert json.loads(adaptive.stdout.splitlines()[0])["timestep"] is None

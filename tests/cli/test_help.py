@@ -31,7 +31,7 @@ def test_each_command_has_examples() -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-@pytest.mark.parametrize("width", [50, 80, 140])
+@pytest.mark.parametrize("width", [40, 50, 80, 140])
 def test_help_fits_the_terminal(run_here: RunHere, monkeypatch: pytest.MonkeyPatch, path: str, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     text = run_here(*path.split(), "--help").stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,11 +108,12 @@ def test_a_killed_process_costs_nothing(run_cli: RunCli, album: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_stopping_leaves_no_process_and_no_half_file(run_cli: RunCli, album: Path, name: str) -> None:
-    process, _ = _started(album)
+    shutil.copytree(album, album.parent / "out")  # what -y replaces
+    process, first = _started(album, "-y")
     workers = _workers(process.pid)
     assert len(workers) == 2
     os.kill(process.pid, signal.Signals[name])
-    _, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=30)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}[name], errors
     deadline = time.monotonic() + 15
     while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
@@ -121,3 +123,8 @@ def test_stopping_leaves_no_process_and_no_half_file(run_cli: RunCli, album: Pat
     for path in (album.parent / "out").iterdir():
         with Image.open(path) as image:
             image.load()
+    if name != "SIGKILL":
+        replaced = {path for path, data in _contents(album.parent / "out").items() if data != _contents(album)[path]}
+        *rows, summary = (json.loads(line) for line in (first + rest).splitlines())
+        assert {Path(row["output"]).name for row in rows} == replaced
+        assert summary["summary"]["done"] == len(replaced)

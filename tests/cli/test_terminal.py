@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from rcodsr.cli.app import _unexpected
-from rcodsr.cli.progress import Progress
+from rcodsr.cli.progress import Progress, TaskBar
 from tests.cli.conftest import one_error_line
 from tests.conftest import RunCli
 from tests.terminal import on_a_terminal
@@ -90,6 +90,46 @@ def test_off_a_terminal_a_long_picture_speaks_every_ten_seconds(
     assert capsys.readouterr().err.splitlines() == ["[1/2] a.png  3/8 tiles  eta 52s", "[1/2] a.png  6/8 tiles  eta 40s"]
 
 
+_TASKS = """
+import sys
+from rcodsr.cli.progress import TaskBar
+from rcodsr.cli.streams import note, result_line
+with TaskBar(still=True) as bar:
+    for what in ("realism 0, of a rather long name that says much", "realism 1"):
+        for done in range(4):
+            bar(what, done, 3)
+        note(f"{what} is done")
+        result_line(f"{what}\\x1b[31m.png")
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_tasks_have_a_bar_each_below_the_lines(tmp_path: Path, columns: int) -> None:
+    code, said = on_a_terminal(columns, tmp_path, program=("-c", _TASKS))
+    assert code == 0, said
+    frames = _frames(said)
+    assert max(map(len, frames)) <= columns
+    for task in ("realism 0", "realism 1"):
+        assert any("2/3" in frame and task in frame for frame in frames), said
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
+    assert "realism 1 is done\r\n" in plain
+    assert "realism 1\\x1b[31m.png" in plain  # harmless
+    assert "\x1b[31m" not in said
+
+
+def test_off_a_terminal_a_long_task_speaks_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("rcodsr.cli.progress.time.monotonic", lambda: clock[0])
+    with TaskBar() as bar, TaskBar(quiet=True) as unheard:
+        for done in range(8):
+            clock[0] += 4
+            bar("fitting", done, 8)
+            unheard("fitting", done, 8)
+    assert capsys.readouterr().err.splitlines() == ["fitting  2/8", "fitting  5/8"]
+
+
 def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -104,6 +144,7 @@ def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
         MemoryError(),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_every_word_for_too_little_memory_is_code_5(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,13 @@ def assert_same(one: list[RawBatch], other: list[RawBatch]) -> None:
         assert torch.equal(one_pair.lr, other_pair.lr)
 
 
+def test_whoever_watches_hears_of_each_pair(many: list[Path]) -> None:
+    heard: list[tuple[int, int]] = []
+    pairs = PhotoPairs(many, 64, MIX, 3, 4)
+    assert len(list(load(pairs, [[0, 1], [2, 3]], 0, CorruptPhotos(ignore), lambda *told: heard.append(told)))) == 2
+    assert heard == [(done, 4) for done in range(4)]
+
+
 @pytest.mark.parametrize("degrade", [True, False])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_a_batch(many: list[Path], workers: int, degrade: bool) -> None:

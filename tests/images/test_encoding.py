@@ -120,3 +120,16 @@ def test_exif_too_long_for_jpeg_does_not_cost_the_picture(cat: Image.Image, tmp_
     path.write_bytes(io.encode(picture, "JPEG", record={"run": 1}))
     assert io.read_record(path) == {"run": 1}
     assert io.read(path).size == (96, 64)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_file_that_was_cut_or_changed_is_not_whole(cat: Image.Image, tmp_path: Path, format: str) -> None:
+    path = tmp_path / "cat"
+    data = io.encode(io.from_image(cat), format)
+    path.write_bytes(data)
+    assert io.is_whole(path)
+    path.write_bytes(data[:-200])
+    assert not io.is_whole(path)
+    if format == "PNG":  # whose pixels have checksums
+        path.write_bytes(data[:-2000] + bytes([data[-2000] ^ 1]) + data[-1999:])
+        assert not io.is_whole(path)

@@ -29,7 +29,9 @@ def _score(a: Tensor, b: Tensor) -> dict[str, float]:
 def test_levels_are_ordered_scored_and_shown(small_upscaler: Upscaler) -> None:
     lr = torch.rand(3, 16, 12)
     truth = Picture(upsample(lr[None], 4)[0])
-    made = compare(small_upscaler, Picture(lr), "in.png", [1.0, 0.0, 1.0], truth, _score)
+    heard: list[tuple[str, int, int]] = []
+    made = compare(small_upscaler, Picture(lr), "in.png", [1.0, 0.0, 1.0], truth, _score, lambda *told: heard.append(told))
+    assert heard == [(f"realism {level}", done, 1) for level in (0, 1) for done in (0, 1)]
     assert [(panel.label, panel.realism, panel.timestep) for panel in made.levels] == [
         ("realism 0", 0.0, 250),
         ("realism 1", 1.0, 750),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 from rcodsr.batch.memory import require_memory
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, is_result, record_of, size_of
+from rcodsr.batch.records import is_done, look, record_of, size_of
 from rcodsr.batch.remote import is_remote, named, near
 from rcodsr.batch.results import Result, WriteOptions, about, blank, failed, own_result
 from rcodsr.batch.stages import check, format_of, require_no_map
 from rcodsr.checkpoints.identity import Identity, identify_here
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
+from rcodsr.images.grid import padded_side, tiles_along
 from rcodsr.options import PIXELS, Level, UpscaleOptions, WeightsRequest
+from rcodsr.variants import VariantSpec
 
 
 class Foresight:
@@ -56,25 +59,24 @@ class Foresight:
     def _result(self, job: Job) -> Result:
         result, output = blank(job, "planned"), self._output
         try:
-            header = io.read_header(job.source)
-            if not output.again and is_result(job.source):
+            header, ours = look(job.source)
+            if ours and not output.again:
                 return own_result(job.source)
-            require_memory(job.source, check(job, header, self._options, output))
+            pixels = check(job, header, self._options, output)
             result.width, result.height = self._options.output_size(header.size)
         except RcodsrError as error:
             return failed(job, about(error, job))
         weights = self.weights
-        self._describe(result, weights)
+        self._describe(result, weights, header)
         try:
-            if job.target is None or output.overwrite or not job.target.exists():
-                require_no_map(job, output)
-                return result
-            record = self._record(job, weights)
-            record |= {"quality": output.quality} if format_of(job, output, header) in io.LOSSY else {}
-            done = is_done(job.source, job.target, record, output.strip, output.dtypes)
-            if done and weights is not None and (job.map is None or job.map.exists()):
-                return blank(job, "skipped")
+            if job.target is not None and not output.overwrite and job.target.exists():
+                record = self._record(job, weights)
+                record |= {"quality": output.quality} if format_of(job, output, header) in io.LOSSY else {}
+                done = is_done(job.source, job.target, record, output.strip, output.dtypes)
+                if done and weights is not None and (job.map is None or job.map.exists()):
+                    return blank(job, "skipped")
             require_no_map(job, output)
+            require_memory(job.source, pixels)
         except RcodsrError as error:
             return failed(job, about(error, job))
         return result
@@ -85,10 +87,11 @@ class Foresight:
             return {"pixels": PIXELS, **size_of(self._options), "input_sha256": io.digest(job.source)}
         return record_of(job.source, job.options(self._options), weights.spec, weights.id, self._request.dtypes[0])
 
-    def _describe(self, result: Result, weights: Identity | None) -> None:
-        """Add weights, realism and timestep where they are known before the picture is read."""
+    def _describe(self, result: Result, weights: Identity | None, header: io.Header) -> None:
+        """Add weights, tiles, realism and timestep where they are known before the picture is read."""
         if weights is None:
             return
+        result.tiles = tiles_of(header, self._options, weights.spec)
         result.weights, control = weights.id, self._options.chosen
         if not isinstance(control, Level):
             return
@@ -98,6 +101,14 @@ class Foresight:
             result.realism, result.level = control.realism, grouping.level(result.timestep)
         else:
             result.realism = weights.share
+
+
+def tiles_of(header: io.Header, options: UpscaleOptions, spec: VariantSpec) -> int:
+    """Number of tiles of a picture. A GPU short of memory cuts it into more."""
+    tile = spec.tile_side(options)
+    shared, scale = spec.tile_shared(options, tile), spec.scale
+    sides = [padded_side(side * scale, spec.multiple, spec.least_side) for side in header.size]
+    return math.prod(tiles_along(side, tile * scale, shared * scale, spec.multiple) for side in sides)
 
 
 def work_off(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rcodsr.batch.order import Report
 from rcodsr.batch.pipeline import run
 from rcodsr.batch.plan import Job
-from rcodsr.batch.results import Result, WriteOptions
+from rcodsr.batch.results import Observer, Result, WriteOptions
 from rcodsr.errors import OutputError, RcodsrError, WorkerError
 from rcodsr.options import UpscaleOptions, WeightsRequest
 
@@ -40,6 +40,16 @@ class Note:
     """A line for the user."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """So many tiles of a job are done."""
+
+    index: int
+    """Number of the job in the plan."""
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,33 @@ def _serve(
 
     upscaler = Upscaler.load(_of_process(request, number), options, lambda text: connection.send(Note(text)))
     connection.send(Ready(f"{upscaler.weights_id} on {upscaler.runtime.reason}"))
+    speaking = threading.Lock()
+
+    def send(message: Report | Tile) -> None:
+        with speaking:  # of a GPU's pictures each has a thread that tells of tiles
+            connection.send(message)
+
     while (chunk := inbox.get()) is not None:
-        for report in reports(chunk, upscaler, options, output):
-            connection.send(report)
+        for report in reports(chunk, upscaler, options, output, _Teller(chunk, send)):
+            send(report)
+
+
+class _Teller(Observer):
+    """Reports tiles to the parent.
+
+    Args:
+        chunk: the jobs under way.
+        send: takes messages from any thread.
+    """
+
+    def __init__(self, chunk: Chunk, send: Callable[[Tile], None]) -> None:
+        self._numbers = {job: index for index, job in chunk.jobs}
+        self._send = send
+
+    def tile(self, job: Job, done: int, total: int) -> None:
+        """Send it. A lost parent is noticed elsewhere."""
+        with suppress(OSError):
+            self._send(Tile(self._numbers[job], done, total))
 
 
 def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
@@ -115,10 +149,12 @@ def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
     return request
 
 
-def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: WriteOptions) -> Iterator[Report]:
+def reports(
+    chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: WriteOptions, observer: Observer | None = None
+) -> Iterator[Report]:
     """Run the jobs of a chunk. A fault that every further job would meet ends it, as part of its own job's report."""
     numbers = iter([index for index, _ in chunk.jobs])
-    results = run([job for _, job in chunk.jobs], upscaler, options, output, None)
+    results = run([job for _, job in chunk.jobs], upscaler, options, output, None, observer=observer)
     held: Result | None = None
     try:
         for result in results:

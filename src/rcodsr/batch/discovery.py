@@ -97,7 +97,7 @@ def expand_lists(inputs: list[str]) -> Inputs:
 
     Raises:
         UsageError: when a name is empty, or standard input is requested twice.
-        InputError: when no input is left because lists cannot be read.
+        InputError: when the only input is a list that cannot be read; of several, each is in `refused`.
         NoInputError: when the lists are empty.
     """
     if "" in inputs:
@@ -119,8 +119,10 @@ def expand_lists(inputs: list[str]) -> Inputs:
         else:
             for match in _unquoted(name):
                 found.add(match)
-    if not found.sources:
-        raise found.refused[0][1] if found.refused else NoInputError(inputs[0], "lists no pictures", "write one path a line")
+    if len(found.refused) == 1 and not found.sources:
+        raise found.refused[0][1]
+    if not found.refused and not found.sources:
+        raise NoInputError(inputs[0], "lists no pictures", "write one path a line")
     return found
 
 

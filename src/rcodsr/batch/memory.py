@@ -3,8 +3,6 @@
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from rcodsr.errors import TileMemoryError
 from rcodsr.messages import size_text
 
@@ -48,6 +46,8 @@ def free_memory() -> int | None:
 
 
 def _of_machine() -> int | None:
+    import psutil  # here, so that a run with nothing to do does without
+
     with suppress(OSError, psutil.Error):
         return psutil.virtual_memory().available
     return None
@@ -65,6 +65,8 @@ def _of_group(root: Path = Path("/")) -> int | None:
 
 def _of_process() -> int | None:
     """Bytes left under `ulimit -v`, if it is set."""
+    import psutil
+
     if not hasattr(psutil, "RLIMIT_AS"):
         return None
     with suppress(OSError, psutil.Error):

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, work
+from rcodsr.batch.child import PATIENCE, Broken, Chunk, Note, Ready, Tile, work
 from rcodsr.batch.discovery import is_there
 from rcodsr.batch.order import Report, chunk_length, in_order, told_by_output
-from rcodsr.batch.places import existing
+from rcodsr.batch.places import RemotePath, existing
 from rcodsr.batch.plan import Job, remove_leftovers
 from rcodsr.batch.results import Observer, Result, WriteOptions, blank, failed
 from rcodsr.errors import WorkerError
@@ -29,6 +29,7 @@ from rcodsr.options import UpscaleOptions, WeightsRequest
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
+    from pathlib import Path
 
 _REMEDY = "use fewer --jobs, or close other programs"
 
@@ -51,7 +52,7 @@ def run_processes(
         output: how outputs are written.
         count: number of processes.
         log: receives the first process's description of the engine, and news of lost processes.
-        observer: notified of pictures written after the caller stopped early.
+        observer: notified of tiles, and of pictures written after the caller stopped early.
 
     Yields:
         One result per job, in order.
@@ -60,7 +61,8 @@ def run_processes(
         RcodsrError: when the engine cannot be loaded, or an output cannot be written and every further one would fail too.
         WorkerError: when processes are killed before they finish any job.
     """
-    pool = _Pool(jobs, request, options, output, min(count, len(jobs)), log)
+    observer = observer or Observer()
+    pool = _Pool(jobs, request, options, output, min(count, len(jobs)), log, observer)
     told = 0
     try:
         for result in in_order(pool.reports()):
@@ -69,7 +71,7 @@ def run_processes(
         pool.dismiss()
     finally:
         pool.stop()
-        if told < len(jobs) and observer is not None:
+        if told < len(jobs):
             for result in pool.finished_from(told):
                 observer.late(result)
 
@@ -103,8 +105,10 @@ class _Pool:
         output: WriteOptions,
         count: int,
         log: Log,
+        observer: Observer,
     ) -> None:
         self.jobs, self.request, self.options, self.output, self.count, self.log = jobs, request, options, output, count, log
+        self.observer = observer
         self.workers: list[_Worker] = []
         self.waiting = deque(range(len(jobs)))
         self.suspects: deque[int] = deque()
@@ -113,6 +117,7 @@ class _Pool:
         self.tried: set[int] = set()
         self.existed = existing([job.target for job in jobs])
         """Outputs that existed before the batch."""
+        self.before = [_trace(job.target) if job.target in self.existed else None for job in jobs]
         self.reported: dict[int, Result] = {}
         self.hired = 0
         self.lost_in_a_row = 0
@@ -129,13 +134,11 @@ class _Pool:
                     yield report
 
     def finished_from(self, first: int) -> Iterator[Result]:
-        """Results of jobs from `first` on that were reported or whose output file is new."""
+        """Results of jobs from `first` on that were reported or whose output file is new or replaced."""
         for index, job in enumerate(self.jobs[first:], first):
             if index in self.reported:
                 yield self.reported[index]
-            elif (
-                job.target is not None and index in self.handed_out and job.target not in self.existed and is_there(job.target)
-            ):
+            elif index in self.handed_out and _trace(job.target) not in {None, self.before[index]}:
                 yield blank(job, "done")
 
     def dismiss(self) -> None:
@@ -206,6 +209,8 @@ class _Pool:
             raise message.error
         if isinstance(message, Note):
             self.log(message.text)
+        elif isinstance(message, Tile):
+            self.observer.tile(self.jobs[message.index], message.done, message.total)
         elif isinstance(message, Ready):
             self._welcome(worker, message)
         elif isinstance(message, Report):
@@ -239,6 +244,17 @@ class _Pool:
         self.log(f"a process {how}; its pictures are done again" if left else f"a process {how}; another one takes its place")
         self.tried.update(left)
         self.suspects.extend(left)
+
+
+def _trace(target: Path | None) -> tuple[int, int] | bool | None:
+    """Inode and time of a file, which differ from those of its replacement. True for an object in a store, None if missing."""
+    if target is None or isinstance(target, RemotePath):
+        return (target is not None and is_there(target)) or None
+    try:
+        status = target.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _bury(process: SpawnProcess, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rcodsr.batch.places import RemotePath
@@ -56,7 +57,20 @@ def size_of(options: UpscaleOptions) -> dict[str, Any]:
 
 def is_result(picture: io.Source) -> bool:
     """Whether a picture's record says that rcodsr made it. Reads only the header. False for an object in a store."""
-    record = None if isinstance(picture, RemotePath) else io.read_record(picture)
+    return _is_ours(None if isinstance(picture, RemotePath) else io.read_record(picture))
+
+
+def look(picture: io.Source) -> tuple[io.Header, bool]:
+    """A picture's header and `is_result`, from a single opening of the file.
+
+    Raises:
+        InputError: when the file is missing or not a picture.
+    """
+    with io.inspected(picture) as file:
+        return file.header, _is_ours(file.record())
+
+
+def _is_ours(record: dict[str, Any] | None) -> bool:
     return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
 
 
@@ -86,16 +100,22 @@ def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool
     Raises:
         InputError: for any other file, which must not be replaced.
     """
-    found = io.read_record(target)
-    if found is not None:
-        asked = record | {"dtype": found.get("dtype")} if found.get("dtype") in dtypes else record
-        if all(found.get(key) == value for key, value in asked.items() if key != _MADE_BY):
-            return io.is_whole(target)
+    found = None
+    with suppress(Exception), io.inspected(target) as file:
+        found = file.record()
+        if found is not None and _says(found, record, dtypes):
+            return file.is_whole()
     size = None if record.get("size") is None else TargetSize.parse(record["size"])
     if found is None and _is_newer(source, target, UpscaleOptions(scale=record["scale"], size=size), strip):
         return True
     cause = f"{target} already exists and was made differently"
     raise InputError(source, cause, "use -y to replace it or -o for another path")
+
+
+def _says(found: dict[str, Any], record: dict[str, Any], dtypes: Container[str]) -> bool:
+    """Whether a picture's record says what another says; of its dtype, what counts as well."""
+    asked = record | {"dtype": found.get("dtype")} if found.get("dtype") in dtypes else record
+    return all(found.get(key) == value for key, value in asked.items() if key != _MADE_BY)
 
 
 def _is_newer(source: io.Source, target: Path, options: UpscaleOptions, strip: bool) -> bool:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcodsr.batch.memory import has_memory, require_memory
 from rcodsr.batch.plan import Job
-from rcodsr.batch.records import is_done, is_result, record_of
+from rcodsr.batch.records import is_done, look, record_of
 from rcodsr.batch.results import Observer, Result, WriteOptions, about, blank, failed, own_result, unforeseen
 from rcodsr.errors import InputError, OutputError, RcodsrError
 from rcodsr.images import io
-from rcodsr.images.departures import encode_map
 from rcodsr.options import UpscaleOptions
 from rcodsr.variants import VariantSpec
 
@@ -75,8 +74,8 @@ class Stages:
     def read(self, item: Passage) -> None:
         """Check the input and any existing output. Decode the picture unless it must wait for memory."""
         job = item.job
-        header = io.read_header(job.source)
-        if not self.output.again and is_result(job.source):
+        header, ours = look(job.source)
+        if ours and not self.output.again:
             item.result = own_result(job.source)
             return
         item.pixels = check(job, header, self.options, self.output)
@@ -118,6 +117,8 @@ class Stages:
         kept = None if self.output.strip else record
         item.data = io.encode(picture, item.format, self.output.quality, kept, self.output.background)
         if upscaled.invented is not None:
+            from rcodsr.images.departures import encode_map
+
             item.map = encode_map(upscaled.invented.numpy(), record)
         item.promised = self._done(item)
         item.picture = item.upscaled = None  # most of its memory

@@ -38,7 +38,11 @@ def lap(call: Callable[[], object], device: torch.device) -> Lap:
 
 
 def take_turns(
-    contenders: dict[str, Callable[[], object]], rounds: int, calls: int, device: torch.device
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    calls: int,
+    device: torch.device,
+    watch: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[list[Lap]]]:
     """Time blocks of calls in turn, ABCABC…, so that disturbances affect all contenders alike.
 
@@ -47,6 +51,7 @@ def take_turns(
         rounds: number of blocks per contender.
         calls: calls per block.
         device: device on which they run.
+        watch: called between blocks with the number of finished blocks and their total.
 
     Returns:
         Blocks by name.
@@ -54,6 +59,8 @@ def take_turns(
     blocks: dict[str, list[list[Lap]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
+            if watch is not None:
+                watch(sum(map(len, blocks.values())), rounds * len(contenders))
             blocks[name].append([lap(call, device) for _ in range(calls)])
     return blocks
 

@@ -19,6 +19,7 @@ from rcodsr.errors import InputError
 from rcodsr.images import io
 from rcodsr.images.picture import Picture
 from rcodsr.images.resize import resize
+from rcodsr.messages import Watch, unwatched
 from rcodsr.options import Level, UpscaleOptions
 
 COLUMNS = {
@@ -62,10 +63,11 @@ class Judge:
         truth: directory of ground truth.
         scorer: PSNR, SSIM and further judges.
         paper: the paper's other columns, or None; takes precedence over `scorer`.
+        watch: notified of the pictures of each set.
     """
 
-    def __init__(self, truth: Path, scorer: Scorer, paper: PaperMetrics | None = None) -> None:
-        self.truth, self.scorer, self.paper = truth, scorer, paper
+    def __init__(self, truth: Path, scorer: Scorer, paper: PaperMetrics | None = None, watch: Watch = unwatched) -> None:
+        self.truth, self.scorer, self.paper, self.watch = truth, scorer, paper, watch
         present = scorer.columns | (set(METRICS) if paper is not None else set())
         self.columns = [key for key in COLUMNS if key in present]
 
@@ -99,6 +101,7 @@ class Judge:
         with TemporaryDirectory() if self.paper is not None else nullcontext("") as kept:
             found = pairs(folder, self.truth)
             for i, (path, truth_path) in enumerate(found):
+                self.watch(name, i, len(found))
                 wanted = io.read(truth_path)
                 result = make(io.read(path), wanted.size)
                 _comparable(result, path, wanted, truth_path)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rcodsr.engine.fast import choose
 from rcodsr.engine.runner import CudaRunner, Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, exact_convolutions, is_out_of_memory
 from rcodsr.errors import DeviceError, UsageError
-from rcodsr.messages import Log
+from rcodsr.messages import Log, Watch, unwatched
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.options import Dtype, WeightsRequest
 from rcodsr.parts import KlSpec
@@ -64,13 +65,14 @@ class SpeedRequest:
     """Refuse to run without an accelerator."""
 
 
-def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = None) -> dict[str, Any]:
+def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = None, watch: Watch = unwatched) -> dict[str, Any]:
     """Measure correctness and speed; returns a JSON-ready report.
 
     Args:
         request: settings.
         log: receives progress lines.
         model: replaces the request's weights: float32, on the device; modified in place.
+        watch: notified between blocks of calls, never while one is timed.
 
     Raises:
         DeviceError: when an accelerator is required but not available.
@@ -90,7 +92,7 @@ def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = Non
     ours = Contender(prepare(model, runtime, items, log), tiled=True)  # first, since it rewrites in float32
     plain = Contender(plain_runner(unchanged, runtime), tiled=False)
     verdict = gate.judge(ours)
-    rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log) for side, batch in planned]
+    rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log, watch) for side, batch in planned]
     spec = ours.model.spec
     return {
         "command": "bench",
@@ -176,6 +178,7 @@ def _case(
     ceilings: Ceilings,
     verdict: dict[str, Any],
     log: Log,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     spec, device = ours.model.spec, ours.runtime.device
     row: dict[str, Any] = {"size": side, "batch": batch, "tiles": ours.tiles(side), **verdict}
@@ -196,7 +199,7 @@ def _case(
     for name in ("ours", "plain"):
         for _ in range(warmup):
             lap(contenders[name], device)
-    blocks = take_turns(contenders, rounds, calls, device)
+    blocks = take_turns(contenders, rounds, calls, device, partial(watch, f"{side}x{side}, batch {batch}"))
     counted = flops(spec, side, batch)
     memory = {name: _peak(contenders[name], device) for name in (("ours", "plain") if on_gpu else ("ours",))}
     floor = ceilings.floor(sum(counted.values()), weight_bytes(ours.model))

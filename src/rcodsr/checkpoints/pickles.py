@@ -81,6 +81,9 @@ def _read(path: Path) -> Any:
     elif start.startswith(b"\x80"):
         return _arrays(path)
     else:
+        if start[8:9] == b"{":
+            remedy = "pass OSEDiff's, S3Diff's or PiSA-SR's published file, or a directory from `rcodsr weights export`"
+            raise WeightsError(path, "a safetensors file, which is not converted", remedy)
         raise WeightsError(path, "neither a torch checkpoint nor a pickle of arrays", "pass the published file")
     return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.parameters import BaseModel, Device, Number, Offline, Quiet, Revision, Weights
+from rcodsr.cli.progress import TaskBar
 from rcodsr.cli.quality import judge_files
 from rcodsr.cli.streams import keep_libraries_quiet, note, result_line
 from rcodsr.errors import InputError, UsageError
@@ -80,7 +81,8 @@ def compare(
 
     truth = None if gt is None else shown(gt, scale)
     scorer = Scorer(judge_files(judges, log=log), upscaler.runtime.device)
-    made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: named_scores(scorer, a, b))
+    with TaskBar(quiet) as bar:
+        made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: named_scores(scorer, a, b), bar)
     if part[2:] != size:
         left, top, width, height = part
         made = made.with_remark(f"a region of {size[0]}×{size[1]} pixels: --region {left},{top},{width},{height}")

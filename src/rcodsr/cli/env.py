@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +58,8 @@ def _environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # 15 ms, which no other command needs
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

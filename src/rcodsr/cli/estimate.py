@@ -48,6 +48,8 @@ def estimate(
     for _, error in listed.refused:
         error_line(error)
     found = sources(listed.sources)
+    if listed.refused and not found:
+        return 1
     if not found:
         raise NoInputError(inputs[0], "no pictures found", "pass picture files or a directory that contains some")
     from rcodsr.batch.estimates import estimates, match_truths

@@ -1,6 +1,7 @@
 """The text of --help: options in panels, named values, examples, as wide as the terminal. Rich would start too slowly."""
 
 import re
+import shutil
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from rcodsr.cli.mistakes import no_such_command, one_dash_too_few
 
 PANELS = {
-    "Input": ("gt", "lr", "results", "region", "recursive", "include", "exclude"),
+    "Input": ("truth", "gt", "lr", "results", "region", "recursive", "include", "exclude"),
     "Output": (
         *("output", "scale", "size", "format", "quality", "name", "metadata", "keep_times", "background"),
         *("color_fix", "max_pixels", "overwrite", "csv", "plot", "export_json", "export_csv", "export_markdown"),
@@ -26,6 +27,8 @@ PANELS = {
 }
 """Parameter names by panel. A command shows its own in order of declaration, and those without a panel last."""
 
+_CLICKS_LEAST = 52
+"""Columns of a terminal that Click fills without help."""
 _VALUES = {
     "realism": "LEVEL",
     "adaptive_by": "WHAT",
@@ -33,7 +36,6 @@ _VALUES = {
     "scale": "FACTOR",
     "size": "SIZE",
     "tile": "SIDE",
-    "name": "TEMPLATE",
     "background": "COLOUR",
     "include": "GLOB",
     "exclude": "GLOB",
@@ -154,6 +156,13 @@ class _Help:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
 
+    def get_help(self, ctx: Any) -> str:
+        """The help, as wide as the terminal: below 50 columns too, where Click would let lines break."""
+        columns = shutil.get_terminal_size().columns
+        if columns < _CLICKS_LEAST:
+            ctx.terminal_width = columns - 2
+        return str(super().get_help(ctx))  # type: ignore[misc]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then options by panel."""
         arguments, panels, others = [], {name: [] for name in PANELS}, []  # type: ignore[var-annotated]
@@ -170,7 +179,7 @@ class _Help:
         for name, rows in {"Arguments": arguments, **panels, others_are: others}.items():
             if rows:
                 with formatter.section(name):
-                    formatter.write_dl(rows)
+                    formatter.write_dl(rows, col_max=max(12, min(30, formatter.width // 3)))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The part after the command's name: INPUTS... or [KEY=VALUE]..."""

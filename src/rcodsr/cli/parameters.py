@@ -85,5 +85,5 @@ Device = Annotated[
 Number = Annotated[
     str, option("--dtype", help="auto, fp32, bf16 or fp16.", autocompletion=words("auto", "fp32", "bf16", "fp16"))
 ]
-MaxPixels = Annotated[int, option("--max-pixels", min=1, help="Largest output, in pixels.")]
+MaxPixels = Annotated[int, option("--max-pixels", min=1, help="Largest output, in pixels.", show_default="200 million")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 from rcodsr.cli import streams
-from rcodsr.cli.streams import error_line, harmless, note, result_line
+from rcodsr.cli.streams import error_line, harmless, note
 
 _SELDOM = 10.0
 """Minimum seconds between two plain lines about one picture."""
@@ -31,7 +31,7 @@ class Progress:
         self._bar: Any = None
         if bar and not quiet and total and sys.stderr.isatty():
             self._bar = _bar()
-            self._task = self._bar.add_task("", total=total, count="" if total == 1 else f"0/{total}")
+            self._task = self._bar.add_task("starting", total=total, count="" if total == 1 else f"0/{total}")
             _show(self._bar)
 
     def tile(self, name: str, done: int, total: int) -> None:
@@ -43,13 +43,6 @@ class Progress:
         elif not self.quiet and 0 < done < total and time.monotonic() - self._told >= _SELDOM:
             note(f"[{self._number(self.done + 1)}] {name}  {done}/{total} tiles{self._eta()}")
             self._told = time.monotonic()
-
-    def result(self, text: str, end: str = "\n") -> None:
-        """Print one result on standard output, above the bar if both share the terminal."""
-        if self._bar is not None and sys.stdout.isatty():
-            self._bar.console.out(harmless(text), highlight=False)
-        else:
-            result_line(text, end)
 
     def advance(self, name: str, line: str) -> None:
         """Count one finished picture. `line` describes its result."""
@@ -88,6 +81,47 @@ class Progress:
         return f"  eta {eta:.0f}s" if eta >= 0.5 else ""
 
 
+class TaskBar:
+    """The progress of one task after another: a bar below the lines on a terminal, elsewhere an occasional line. A `Watch`.
+
+    Args:
+        quiet: show nothing.
+        still: draw only when called, so that nothing runs beside a measurement.
+    """
+
+    def __init__(self, quiet: bool = False, still: bool = False) -> None:
+        self._quiet, self._still, self._what, self._told = quiet, still, "", time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
+            self._bar = _bar(self._still)
+            self._task = self._bar.add_task("", total=1, count="")
+            _show(self._bar)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _remove(self._bar)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """So many parts of a task are done."""
+        if self._bar is not None:
+            if what != self._what:
+                self._bar.reset(self._task)  # the time left is that of this task
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=total,
+                description=harmless(what),
+                count=f"{done}/{total}",
+                refresh=self._still,
+            )
+        elif not self._quiet and 0 < done < total and time.monotonic() - self._told >= _SELDOM:
+            note(f"{what}  {done}/{total}")
+            self._told = time.monotonic()
+        self._what = what
+
+
 class StepBar:
     """Progress of a training run: a bar below its log lines on a terminal, nothing elsewhere.
 
@@ -99,7 +133,7 @@ class StepBar:
         self._total = total
         self._bar = _bar() if sys.stderr.isatty() else None
         if self._bar is not None:
-            self._task = self._bar.add_task("", total=total, count=f"0/{total}")
+            self._task = self._bar.add_task("waiting for the first step", total=total, count=f"0/{total}")
             _show(self._bar)
 
     def log(self, text: str) -> None:
@@ -128,7 +162,7 @@ def _remove(bar: Any) -> None:
         bar.stop()
 
 
-def _bar() -> Any:
+def _bar(still: bool = False) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -139,4 +173,4 @@ def _bar() -> Any:
     # takes the rest of the line, so that it is truncated first
     name = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     bar = BarColumn(10 if console.width < _NARROW else 24)
-    return Progress(bar, count, left, name, console=console, transient=True, expand=True)
+    return Progress(bar, count, left, name, console=console, transient=True, expand=True, auto_refresh=not still)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.parameters import Device, Number, Weights
+from rcodsr.cli.progress import TaskBar
 from rcodsr.cli.streams import json_line, note
 from rcodsr.cli.tables import csv_text, json_text, markdown_text, show_row, write_text
 from rcodsr.errors import UsageError
@@ -85,12 +86,13 @@ def quality(
     place = choose_runtime(device, dtype).device
     scorer = Scorer(judge_files(judges, niqe, lpips), place)
     upscaler = Upscaler.load(WeightsRequest(weights, device=device, dtype=dtype)) if lr else None
-    judge = Judge(truth, scorer, PaperMetrics(str(place)) if paper else None)
-    show = _Table(judge, json)
     rows: list[Row] = []
-    for row in _rows(judge, results or [], lr or [], upscaler, levels):
-        rows.append(row)
-        show.row(row)
+    with TaskBar() as bar:
+        judge = Judge(truth, scorer, PaperMetrics(str(place)) if paper else None, bar)
+        show = _Table(judge, json)
+        for row in _rows(judge, results or [], lr or [], upscaler, levels):
+            rows.append(row)
+            show.row(row)
     if export_json is not None:
         about = {"gt": str(truth), "weights": upscaler.weights_id if upscaler else None}
         write_text(export_json, json_text(about | {"results": [_values(row) for row in rows]}))

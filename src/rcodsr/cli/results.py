@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rcodsr.batch.results import Observer, Result, decided_ahead
 from rcodsr.cli import stopping
 from rcodsr.cli.progress import Progress
-from rcodsr.cli.streams import error_line, json_line, note
+from rcodsr.cli.streams import error_line, json_line, note, result_line
 from rcodsr.errors import OutputError, RcodsrError, TileMemoryError, UsageError
 from rcodsr.options import DEFAULT_WEIGHTS
 
@@ -192,7 +192,7 @@ def _show_one(result: Result, progress: Progress, shown: DisplayOptions) -> None
     if shown.json:
         json_line(result.to_dict())
     elif result.status != "failed" and result.output is not None and not shown.stream:
-        progress.result(result.output, "\0" if shown.print0 else "\n")
+        result_line(result.output, "\0" if shown.print0 else "\n")
     name = Path(result.input).name
     if result.error is None:
         progress.advance(name, _describe(result, shown.verbose))
@@ -258,8 +258,9 @@ def _describe(result: Result, verbose: bool) -> str:
     if result.realism is None and result.timestep is not None:
         level = f"  timestep {result.timestep}"
     seconds = f"  {result.seconds:.1f}s" if result.seconds is not None else ""
-    computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.tiles else ""
+    planned = f"  {result.tiles} tile{'s' * (result.tiles > 1)}" if result.status == "planned" and result.tiles else ""
+    computed = f"  {result.tiles} tiles in {result.dtype} on {result.device}" if verbose and result.dtype else ""
     agreement = f"  consistency {result.consistency:.1f} dB" if verbose and result.consistency is not None else ""
     invented = f"  invented {result.invented:.2f} steps" if result.invented is not None else ""
     remark = f"  ({'; '.join(result.notes)})" if result.notes else ""
-    return f"{result.status} {result.input}{size}{level}{seconds}{invented}{computed}{agreement}{remark}"
+    return f"{result.status} {result.input}{size}{planned}{level}{seconds}{invented}{computed}{agreement}{remark}"

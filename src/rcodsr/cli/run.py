@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rcodsr.batch.ahead import Foresight, work_off
+from rcodsr.batch.discovery import is_there
 from rcodsr.batch.places import RemotePath
 from rcodsr.batch.plan import Job, Plan, prepare_outputs
 from rcodsr.batch.results import Result, WriteOptions
@@ -21,6 +22,9 @@ from rcodsr.options import UpscaleOptions, WeightsRequest
 
 if TYPE_CHECKING:  # a run with nothing to do must not load torch
     from rcodsr.engine.upscaler import Upscaler
+
+_NAMED = 3
+"""Number of missing inputs that are named before the work begins."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Run:
         failed_already = len(plan.clashes) + len(plan.refused)
 
         def engine(jobs: list[Job], failures: int) -> Iterator[Result]:
+            if missing := [str(job.source) for job in jobs if isinstance(job.source, Path) and not is_there(job.source)]:
+                self.log(f"missing inputs: {_listed(missing)}; the others will be processed")
             prepare_outputs(jobs, plan.alone)
             return named_alone._results(jobs, failed_already + failures)
 
@@ -168,3 +174,8 @@ class Run:
         config = None if weights is None else weights.config
         for name, count in missing(self.request.name, config, self.request.base_model).items():
             self.log(f"to fetch: {name}" + ("" if count is None else f", {size_text(count)}"))
+
+
+def _listed(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rcodsr.cli.parameters import Device, Number, Weights
+from rcodsr.cli.progress import TaskBar
 from rcodsr.cli.streams import json_line, note
 from rcodsr.cli.tables import csv_text, json_text, markdown_text, write_text
 from rcodsr.errors import UsageError
@@ -66,7 +67,8 @@ def speed(
 
     number: Any = dtype
     request = SpeedRequest(weights, sides, batches, device, number, level, warmup, runs, chosen or None, gpu)
-    report = measure_speed(request, note)
+    with TaskBar(still=True) as bar:
+        report = measure_speed(request, note, watch=bar)
     rows = [_cells(row) for row in report["results"]]
     if export_json is not None:
         write_text(export_json, json_text(report))

@@ -102,7 +102,7 @@ def results_only() -> Iterator[None]:
 
 
 def result_line(text: str, end: str = "\n") -> None:
-    """Print one result on standard output. A path keeps its bytes, except on a terminal.
+    """Print one result on standard output, above the bar if both share the terminal. A path keeps its bytes in a pipe or file.
 
     If the reader has gone (`| head -1`) or standard output is closed (`>&-`), the work continues silently.
 
@@ -110,6 +110,9 @@ def result_line(text: str, end: str = "\n") -> None:
         OutputError: when standard output is a file on a full disk.
     """
     if sys.stdout is None:
+        return
+    if shown_bar is not None and sys.stdout.isatty():
+        shown_bar.console.out(harmless(text), highlight=False)
         return
     try:
         shown = harmless(text) if sys.stdout.isatty() else text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rcodsr.cli.parameters import words
-from rcodsr.cli.progress import StepBar
+from rcodsr.cli.progress import StepBar, TaskBar
 from rcodsr.cli.streams import note, result_line
 from rcodsr.errors import UsageError
 
@@ -66,10 +66,12 @@ def train(
     from rcodsr.training.run import Run
 
     other = None if resume in {"auto", "never"} else Path(resume)
+    with TaskBar() as bar:
+        run = Run(plan, note, resume=not dry_run and resume != "never", resume_from=None if dry_run else other, watch=bar)
     if dry_run:
-        Run(plan, note, resume=False).rehearse()
+        run.rehearse()
         return 0
-    return _go(Run(plan, note, resume=resume != "never", resume_from=other), minutes)
+    return _go(run, minutes)
 
 
 def _go(run: "Run", minutes: float | None) -> int:

@@ -132,7 +132,10 @@ def upscale(
     ] = "auto",
     quality: Annotated[int, option("--quality", min=1, max=100, help="Quality of JPEG, WebP, AVIF and JPEG XL.")] = 95,
     name: Annotated[
-        str | None, typer.Option("--name", help="Template for output names, with {stem}, {ext}, {scale} and {realism}.")
+        str | None,
+        typer.Option(
+            "--name", metavar="TEMPLATE", help="Template for output names, with {stem}, {ext}, {scale} and {realism}."
+        ),
     ] = None,
     metadata: Annotated[Kept, typer.Option("--metadata", help="keep, or strip all but the colour profile.")] = Kept.everything,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Copy the modification time of inputs to outputs.")] = False,
@@ -221,7 +224,7 @@ def upscale(
     from rcodsr.batch.discovery import Selection, expand_lists
     from rcodsr.batch.maps import with_maps
     from rcodsr.batch.places import RemotePath
-    from rcodsr.batch.plan import Naming, make_plan, require_fit
+    from rcodsr.batch.plan import Naming, Plan, make_plan, require_fit
     from rcodsr.batch.results import WriteOptions
     from rcodsr.batch.shards import parse_shard
     from rcodsr.batch.stream import LinePlanner
@@ -251,6 +254,8 @@ def upscale(
     if inputs == ["@-"] and run.is_here:
         return run.stream(LinePlanner(output, naming, selection, options, chosen, strip), dry_run)
     listed = expand_lists(inputs)
+    if not listed.sources:
+        return run.promise(Plan([], refused=listed.refused))
     plan = make_plan(listed.sources, output, naming, selection, chosen, strip)
     plan.refused = listed.refused
     if prompts is not None:

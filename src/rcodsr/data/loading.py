@@ -2,7 +2,7 @@
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -53,7 +53,13 @@ class CorruptPhotos:
             )
 
 
-def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt: CorruptPhotos) -> Iterator[RawBatch]:
+def load(
+    pairs: PhotoPairs,
+    indices: Sequence[list[int]],
+    workers: int,
+    corrupt: CorruptPhotos,
+    watch: Callable[[int, int], None] | None = None,
+) -> Iterator[RawBatch]:
     """Yield batches of the given pairs, the same for any number of workers.
 
     Args:
@@ -61,13 +67,14 @@ def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt:
         indices: indices of the pairs of each batch.
         workers: prefetching processes; 0 loads in this one.
         corrupt: counts unreadable photos over the whole run.
+        watch: hears how many of all pairs are read; only without workers.
 
     Raises:
         InputError: when too many photos are unreadable.
         WorkerError: when a worker is killed.
     """
     loader: DataLoader[Sample | RcodsrError] = DataLoader(
-        _ErrorsAsValues(pairs),
+        _ErrorsAsValues(pairs, watch),
         batch_sampler=indices,
         num_workers=workers,
         collate_fn=_collate,
@@ -108,10 +115,13 @@ def naming_killed_workers() -> Iterator[None]:
 class _ErrorsAsValues(Dataset[Sample | RcodsrError]):
     """Returns our errors as values: torch would rebuild a worker's exception as a RuntimeError with its whole traceback."""
 
-    def __init__(self, pairs: PhotoPairs) -> None:
-        self.pairs = pairs
+    def __init__(self, pairs: PhotoPairs, watch: Callable[[int, int], None] | None) -> None:
+        self.pairs, self.watch, self.read = pairs, watch, 0
 
     def __getitem__(self, index: int) -> Sample | RcodsrError:
+        if self.watch is not None:
+            self.watch(self.read, len(self.pairs))
+            self.read += 1
         try:
             return self.pairs[index]
         except RcodsrError as error:

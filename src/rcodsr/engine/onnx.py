@@ -27,7 +27,8 @@ from rcodsr.engine.runner import Runner
 from rcodsr.engine.runtime import choose_runtime
 from rcodsr.errors import UsageError, WeightsError
 from rcodsr.images.files import write_atomic
-from rcodsr.images.resize import mirrored, padded_side, upsample
+from rcodsr.images.grid import padded_side
+from rcodsr.images.resize import mirrored, upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.options import WeightsRequest

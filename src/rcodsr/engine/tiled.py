@@ -15,14 +15,12 @@ from rcodsr.engine.steering import Steering
 from rcodsr.errors import ModelOutputError, TileMemoryError
 from rcodsr.images.tiling import TileGrid, plan_tiles
 from rcodsr.models.one_step import Condition
-from rcodsr.options import Adaptive, UpscaleOptions
+from rcodsr.options import UpscaleOptions
 
 Network = Callable[[Tensor, Condition], Tensor]
 """Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
 Tiles = Callable[[int, int], None]
 """Called with the number of finished tiles and their total."""
-_ADAPTIVE_TILE = 128
-"""Side in input pixels of a planned tile with its own timestep: small enough to separate parts of a picture."""
 _FLAT, _LIVELY = 0.5e-4, 0.5e-2
 """Standard deviations of pixels in [0, 1]: an output below the first is blank if its input is above the second."""
 
@@ -48,14 +46,11 @@ class TiledNetwork:
         spec = self.model.spec
         if tile is None:
             tile = self._tile(options)
-        overlap = min(spec.tile_overlap if options.tile_overlap is None else options.tile_overlap, tile // 2)
+        overlap = spec.tile_shared(options, tile)
         return plan_tiles(size[-2], size[-1], tile * spec.scale, overlap * spec.scale, spec.multiple)
 
     def _tile(self, options: UpscaleOptions) -> int:
-        if options.tile is not None:
-            return options.tile
-        tile = plan_tile(self.runtime, self.model.spec)
-        return min(tile, _ADAPTIVE_TILE) if options.control == Adaptive("tile") else tile
+        return self.model.spec.tile_side(options, plan_tile(self.runtime, self.model.spec))
 
     def restore(
         self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions, progress: Tiles = ignore

@@ -19,7 +19,24 @@ FORMATS = {
     ".avif": "AVIF",
 }
 """Output formats by file name suffix."""
-SUFFIXES = {*FORMATS, ".apng", ".avifs", ".dib", ".gif", ".heic", ".heif", ".hif", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"}
+SUFFIXES = {
+    *FORMATS,
+    ".apng",
+    ".avifs",
+    ".dib",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jxl",
+    ".mpo",
+    ".pbm",
+    ".pgm",
+    ".pjp",
+    ".pjpeg",
+    ".pnm",
+    ".ppm",
+}
 """Suffixes by which files in a directory count as pictures."""
 LOSSY = {"JPEG", "WEBP", "AVIF"}
 DEEP = {"PNG", "TIFF"}

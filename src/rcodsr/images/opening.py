@@ -56,14 +56,58 @@ class Header:
         return self.width, self.height
 
 
+class Inspected:
+    """An open picture file: header, record and soundness from one opening. Damage gives None or False.
+
+    Args:
+        image: from `opened`.
+    """
+
+    def __init__(self, image: ImageFile.ImageFile) -> None:
+        self._image = image
+
+    @property
+    def header(self) -> Header:
+        """Format and upright size."""
+        return Header("JPEG" if self._image.format == "MPO" else self._image.format or "", *upright_size(self._image))
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of how it was made, as written by `encode`. None if there is none."""
+        with suppress(Exception):
+            record = json.loads(exif_of(self._image)[HISTORY])
+            return record if isinstance(record, dict) else None
+        return None
+
+    def is_whole(self) -> bool:
+        """Whether it is undamaged: a PNG by its checksums, others by decoding. Must be the last call."""
+        with suppress(Exception):
+            if self._image.format == "PNG":
+                self._image.verify()
+            else:
+                self._image.load()
+            return True
+        return False
+
+
+@contextmanager
+def inspected(source: Source) -> Iterator[Inspected]:
+    """Open a picture file once to read several of its facts.
+
+    Raises:
+        InputError: when the file is missing or not a picture.
+    """
+    with opened(source) as image:
+        yield Inspected(image)
+
+
 def read_header(source: Source) -> Header:
     """Read format and upright size.
 
     Raises:
         InputError: when the file is missing or not a picture.
     """
-    with opened(source) as image:
-        return Header("JPEG" if image.format == "MPO" else image.format or "", *upright_size(image))
+    with inspected(source) as file:
+        return file.header
 
 
 def check_size(source: Source, size: tuple[int, int], max_pixels: int, scale: float) -> None:
@@ -84,17 +128,15 @@ def _pixels(count: int) -> str:
 
 def read_record(path: Source) -> dict[str, Any] | None:
     """The record of how a picture was made, as written by `encode`. None if there is none."""
-    with suppress(Exception), opened(path) as image:
-        record = json.loads(exif_of(image)[HISTORY])
-        return record if isinstance(record, dict) else None
+    with suppress(Exception), inspected(path) as file:
+        return file.record()
     return None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a picture file can be decoded completely."""
-    with suppress(Exception), opened(path) as image:
-        image.load()
-        return True
+    """Whether a picture file can be opened and `Inspected.is_whole`."""
+    with suppress(Exception), inspected(path) as file:
+        return file.is_whole()
     return False
 
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rcodsr.images.grid import padded_side
+
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bicubic resize with Pillow's kernel (a = −0.5).
@@ -42,11 +44,6 @@ def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """
     height, width = (padded_side(side, multiple, least) for side in x.shape[-2:])
     return x if x.shape[-2:] == (height, width) else mirrored(x, height, width)
-
-
-def padded_side(side: int, multiple: int, least: int = 1) -> int:
-    """The smallest multiple of `multiple` that is at least `side` and `least`."""
-    return (max(side, least) + multiple - 1) // multiple * multiple
 
 
 def mirrored(x: Tensor, height: int, width: int) -> Tensor:

@@ -6,14 +6,18 @@ functions are those of ITU-T H.273.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+if TYPE_CHECKING:  # headers and records are read without numpy
+    import numpy as np
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
 Chunks = tuple[tuple[bytes, bytes], ...]
 """PNG chunks: kind and data."""
 
@@ -24,7 +28,7 @@ PQ, HLG = 16, 18
 _UNSPECIFIED = 2
 
 _D65, _D50 = (0.3127, 0.3290), (0.9642, 1.0, 0.8249)
-_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 _BT709 = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65)
 _ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), _D65)
 Primaries = tuple[tuple[float, float], ...]
@@ -58,7 +62,8 @@ class Signal:
     @property
     def is_srgb(self) -> bool:
         """Whether it is plain sRGB."""
-        return self.gamma is None and np.allclose(self.primaries, _BT709, atol=0.002)
+        pairs = zip(sum(self.primaries, ()), sum(_BT709, ()), strict=True)
+        return self.gamma is None and all(math.isclose(mine, usual, abs_tol=0.002) for mine, usual in pairs)
 
 
 def color_chunks(info: dict[Any, Any]) -> Chunks:
@@ -112,11 +117,14 @@ def hdr_transfer(chunks: Chunks) -> int | None:
 
 def to_d50(primaries: Primaries) -> Floats:
     """Linear light → XYZ of the profile connection space, shape (3, 3): white goes to D50 (Bradford)."""
+    import numpy as np
+
     xyz = np.array([(x / y, 1.0, (1 - x - y) / y) for x, y in primaries])
+    bradford = np.array(_BRADFORD)
     colours = xyz[:3].T
     to_xyz = colours * np.linalg.solve(colours, xyz[3])
-    gains = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ xyz[3])
-    return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz)
+    gains = (bradford @ np.array(_D50)) / (bradford @ xyz[3])
+    return np.asarray(np.linalg.inv(bradford) @ np.diag(gains) @ bradford @ to_xyz)
 
 
 def hdr_primaries(chunks: Chunks) -> Primaries:
@@ -129,6 +137,8 @@ def hdr_light(transfer: int, values: Floats) -> Floats:
 
     HLG is converted for a display of 1000 cd/m², each channel separately.
     """
+    import numpy as np
+
     if transfer == PQ:
         power = values ** (1 / 78.84375)
         light = 10_000 * ((power - 0.8359375).clip(0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)

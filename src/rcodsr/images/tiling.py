@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rcodsr.images.grid import tile_side, tiles_along
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -60,11 +62,10 @@ def plan_tiles(height: int, width: int, tile: int, overlap: int, multiple: int) 
 
 def segments(length: int, tile: int, overlap: int, multiple: int) -> list[Segment]:
     """Cover one axis with equal segments. See `plan_tiles` for the arguments."""
-    tile = max(multiple, tile // multiple * multiple) if tile else length
-    if tile >= length:
+    count, tile = tiles_along(length, tile, overlap, multiple), tile_side(length, tile, multiple)
+    if count == 1:
         return [Segment(0, torch.ones(length))]
     overlap = min(overlap, tile - multiple)
-    count = math.ceil((length - overlap) / (tile - overlap))
     side = min(tile, math.ceil((length + (count - 1) * overlap) / count / multiple) * multiple)
     starts = [round(i * (length - side) / (count - 1) / multiple) * multiple for i in range(count)]
     ramps = [_ramp(length, right, left + side) for left, right in itertools.pairwise(starts)]

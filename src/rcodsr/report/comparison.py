@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from rcodsr.engine.upscaler import Upscaled, Upscaler
 from rcodsr.images.departures import painted
 from rcodsr.images.picture import Picture, to_pil
 from rcodsr.images.resize import upsample
+from rcodsr.messages import Watch, unwatched
 from rcodsr.options import Level, UpscaleOptions
 
 Box = tuple[int, int, int, int]
@@ -84,6 +86,7 @@ def compare(
     levels: Sequence[float],
     truth: Picture | None = None,
     score: Score | None = None,
+    watch: Watch = unwatched,
 ) -> Comparison:
     """Enlarge a picture at each level; transparency is composited on white.
 
@@ -94,6 +97,7 @@ def compare(
         levels: realism values.
         truth: ground truth of the enlarged size, or None.
         score: scores a picture against the truth, or None.
+        watch: notified of the tiles of each level.
 
     Raises:
         RcodsrError: as in `Upscaler.run`.
@@ -110,7 +114,8 @@ def compare(
             return shown
         return replace(shown, scores=score(rgb, true))
 
-    made = [upscaler.run(picture, UpscaleOptions(Level(level), scale=scale)) for level in sorted({0.0, *levels})]
+    asked = {f"realism {level:g}": UpscaleOptions(Level(level), scale=scale) for level in sorted({0.0, *levels})}
+    made = [upscaler.run(picture, options, partial(watch, what)) for what, options in asked.items()]
     evidence, made = made[0], [one for one in made if one.realism in levels]
 
     def level_panel(one: Upscaled) -> Panel:

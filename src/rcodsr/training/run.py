@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
 from rcodsr.images.captions import read_captions
 from rcodsr.images.resize import upsample
-from rcodsr.messages import Log, silent
+from rcodsr.messages import Log, Watch, silent, unwatched
 from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.spec import Note
@@ -60,6 +61,7 @@ class Run:
         log: receives progress lines.
         resume: continue from the run's newest intact state, if any.
         resume_from: directory whose states are used; None for the recipe's output.
+        watch: notified of the progress of fitting, before the first step.
 
     Attributes:
         step: completed steps.
@@ -70,7 +72,14 @@ class Run:
         WeightsError: when a base, the prior or the saved state cannot be used.
     """
 
-    def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True, resume_from: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        log: Log = print,
+        resume: bool = True,
+        resume_from: Path | None = None,
+        watch: Watch = unwatched,
+    ) -> None:
         self.recipe = recipe
         self.processes = Processes(recipe.machine.device)
         self.log = log if self.processes.is_first else silent
@@ -93,7 +102,7 @@ class Run:
         spec = VariantSpec.from_dict(saved.facts.spec) if saved else recipe.variant
         model = build_networks(recipe, spec, self.bases, self.log)
         if recipe.fit and saved is None:
-            self._fit(model)
+            self._fit(model, partial(watch if self.processes.is_first else unwatched, "fitting to the photos"))
         self.trainer = build_trainer(recipe, model, self.processes)
         self.step, self._saved_step = 0, -1
         self.waited = 0.0
@@ -320,14 +329,14 @@ class Run:
         cache.fill(self.photos[:_SHARED_PHOTOS])
         return cache
 
-    def _fit(self, model: OneStepSR) -> None:
+    def _fit(self, model: OneStepSR, watch: Callable[[int, int], None]) -> None:
         """Standardise the estimator's inputs; or fit new latents, and bounds that split the samples evenly among the groups."""
         phase, seed = self.recipe.phases[0], self.recipe.seed * 100
         if model.metric_estimator is not None:
-            model.metric_estimator.fit(*self._evidence(model, phase, seed))
+            model.metric_estimator.fit(*self._evidence(model, phase, seed, watch))
             return
         pairs = self._pairs(phase, seed, length=384)
-        (loaded,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt)
+        (loaded,) = load(pairs, [list(range(len(pairs)))], 0, self.corrupt, watch)
         batch = loaded.to_batch()
         if isinstance(model.autoencoder, WaveletAutoencoder) and self.recipe.start is None:
             model.autoencoder.fit(batch.hr)
@@ -342,14 +351,14 @@ class Run:
         self.log(f"fitted latents and grouping bounds {bounds}")
 
     @torch.no_grad()
-    def _evidence(self, model: OneStepSR, phase: Phase, seed: int) -> tuple[Tensor, Tensor]:
+    def _evidence(self, model: OneStepSR, phase: Phase, seed: int, watch: Callable[[int, int], None]) -> tuple[Tensor, Tensor]:
         """Estimator inputs of training pairs, batch by batch, since many large windows do not fit in memory at once."""
         device = self.processes.device
         model.to(device)
         length = max(phase.batch, (384 if phase.crop <= _SMALL else 64) // phase.batch * phase.batch)
         pairs = self._pairs(phase, seed, length)
         indices = [list(range(start, start + phase.batch)) for start in range(0, length, phase.batch)]
-        loaded = load(pairs, indices, 0, self.corrupt)
+        loaded = load(pairs, indices, 0, self.corrupt, watch)
         seen = [model.evidence(windows(model, batch.to_batch(device))[0]) for batch in loaded]
         return torch.cat([z for z, _ in seen]), torch.cat([features for _, features in seen])
 
