@@ -10,15 +10,16 @@ demo: $(READY)  ## enlarge a photo at three realism levels
 	$(BIN)/python tools/demo.py demo
 
 # tests/report drives a real browser; without one they are skipped. On Debian: apt-get install -y --no-install-recommends chromium
-test: check  ## lint, types, import order, safety, tests
+test: check  ## lint, types, import order, safety, language, tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: $(READY)  ## lint, types, import order, nothing that runs foreign code
+check: $(READY)  ## lint, types, import order, no foreign code run, plain English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python tools/check_safety.py
+	$(BIN)/python tools/check_language.py
 
 format: $(READY)  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
