@@ -242,7 +242,7 @@ class Recipe(Spec):
     output: Free[Path] = Path("runs/rcod-tiny")
     seed: Natural = 0
     lr: Free[Path | None] = None
-    """Low-resolution versions of the photos (`data.photos.find_pairs`), in the place of synthetic degradation."""
+    """Low-resolution versions of the photos (`data.pairs.find_pairs`), in the place of synthetic degradation."""
 
     captions: Weights[Path | None] = None
     """A text for each photo, as JSON lines of picture and text: what a variant with a text prompt is told, as OSEDiff."""

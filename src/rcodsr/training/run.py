@@ -22,7 +22,8 @@ from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import sha256
 from rcodsr.data.dataset import Batch, PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
-from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
+from rcodsr.data.pairs import covered, find_pairs
+from rcodsr.data.photos import PhotoCache, find_photos, leave_out_small
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
@@ -76,10 +77,11 @@ class Run:
         self.log = log if self.processes.is_first else silent
         if recipe.machine.threads:
             torch.set_num_threads(recipe.machine.threads)
-        self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
+        self.lr = find_pairs(recipe.photos, recipe.lr, self.log) if recipe.lr else None
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
-        check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        sides = _sides(self.photos, self.lr)
+        self._fitting = {crop: leave_out_small(sides, crop, self.log) for crop in sorted({p.crop for p in recipe.phases})}
         self.captions = _captions(recipe, self.photos)
         self.cache = self._decoded_ahead()
         self.bases = resolve_bases(recipe, self.log)
@@ -298,7 +300,7 @@ class Run:
         in_workers = where == "workers" or (where == "auto" and enough)
         share = self.recipe.data.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
         return PhotoPairs(
-            self.photos,
+            self._fitting[phase.crop],
             phase.crop,
             self.recipe.data.mix,
             seed,
@@ -352,6 +354,14 @@ class Run:
         loaded = load(pairs, indices, 0, self.corrupt)
         seen = [model.evidence(windows(model, batch.to_batch(device))[0]) for batch in loaded]
         return torch.cat([z for z, _ in seen]), torch.cat([features for _, features in seen])
+
+
+def _sides(photos: list[Path], lr: dict[Path, Path] | None) -> dict[Path, int]:
+    """The shorter side of each photo, of pairs that of what both show; by their headers, so that unreadable ones are found."""
+    sizes = {path: io.read_header(path).size for path in photos}
+    if lr is not None:
+        sizes = {path: covered(size, io.read_header(lr[path]).size) or size for path, size in sizes.items()}
+    return {path: min(size) for path, size in sizes.items()}
 
 
 def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:
