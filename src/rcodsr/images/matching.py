@@ -26,7 +26,7 @@ def bare_stem(stem: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """A path without suffix, bare of the tails of all its parts (`bare_stem`) and of folders that name a version: HR, LR, X4."""
+    """A path without suffix, bare of the tails of all its parts (`bare_stem`), without folders that name a version (HR, X4)."""
     *folders, stem = name.split("/")
     return "/".join([bare_stem(part) for part in folders if not _VERSION.fullmatch(part)] + [bare_stem(stem)])
 
