@@ -48,7 +48,9 @@ def train(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="End then, not after the last phase's steps.", min=0)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="One step of every phase; writes nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Count the memory and do one step of every phase; write nothing.")
+    ] = False,
 ) -> int:
     """Train from a recipe. Stop it at any time; the same command goes on."""
     from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe, recipe_to_show, require_files
@@ -67,6 +69,11 @@ def train(
 
     other = None if resume in {"auto", "never"} else Path(resume)
     if dry_run:
+        from rcodsr.training.memory import fitted, lines
+
+        plan = fitted(plan, note)
+        for line in lines(plan):
+            note(line)
         Run(plan, note, resume=False).rehearse()
         return 0
     return _go(Run(plan, note, resume=resume != "never", resume_from=other), minutes)

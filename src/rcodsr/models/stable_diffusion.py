@@ -102,11 +102,13 @@ class KlAutoencoder(nn.Module):
         return like_weights(x.to(dtype), self.decoder)
 
 
-@cache
 def _clip_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept on the device: a copy from the host would wait for it, and cannot be part of a CUDA graph."""
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return mean, std
+
+
+_kept_clip_statistics = cache(_clip_statistics)
+"""Kept on a GPU: a copy from the host would wait for it, and cannot be part of a CUDA graph."""
 
 
 class ClipVisionTower(nn.Module):
@@ -138,7 +140,7 @@ class ClipVisionTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens of pictures that are already squashed to the tower's side."""
-        mean, std = _clip_statistics(x.device)
+        mean, std = (_clip_statistics if x.device.type == "cpu" else _kept_clip_statistics)(x.device)
         pixels = ((x - mean) / std).to(self.vision.post_layernorm.weight.dtype)
         states = self.vision(pixel_values=pixels).last_hidden_state
         out: Tensor = self.vision.post_layernorm(states)

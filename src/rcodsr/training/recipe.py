@@ -41,9 +41,12 @@ class Phase(Spec):
     name: str
     steps: Positive
     batch: Positive
+    """Samples of one update, in each process."""
     crop: Annotated[int, Range(32, multiple=16)]
     learning_rate: tuple[NonNegative, NonNegative]
     """At the phase's beginning and at its end."""
+    pieces: Free[Positive] = 1
+    """So many passes, one after the other, make up a batch: less memory, more time, the same update."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
     pixel_weight: NonNegative = 1.0
@@ -90,11 +93,14 @@ class Phase(Spec):
         """Reject settings that contradict each other.
 
         Raises:
-            UsageError: when a value is out of its bounds, the zoom is empty, or more than the whole batch has a fixed timestep.
+            UsageError: when a value is out of its bounds, the zoom is empty, the batch cannot be cut in such pieces, or more
+                than the whole batch has a fixed timestep.
         """
         super().__post_init__()
         if self.zoom[0] > self.zoom[1]:
             raise UsageError("zoom", f"{[*self.zoom]} is empty", "use [least, most]")
+        if self.batch % self.pieces:
+            raise UsageError("pieces", f"{self.batch} samples cannot be cut in {self.pieces}", "use a divisor of the batch")
         if self.fidelity_share + self.realism_share > 1:
             raise UsageError("realism_share", "with fidelity_share it takes more than the whole batch", "use 1 in all, at most")
 
@@ -199,8 +205,11 @@ class MachineSettings(Spec):
     """How and where a run is computed and kept."""
 
     device: Free[str] = "auto"
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """bf16 computes the networks in bfloat16; weights, Eq. (3) and losses stay float32."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 computes the networks in bfloat16; weights, Eq. (3) and losses stay float32. fp16 does so in float16 with scaled
+    losses, for GPUs without bfloat16."""
+    memory: Free[Literal["as-given", "24gb", "40gb", "80gb"]] = "as-given"
+    """The GPU's memory: `pieces` and `gradient_checkpointing` are chosen so that a step fits; every batch stays."""
     gradient_checkpointing: Free[bool] = False
     """Compute activations again in the backward pass instead of keeping them."""
     workers: Annotated[int, Range(0, 1024), Note.FREE] = 1

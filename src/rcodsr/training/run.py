@@ -35,9 +35,10 @@ from rcodsr.models.one_step import OneStepSR
 from rcodsr.spec import Note
 from rcodsr.training import validation
 from rcodsr.training.journal import Journal
+from rcodsr.training.memory import fitted
 from rcodsr.training.metric_trainer import windows
 from rcodsr.training.pace import Clock, learning_rate
-from rcodsr.training.processes import Processes
+from rcodsr.training.processes import Processes, check_precision
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.run_state import Facts, newest_state, save_state
 from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
@@ -72,9 +73,10 @@ class Run:
     """
 
     def __init__(self, recipe: Recipe, log: Log = print, resume: bool = True, resume_from: Path | None = None) -> None:
-        self.recipe = recipe
         self.processes = Processes(recipe.machine.device)
         self.log = log if self.processes.is_first else silent
+        check_precision(self.processes.device, recipe.machine.dtype, self.log)
+        self.recipe = recipe = fitted(recipe, self.log)
         if recipe.machine.threads:
             torch.set_num_threads(recipe.machine.threads)
         self.lr = find_pairs(recipe.photos, recipe.lr, self.log) if recipe.lr else None
@@ -286,11 +288,12 @@ class Run:
             for turn in range(recipe.optim.accumulate)
         ]
         pairs = self._pairs(phase, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
-        indices = [list(range(start, start + phase.batch)) for start in mine]
+        size = phase.batch // phase.pieces
+        indices = [list(range(at, at + size)) for start in mine for at in range(start, start + phase.batch, size)]
         batches = []
         for loaded, numbers in zip(load(pairs, indices, recipe.machine.workers, self.corrupt), indices, strict=True):
             batches.append(loaded.to_batch(self.processes.device, tuple(earlier + number for number in numbers)))
-            if len(batches) == recipe.optim.accumulate:
+            if len(batches) == recipe.optim.accumulate * phase.pieces:
                 yield batches
                 batches = []
 
