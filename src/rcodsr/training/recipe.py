@@ -282,6 +282,8 @@ class Recipe(Spec):
     optim: OptimSettings = field(default_factory=OptimSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     validation: Free[ValidationSettings] = field(default_factory=ValidationSettings)
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Length(0, 2), Note.FREE] = ("tensorboard",)
+    """Where curves and pictures are watched; `metrics.jsonl` and `validation.jsonl` are written all the same."""
 
     def __post_init__(self) -> None:
         """Reject recipes that cannot run.

@@ -34,6 +34,7 @@ from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.spec import Note
 from rcodsr.training import validation
+from rcodsr.training.boards import Boards, require_trackers
 from rcodsr.training.journal import Journal
 from rcodsr.training.memory import fitted
 from rcodsr.training.metric_trainer import windows
@@ -76,6 +77,7 @@ class Run:
         self.processes = Processes(recipe.machine.device)
         self.log = log if self.processes.is_first else silent
         check_precision(self.processes.device, recipe.machine.dtype, self.log)
+        require_trackers(recipe.trackers)
         self.recipe = recipe = fitted(recipe, self.log)
         if recipe.machine.threads:
             torch.set_num_threads(recipe.machine.threads)
@@ -132,12 +134,8 @@ class Run:
             OutputError: when something cannot be written; the last whole state is kept.
         """
         io.make_directory(self.recipe.output)
-        journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
-        watched = self.recipe.validation.photos
-        judges = self.recipe.validation.judges
-        checks = (
-            validation.Validation(watched, self.recipe.data.mix, 1, self.model.spec.least_side, judges) if watched else None
-        )
+        journal = self._journal() if self.processes.is_first else None
+        checks = self._checks()
         try:
             with naming_killed_workers():
                 finished = self._train(stop, watch or _unwatched, journal, checks, minutes)
@@ -146,6 +144,11 @@ class Run:
             if journal is not None:
                 journal.close()
         return finished
+
+    def _journal(self) -> Journal:
+        recipe = self.recipe
+        boards = Boards(recipe.trackers, recipe.output, self.step, self._settings(recipe.steps), self.log)
+        return Journal(recipe.output, self.step, recipe.steps, self.log, boards)
 
     def _checks(self) -> validation.Validation | None:
         """What is looked at now and then, where the recipe gives photos for it."""
