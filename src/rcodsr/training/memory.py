@@ -172,9 +172,11 @@ class Shapes:
 
 
 class _Fake(FakeTensorMode):
-    """Forgets what it has made: a remembered tensor could not be moved by `Module.to`."""
+    """Forgets what it has made: a remembered tensor could not be moved by `Module.to`. Who asks for a value is told 0."""
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:  # initialisations repeat draws until they are in range
+            return False if args[0].dtype == torch.bool else 0
         out = super().dispatch(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         self.fake_tensor_converter.tensor_memo.clear()
         return out
@@ -231,6 +233,9 @@ class _GpuPrecision(TorchFunctionMode):
         self.active = active
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.active and func is Tensor.backward:  # what is computed again in it is computed likewise
+            with self:
+                return torch.autograd.backward(args[0])
         if self.active and func in _IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = (args[0].float(), *args[1:])
         return func(*args, **(kwargs or {}))
