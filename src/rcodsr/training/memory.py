@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -166,7 +165,7 @@ class Shapes:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         gpu = self.recipe.machine.device != "cpu" and self.recipe.machine.dtype != "fp32"
-        with warnings.catch_warnings(), self._mode, self._live, _GpuPrecision(gpu):
+        with warnings.catch_warnings(), self._mode, self._live, _gpu_precision() if gpu else nullcontext():
             warnings.simplefilter("ignore")  # of torch's own, about copies of what has no values
             yield
 
@@ -215,30 +214,26 @@ class _Live(TorchDispatchMode):
         size = storage.nbytes()
         self.bytes += size
         self.most = max(self.most, self.bytes)
-        weakref.finalize(storage, self._remove, key, size)
+        weakref.finalize(storage, self._remove, key, size).atexit = False
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.bytes -= size
 
 
-_IN_FLOAT32: set[Callable[..., Any]] = {F.group_norm, F.layer_norm, F.softmax, torch.softmax, Tensor.softmax}
+@contextmanager
+def _gpu_precision() -> Iterator[None]:
+    """Mixed precision as it is on a GPU, where norms are in float32, which a CPU leaves in half precision."""
 
+    def widened(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        half = isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and torch.is_autocast_enabled("cpu")
+        return (inputs[0].float(), *inputs[1:]) if half else None
 
-class _GpuPrecision(TorchFunctionMode):
-    """Mixed precision as it is on a GPU, where norms and softmax are in float32, which a CPU leaves in half precision."""
-
-    def __init__(self, active: bool) -> None:
-        super().__init__()
-        self.active = active
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.active and func is Tensor.backward:  # what is computed again in it is computed likewise
-            with self:
-                return torch.autograd.backward(args[0])
-        if self.active and func in _IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    hook = register_module_forward_pre_hook(widened)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class _Alone(Processes):
