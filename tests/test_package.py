@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
 import rcodsr
 from rcodsr.errors import RcodsrError
-from rcodsr.models.lpips import LpipsSqueeze
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,20 +101,6 @@ def test_an_installed_wheel_works_outside_the_checkout(wheel: Path, photo: Image
 
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.fixture
-def desk(photo: Image.Image, tmp_path: Path) -> Path:
-    """A directory with the files the README talks about."""
-    for name in ("in.png", "photo.jpg", "dir/a.png", "dir/b.jpg", "photos/1.png", "photos/2.png"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        photo.resize((160, 160) if "photos" in name else (24, 20)).save(path)
-    Image.linear_gradient("L").resize((24, 20)).save(tmp_path / "mask.png")
-    (tmp_path / "list.txt").write_text("in.png\nphoto.jpg\n")
-    save_file(LpipsSqueeze().state_dict(), tmp_path / "lpips_squeeze.safetensors")
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    return tmp_path
 
 
 def _commands() -> list[str]:

@@ -88,7 +88,7 @@ def test_what_is_refused(pipe: RcodPipeline, small_upscaler: Upscaler) -> None:
         pipe(Image.new("RGB", (8, 8)), output_type="latent")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="contradicts"):
         pipe(Image.new("RGB", (8, 8)), realism=0.5, adaptive=True)
-    with pytest.raises(UsageError, match="made of a loaded engine; make it with RcodPipeline.from_pretrained"):
+    with pytest.raises(UsageError, match="created from a loaded engine; create it with RcodPipeline.from_pretrained"):
         RcodPipeline(small_upscaler).to("cpu")
 
 

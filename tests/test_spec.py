@@ -102,7 +102,7 @@ def test_errors_name_the_field_its_bounds_and_the_nearest_name(values: dict[str,
 
 
 def test_what_is_missing_and_what_is_no_table_are_named() -> None:
-    with pytest.raises(UsageError, match=r"^deep\.name: not given; give a name of letters"):
+    with pytest.raises(UsageError, match=r"^deep\.name: not given; set it to a name of letters"):
         Drawing.from_dict({}, "deep")
     with pytest.raises(UsageError, match=r"^Drawing: \[\] is not a table"):
         Drawing.from_dict([])

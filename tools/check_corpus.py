@@ -1,9 +1,10 @@
-"""Enlarge a folder of foreign pictures and hold every file to the promise: the right pixels, or one clean line.
+"""Enlarge a folder of foreign pictures and check every result: the right pixels, or a one-line error.
 
     python tools/check_corpus.py FOLDER --max-pixels 4000000
 
-Runs `rcodsr upscale FOLDER -R` once, and the refused files once more for their cost. A picture is right when its output, shrunk
-by boxes, shows what Pillow decodes. Prints one JSON line with the counts, findings before it; exits 1 if there were any.
+Runs `rcodsr upscale FOLDER -R` once, then the rejected files again to measure their cost. A picture is right when its output,
+downscaled by box averaging, matches Pillow's decoding. Prints findings, then one JSON line with the counts; exits 1 if there
+were any findings.
 """
 
 import argparse
@@ -26,9 +27,9 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 BOUND = 0.02
-"""Mean error in [0, 1] over cells; white 16-bit, inverted CMYK and lost alpha are far above."""
+"""Mean error in [0, 1] over cells; misread 16-bit, inverted CMYK and lost alpha are far above it."""
 SMALL = 24
-"""Pixels; of a smaller picture a cell is most, and its single pixels are what a model smooths."""
+"""Minimum side in pixels; in smaller pictures a cell covers most of it, and models smooth single pixels."""
 SILENCE = 30
 """Seconds without a result that count as a hang."""
 REFUSAL_SECONDS, REFUSAL_BYTES = 2, 150 << 20
@@ -36,12 +37,12 @@ Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 def truths(path: Path) -> Iterator[Pixels]:
-    """What a file may be taken to show: (h, w, 3 or 4) in [0, 1]; with a CMYK profile by it, or by the plain rule."""
+    """Valid readings of a file: (h, w, 3 or 4) in [0, 1]; for CMYK with a profile, by the profile or by the plain rule."""
     srgb, lab = (ImageCms.createProfile(space) for space in ("sRGB", "LAB"))
     with Image.open(path) as opened:
         stored = opened.tile[0].args if opened.tile and isinstance(opened, ImageFile.ImageFile) else None
         opened.load()
-        # Pillow widens the pixels of such a PNG, not its transparent grey
+        # Pillow scales the pixels of such a PNG, but not its transparent grey
         if opened.format == "PNG" and stored in {"L;2", "L;4"} and "transparency" in opened.info:
             opened.info["transparency"] *= 85 if stored == "L;2" else 17
         image = ImageOps.exif_transpose(opened)
@@ -49,7 +50,7 @@ def truths(path: Path) -> Iterator[Pixels]:
         white_is_zero = opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(262) == 0
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         values = np.asarray(image).astype(np.float64)
-        # Pillow minds that zero is white for 8 bits only
+        # Pillow honours white-is-zero for 8 bits only
         if image.mode.startswith("I;16") and white_is_zero:
             values = 65535 - values
         low, high = min(0.0, float(values.min())), float(values.max())
@@ -77,7 +78,7 @@ def truths(path: Path) -> Iterator[Pixels]:
 
 
 def cells(pixels: Pixels, level: float) -> Pixels:
-    """Laid on a grey level, means over cells of up to eight pixels: a model may smooth grain, not tones."""
+    """Composite on a grey level and average over cells of up to eight pixels: a model may smooth grain, but not tones."""
     flat = pixels if pixels.shape[2] == 3 else pixels[..., :3] * pixels[..., 3:] + (1 - pixels[..., 3:]) * level
     for axis in (0, 1):
         starts = np.linspace(0, flat.shape[axis], max(1, flat.shape[axis] // 8), endpoint=False).astype(int)
@@ -87,7 +88,7 @@ def cells(pixels: Pixels, level: float) -> Pixels:
 
 
 def wrong(source: Path, output: Path) -> str:
-    """What is wrong with an output; empty if nothing is."""
+    """Describe the error of an output; empty if there is none."""
     found = next(truths(output))
     height, width = found.shape[:2]
     levels = (0.0, 1.0) if found.shape[2] == 4 else (1.0,)  # a format without alpha has it laid on white
@@ -98,11 +99,11 @@ def wrong(source: Path, output: Path) -> str:
         shrunk = found.reshape(height // 4, 4, width // 4, 4, -1).mean((1, 3))
         errors.append(max(float(np.abs(cells(shrunk, level) - cells(truth, level)).mean()) for level in levels))
     bound = BOUND if min(height, width) >= 4 * SMALL else 4 * BOUND
-    return "" if min(errors) < bound else f"shows something else: mean error {min(errors):.3f}"
+    return "" if min(errors) < bound else f"shows a different picture: mean error {min(errors):.3f}"
 
 
 def upscale(arguments: list[str], log: Path) -> tuple[list[dict[str, Any]], str, int]:
-    """Rows, standard error and exit code of a run; a hang is ended and told as a row."""
+    """Rows, standard error and exit code of a run; a hung run is killed and reported as a row."""
     rows: list[dict[str, Any]] = []
     with log.open("w") as stderr:
         command = [sys.executable, "-m", "rcodsr", "upscale", *arguments, "--json", "--device", "cpu"]
@@ -138,7 +139,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def peak(listed: list[Path], place: Path, max_pixels: int) -> tuple[int, list[dict[str, Any]]]:
-    """Peak memory in bytes of a run over files that are refused, and its rows."""
+    """Peak memory in bytes of a run over rejected files, and its rows."""
     names = place / "list.txt"
     names.write_bytes(b"\0".join(os.fsencode(path) for path in listed) + b"\0")
     options = ["--json", "--device", "cpu", "-o", f"{place / 'refused'}/", "--max-pixels", str(max_pixels)]
@@ -148,11 +149,11 @@ def peak(listed: list[Path], place: Path, max_pixels: int) -> tuple[int, list[di
 
 
 def refusals(refused: list[Path], place: Path, max_pixels: int) -> Iterator[str]:
-    """Refused files that cost too much."""
+    """Rejected files that cost too much."""
     empty = place / "empty.png"
     empty.touch()
     idle, _ = peak([empty], place, max_pixels)
-    # files of one name would clash in one folder of outputs
+    # files of the same name would clash in one output folder
     by_name = {path.name.casefold(): path for path in refused}
     most, rows = peak(list(by_name.values()), place, max_pixels) if by_name else (idle, [])
     if most - idle > REFUSAL_BYTES:
@@ -161,7 +162,7 @@ def refusals(refused: list[Path], place: Path, max_pixels: int) -> Iterator[str]
 
 
 def check(folder: Path, place: Path, max_pixels: int) -> tuple[dict[str, int], list[str]]:
-    """Counts and findings."""
+    """Return counts and findings."""
     out, report = place / "out", place / "report.jsonl"
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
     arguments = [str(folder), "-R", "-o", str(out), "--max-pixels", str(max_pixels), "--report", str(report)]
@@ -175,7 +176,7 @@ def check(folder: Path, place: Path, max_pixels: int) -> tuple[dict[str, int], l
     lines = stderr.splitlines()
     for row in rows:
         if row["status"] == "failed" and sum(line.startswith(f"rcodsr: {row['input']}: ") for line in lines) != 1:
-            found.append(f"{row['input']}: failed without one line")
+            found.append(f"{row['input']}: failed without a one-line error")
         if row["status"] == "done" and (trouble := wrong(Path(row["input"]), Path(row["output"]))):
             found.append(f"{row['input']}: {trouble}")
     written = {str(path) for path in out.rglob("*") if path.is_file()}

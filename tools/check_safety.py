@@ -1,6 +1,6 @@
-"""Prove that no file can bring code to run: pickles have one door, nothing is evaluated, no repository is trusted.
+"""Prove that no file can execute code: one module reads pickles, nothing is evaluated, no repository is trusted.
 
-The door is `checkpoints/pickles.py`, and `weights_only=True` is its lock. Pictures are only opened with a list of formats.
+That module is `checkpoints/pickles.py`, restricted by `weights_only=True`. Pictures are only opened with a list of formats.
 """
 
 import ast
@@ -26,7 +26,7 @@ FORBIDDEN_ARGUMENTS = {"trust_remote_code", "allow_pickle", "custom_pipeline"}
 
 
 def name_of(node: ast.expr) -> str:
-    """A call's dotted name, as `torch.load`; empty for what has none."""
+    """A call's dotted name, such as `torch.load`; empty if it has none."""
     if isinstance(node, ast.Attribute):
         owner = name_of(node.value)
         return f"{owner}.{node.attr}" if owner else ""
@@ -47,11 +47,11 @@ def _of_call(call: ast.Call, where: str) -> Iterator[str]:
     name, given = name_of(call.func), {word.arg: word.value for word in call.keywords if word.arg is not None}
     if name in FORBIDDEN_CALLS:
         yield f"calls {name}"
-    yield from (f"gives {word}" for word in FORBIDDEN_ARGUMENTS & given.keys())
+    yield from (f"passes {word}" for word in FORBIDDEN_ARGUMENTS & given.keys())
     if "shell" in given and not _is(given["shell"], False):
         yield "runs a shell"
     if "weights_only" in given and not _is(given["weights_only"], True):
-        yield "gives weights_only another value than True"
+        yield "passes weights_only with a value other than True"
     if name == "torch.load" and (where != DOOR or "weights_only" not in given):
         yield f"calls torch.load outside {DOOR}, or without weights_only=True"
     if name.endswith("Image.open") and "formats" not in given:
@@ -70,7 +70,7 @@ def main(source: Path = SOURCE) -> int:
     for path in files:
         where = path.relative_to(source).as_posix()
         found += [f"{where}:{line}: {reason}" for line, reason in problems(path, where)]
-    print("\n".join(found) or f"nothing runs foreign code in {len(files)} modules")
+    print("\n".join(found) or f"no module of {len(files)} executes foreign code")
     return 1 if found else 0
 
 

@@ -1,9 +1,9 @@
-"""Prove that a batch gives the same bytes however it is spread: one process, `-j 2`, three shards, Ray with a killed machine.
+"""Prove that a batch yields the same bytes in any distribution: one process, `-j 2`, three shards, Ray with a killed node.
 
     python tools/check_scaling.py PHOTOS --count 200 [--ray] [--keep DIRECTORY]
 
 Makes seeded crops of 48 to 64 pixels from photos, enlarges them in each way with one thread per process, compares the folders
-byte for byte, and times them, with one process of two threads beside. `--ray` needs the extra `ray`.
+byte by byte, and times them, together with one process of two threads. `--ray` needs the extra `ray`.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def enlarge(source: Path, target: Path, options: list[str], threads: int = 1) ->
 
 
 def on_ray(source: Path, target: Path) -> None:
-    """Two machines of one CPU each; one is killed when a quarter is done."""
+    """Two nodes of one CPU each; one is killed when a quarter is done."""
     from ray.cluster_utils import Cluster
 
     total = len(list(source.iterdir()))
@@ -57,7 +57,7 @@ def on_ray(source: Path, target: Path) -> None:
     running = subprocess.Popen([*command, "--engine", "ray", "--address", cluster.address], stdout=subprocess.PIPE, text=True)
     while running.poll() is None and (not target.is_dir() or len(list(target.iterdir())) < total // 4):
         time.sleep(0.05)
-    print(f"  killed one of two machines after {len(list(target.iterdir()))} of {total} files")
+    print(f"  killed one of two nodes after {len(list(target.iterdir()))} of {total} files")
     cluster.remove_node(nodes[0], allow_graceful=False)
     last = running.communicate()[0].splitlines()[-1]
     cluster.shutdown()

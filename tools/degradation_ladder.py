@@ -1,10 +1,11 @@
-"""Does M̂_L fall as pictures get worse? Ladders of blur, noise and JPEG, alone and together, beside the true M_L.
+"""Check that M̂_L falls with degradation: ladders of blur, noise and JPEG, alone and combined, beside the true M_L.
 
 python tools/degradation_ladder.py PHOTOS --weights rcod-tiny --count 20
 
 One line per ladder: M̂_L of its five steps (mean over the photos), its rank correlation with the step (mean and worst photo;
-−1 is a strict fall), the same of the true M_L, the realism that --adaptive takes at each step, and how often the last step
-gets each level. --save OUTPUT also writes the pictures and their ground truth, for `rcodsr estimate OUTPUT/lr --gt OUTPUT/hr`.
+−1 is strictly falling), the same for the true M_L, the realism that --adaptive chooses at each step, and the levels chosen
+at the last step with their counts. --save OUTPUT also writes the pictures and their ground truth, for
+`rcodsr estimate OUTPUT/lr --gt OUTPUT/hr`.
 """
 
 import argparse
@@ -32,14 +33,14 @@ from rcodsr.parts import GroupingSpec
 BLUR = (0, 0.6, 1.1, 1.7, 2.4)
 """Standard deviation in pixels of the low-resolution picture."""
 NOISE = (0, 4, 10, 18, 30)
-"""Standard deviation in 8-bit steps, independent in each channel."""
+"""Standard deviation in 8-bit levels, independent in each channel."""
 QUALITY = (95, 75, 55, 35, 20)
 LADDERS = ("blur", "noise", "jpeg", "blur+noise", "blur+jpeg", "noise+jpeg", "blur+noise+jpeg")
 SCALE, SIDE = 4, 512
 
 
 def degradation(ladder: str, step: int, size: tuple[int, int], seed: int) -> Degradation:
-    """Shrink, blur, add noise, compress: what a ladder does to a photo of a size at a step from 0 to 4."""
+    """Shrink, blur, add noise, compress: the degradation of a photo at a step from 0 to 4 of a ladder."""
     kinds = ladder.split("+")
     steps: list[Step] = [Resize(size[0] // SCALE, size[1] // SCALE, "area")]
     if "blur" in kinds and BLUR[step]:
@@ -64,7 +65,7 @@ def judge(model: OneStepSR, hr: Tensor, pictures: Iterable[Tensor]) -> Tensor:
 
 
 def report(ladder: str, estimated: Tensor, true: Tensor, grouping: GroupingSpec) -> str:
-    """A ladder's line; both tensors have a row per photo and a column per step."""
+    """Format a ladder's line; both tensors have a row per photo and a column per step."""
     falls, true_falls = ([spearman(row.tolist(), range(len(row))) for row in rows] for rows in (estimated, true))
     timesteps = group_timestep(estimated, grouping).tolist()
     realism = torch.tensor([[grouping.timestep_realism(t) for t in row] for row in timesteps])
@@ -82,7 +83,7 @@ def _means(values: Tensor, digits: int) -> str:
 
 
 def save(output: Path, name: str, lr: Tensor, hr: Tensor) -> None:
-    """A picture and its ground truth under the same name."""
+    """Save a picture and its ground truth under the same name."""
     for side, pixels in (("lr", lr), ("hr", hr)):
         (output / side).mkdir(parents=True, exist_ok=True)
         to_pil(Picture(pixels)).save(output / side / f"{name}.png")
@@ -92,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--weights", default="rcod-tiny")
-    parser.add_argument("--count", type=int, default=20, help="how many of the photos, by name")
+    parser.add_argument("--count", type=int, default=20, help="number of photos, in order of their names")
     parser.add_argument("--save", type=Path)
     asked = parser.parse_args()
     model = rcodsr.load(asked.weights).model

@@ -1,6 +1,6 @@
 """Load weights, enlarge a few pictures, and print times and peak memory as JSON: python fresh_process.py WEIGHTS DEVICE SIDE.
 
-One process per size, because what a process once reserved on a GPU stays reserved.
+One process per size, because memory reserved on a GPU stays reserved for the life of a process.
 """
 
 import gc
@@ -26,7 +26,7 @@ _PICTURES = 4
 
 
 def _load(weights: str, device: str) -> Upscaler:
-    """As `rcodsr.load`, but random weights are drawn on the device; what drawing took does not count as memory."""
+    """Same as `rcodsr.load`, but draws random weights on the device; memory for drawing is not counted."""
     runtime = choose_runtime(device)
     loaded = load_weights(WeightsRequest(weights), drawn_on=runtime.device)
     runner = prepare(loaded.model, runtime, choose(runtime.device.type))

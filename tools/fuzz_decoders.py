@@ -1,9 +1,9 @@
-"""Fuzz the way from a file to a picture: mutated seeds in a forked worker, which must read them or refuse them by name.
+"""Fuzz the path from a file to a picture: a forked worker must either read mutated seeds or raise `InputError`.
 
     python tools/fuzz_decoders.py --minutes 10 --out findings
 
-A finding is anything but a `Picture` or an `InputError`: another exception, a killed worker, or more than five seconds. Its
-bytes are kept in the output folder, for tests/images/findings.
+A finding is any outcome other than a `Picture` or an `InputError`: another exception, a killed worker, or more than five
+seconds. Its bytes are saved in the output folder, for tests/images/findings.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from rcodsr.images.picture import Picture
 
 SECONDS = 5
 ROUND = 500
-"""Mutations a worker reads before it is replaced; it counts in a pipe, so that a killed one's last is known."""
+"""Mutations per worker; it reports each number through a pipe, so that the last one of a killed worker is known."""
 
 
 def seeds() -> list[bytes]:
-    """Small whole files of every format and mode."""
+    """Small intact files of every format and mode."""
     rng = np.random.default_rng(0)
     base = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8).repeat(2, 0)[:24].copy())
     exif = Image.Exif()
@@ -54,7 +54,7 @@ def seeds() -> list[bytes]:
 
 
 def structured(image: Image.Image, exif: bytes) -> list[bytes]:
-    """Files with much beside their pixels: chunks before and behind them, directories, boxes, announcements in XMP."""
+    """Files with much metadata: chunks before and after the pixels, directories, boxes, XMP."""
     packed = zlib.compress(b"<x/>" * 400_000)
     pieces = [(b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", bytes([0, 1, 134, 160])), (b"iCCP", b"p\0\0" + packed[:300])]
     late = [(b"eXIf", exif[6:]), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed), (b"zTXt", b"k\0\0x")]
@@ -78,7 +78,7 @@ def structured(image: Image.Image, exif: bytes) -> list[bytes]:
 
 
 def with_chunks(image: Image.Image, before: list[tuple[bytes, bytes]], behind: list[tuple[bytes, bytes]]) -> bytes:
-    """A PNG with further chunks on both sides of its pixels."""
+    """A PNG with additional chunks before and after its pixels."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     data = buffer.getvalue()
@@ -92,7 +92,7 @@ def with_chunks(image: Image.Image, before: list[tuple[bytes, bytes]], behind: l
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A few changes: bits, bytes, interesting numbers, cuts, repeats; mostly near the front, where headers are."""
+    """Apply a few changes: bits, bytes, boundary numbers, cuts, repeats; mostly near the front, where headers are."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         at = int(rng.random() ** 2 * len(out))
@@ -115,7 +115,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def try_one(data: bytes) -> str:
-    """What is wrong with how a file is read; empty if nothing is."""
+    """Describe the fault in reading a file; empty if there is none."""
     signal.alarm(SECONDS)
     try:
         picture = read(Piped(data), max_pixels=4_000_000)
@@ -131,7 +131,7 @@ def try_one(data: bytes) -> str:
 
 
 def work(seed: int, out: Path, files: list[bytes], pipe: int) -> None:
-    """One worker's round."""
+    """Run one worker's round."""
     for i in range(seed, seed + ROUND):
         rng = random.Random(i)
         data = mutated(rng.choice(files), rng)
@@ -141,7 +141,7 @@ def work(seed: int, out: Path, files: list[bytes], pipe: int) -> None:
 
 
 def keep(out: Path, number: int, data: bytes, trouble: str) -> None:
-    """Keep a finding."""
+    """Save a finding."""
     (out / f"{number}.bin").write_bytes(data)
     (out / f"{number}.txt").write_text(trouble)
 

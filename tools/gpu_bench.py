@@ -1,4 +1,4 @@
-"""Where the steps of `gpu_steps.py` run, how large they are, and the models they share."""
+"""Devices, sizes and shared models of the steps in `gpu_steps.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where steps run, how large they are, and what they share."""
+    """Device, sizes and shared models of the steps."""
 
     out: Path
     tiny: bool
@@ -28,28 +28,28 @@ class Bench:
 
     @property
     def device(self) -> str:
-        """As `--device`."""
+        """Device, as in `--device`."""
         return "cpu" if self.tiny or self.dry else "cuda"
 
     @property
     def side(self) -> int:
-        """Of an enlarged picture of one tile."""
+        """Side of an enlarged picture of one tile."""
         return 128 if self.tiny else 512
 
     @property
     def large(self) -> int:
-        """Of an enlarged picture of several tiles."""
+        """Side of an enlarged picture of several tiles."""
         return 256 if self.tiny else 2048
 
     @cached_property
     def runtime(self) -> Runtime:
-        """Where the models are, and in which dtype."""
+        """Device and dtype of the models."""
         from rcodsr.engine.runtime import choose_runtime
 
         return choose_runtime(self.device)
 
     def spec(self, name: str) -> VariantSpec:
-        """The variant; in a rehearsal its every kind of layer at a thousandth of its size."""
+        """The variant; in a rehearsal, all of its kinds of layers at a thousandth of its size."""
         from rcodsr.parts import ClipSpec, KlSpec, LoraSpec, ModulationSpec, SdUNetSpec
         from rcodsr.variants import VARIANTS
 
@@ -89,18 +89,18 @@ class Bench:
 
     @cached_property
     def fast(self) -> Contender:
-        """rcod-o as we run it."""
+        """rcod-o in our fast path."""
         return self.contender(None)
 
     @cached_property
     def plain(self) -> Contender:
-        """rcod-o in diffusers' and transformers' modules as they are, tiled like ours."""
+        """rcod-o in unmodified modules of diffusers and transformers, tiled like ours."""
         from rcodsr.bench.contenders import Contender, plain_runner
 
         return Contender(plain_runner(self.model("rcod-o"), self.runtime), tiled=True)
 
     def contender(self, items: list[str] | None) -> Contender:
-        """rcod-o with some items of `engine.fast`."""
+        """rcod-o with selected items of `engine.fast`."""
         from rcodsr.bench.contenders import Contender
         from rcodsr.engine.fast import choose
         from rcodsr.engine.runner import prepare
@@ -109,7 +109,7 @@ class Bench:
         return Contender(prepare(self.model("rcod-o"), self.runtime, chosen, log), tiled=True)
 
     def rehearse(self, name: str, sides: tuple[int, ...], batches: tuple[int, ...], items: list[str] | None = None) -> Figures:
-        """The real shapes through the rewritten networks on the meta device, which has neither weights nor numbers."""
+        """Run the real shapes through the rewritten networks on the meta device, without weights or values."""
         from rcodsr.bench.cost import flops_of, weightless
         from rcodsr.engine.fast import choose, rewrite
 
@@ -123,5 +123,5 @@ _drawn: dict[str, OneStepSR] = {}
 
 
 def log(text: str) -> None:
-    """A line for people."""
+    """Print a progress line."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Run the steps of `gpu_steps.py`, each within its own time limit: called by gpu_check.sh, which sets up the environment.
 
-The steps share one child process, and with it imports and weights. One that fails, runs over or dies ends the process, because
-a GPU error may outlive its cause; a fresh one takes up the steps that are left.
+The steps share one child process, and thus imports and weights. A step that fails, times out or dies ends the process, because
+a GPU error may outlive its cause; a new process runs the remaining steps.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 from gpu_steps import STEPS
 
 _START = 90.0
-"""Seconds that a child has for its imports."""
+"""Seconds for a child's imports."""
 _NO_GPU = 4
-"""Exit code."""
+"""Exit code without a GPU."""
 
 
 class Child:
@@ -46,7 +46,7 @@ class Child:
         self._lines.put("")
 
     def next(self, seconds: float) -> dict[str, Any]:
-        """What the child says next; `exit_code` 124 when it says nothing in time, its own when it dies."""
+        """Return the child's next line; `exit_code` is 124 after a timeout, the child's own when it dies."""
         try:
             line = self._lines.get(timeout=max(0.0, seconds))
         except queue.Empty:
@@ -56,7 +56,7 @@ class Child:
         return {"exit_code": self.process.wait() or 1, "ended": True, "error": "the process died; see log.txt"}
 
     def end(self) -> None:
-        """Kill it and all that it has started."""
+        """Kill the child and its descendants."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -66,7 +66,7 @@ def run(out: Path, options: list[str], left: list[str], seconds: float, patience
     """Run steps within `seconds`, each within `patience` times its limit.
 
     Returns:
-        0 when every one ended well, 4 without a GPU, else 1.
+        0 when every step succeeded, 4 without a GPU, otherwise 1.
     """
     deadline, well = time.monotonic() + seconds, True
     with (out / "steps.jsonl").open("w") as record:
@@ -86,7 +86,7 @@ def run(out: Path, options: list[str], left: list[str], seconds: float, patience
             if ready.get("exit_code") == _NO_GPU:
                 print(f"error: {ready['error']}", file=sys.stderr)
                 return _NO_GPU
-            if "exit_code" in ready:  # nothing can run; the steps left are not tried one by one
+            if "exit_code" in ready:  # nothing can run, so the remaining steps are skipped
                 note("start", ready, started)
                 left = []
             while left:
@@ -103,7 +103,7 @@ def run(out: Path, options: list[str], left: list[str], seconds: float, patience
 
 
 def _steps(text: str) -> list[str]:
-    """Names of steps, in the order of all of them."""
+    """Parse names of steps, in their defined order."""
     unknown = set(text.split(",")) - STEPS.keys()
     if unknown:
         raise argparse.ArgumentTypeError(f"'{min(unknown)}' is not a step; choose from {', '.join(STEPS)}")
@@ -123,12 +123,12 @@ def main() -> int:
     try:
         chosen.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"error: {chosen.out}: cannot be made ({error.strerror}); choose another place", file=sys.stderr)
+        print(f"error: {chosen.out}: cannot be created ({error.strerror}); choose another place", file=sys.stderr)
         return 7
     for name in ("log.txt", "speed.jsonl", "tests.txt"):
         (chosen.out / name).unlink(missing_ok=True)
     options = ["--out", str(chosen.out.resolve()), *(["--tiny"] if tiny else []), *(["--dry-run"] if chosen.dry_run else [])]
-    patience = 4 if tiny or chosen.dry_run else 1  # a CPU is no matter of time
+    patience = 4 if tiny or chosen.dry_run else 1  # time limits are for GPUs
     return run(chosen.out, options, chosen.only, chosen.seconds or (150 if patience == 1 else 180), patience)
 
 

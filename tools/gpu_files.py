@@ -1,4 +1,4 @@
-"""What a training on a GPU leaves behind, in few files of at most 16 MiB, and back: half precision, no optimiser moments.
+"""Store the result of a GPU training in a few files of at most 16 MiB, and restore it: half precision, no optimiser moments.
 
 python tools/gpu_files.py OUT RUN    from those files: the checkpoints RUN/averaged and RUN/raw, RUN/discriminator.safetensors
 """
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _MOST = 15 << 20
-"""Bytes of a file."""
+"""Maximum bytes per file."""
 
 
 def scatter(checkpoint: Path, out: Path, name: str) -> None:
@@ -31,7 +31,7 @@ def scatter(checkpoint: Path, out: Path, name: str) -> None:
 
 
 def gather(out: Path, name: str, checkpoint: Path) -> None:
-    """Write the checkpoint that `scatter` took apart."""
+    """Write the checkpoint that `scatter` split."""
     checkpoint.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Tensor]] = {}
     for share in sorted(out.glob(f"{name}-*.safetensors")):

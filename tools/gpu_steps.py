@@ -1,8 +1,8 @@
-"""What tools/gpu_check.sh measures, step by step; run by gpu_check.py in a process of its own.
+"""Measurements of tools/gpu_check.sh, step by step; gpu_check.py runs them in a separate process.
 
     python tools/gpu_steps.py --out OUT [--tiny] [--dry-run] STEP…
 
-A step is a function of a `Bench` that returns its key figures. Full reports go to OUT/speed.jsonl, what people read to log.txt.
+A step is a function of a `Bench` that returns its key figures. Full reports go to OUT/speed.jsonl, progress to log.txt.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _ITEMS = (
     "device",
 )
 _TILED = {"batch", "device"}
-"""Items that concern pictures of several tiles."""
+"""Items that only affect pictures of several tiles."""
 
 
 # ---- steps
 
 
 def machine(bench: Bench) -> Figures:
-    """Versions and the state of the GPU; whether the Triton kernel compiles here."""
+    """Versions, the state of the GPU, and whether the Triton kernel compiles here."""
     import importlib.metadata
 
     import diffusers
@@ -82,7 +82,7 @@ def _triton_norm(device: torch.device) -> str:
 
 
 def tests(bench: Bench) -> Figures:
-    """The tests marked gpu; in a rehearsal, where these are skipped, what they share with the CPU's."""
+    """Tests marked gpu; in a rehearsal, which skips them, the tests they share with the CPU."""
     files = [path for path in (_ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()]
     files.sort(key=lambda path: (path.parent.name != "training", path))  # the longest first
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "default", "--tb", "short", "-rf"]
@@ -116,7 +116,7 @@ def _outcome(report: Path) -> Figures:
 
 
 def speed(bench: Bench, name: str, batches: tuple[int, ...]) -> Figures:
-    """`rcodsr bench` beside plain modules, with the fidelity check."""
+    """`rcodsr bench` against plain modules, with the fidelity check."""
     from rcodsr.bench.speed import SpeedRequest, cases, measure_speed
 
     packaged = name == "rcod-tiny"
@@ -140,7 +140,7 @@ def speed(bench: Bench, name: str, batches: tuple[int, ...]) -> Figures:
 
 
 def tiled(bench: Bench) -> Figures:
-    """A picture of many tiles, beside plain modules over the same tiles."""
+    """A picture of many tiles, against plain modules on the same tiles."""
     from rcodsr.bench.clock import ratio, summary, take_turns
     from rcodsr.bench.contenders import agreement
     from rcodsr.bench.natural import natural_batch
@@ -149,7 +149,7 @@ def tiled(bench: Bench) -> Figures:
         return bench.rehearse("rcod-o", (bench.large,), (4,))
     fast, plain, device = bench.fast, bench.plain, bench.runtime.device
     lr = natural_batch(1, bench.large // fast.model.spec.scale, 5).to(device)
-    found = [c(lr, 0.5).float() for c in (plain, fast, fast, fast)]  # the first calls record
+    found = [c(lr, 0.5).float() for c in (plain, fast, fast, fast)]  # the first calls capture graphs
     blocks = take_turns({"ours": lambda: fast(lr, 0.5), "plain": lambda: plain(lr, 0.5)}, 3, 1, device)
     figures = {"tiles": fast.tiles(bench.large), "picture_seconds": summary(blocks["ours"])["median"]}
     figures |= {"speedup": ratio(blocks["plain"], blocks["ours"]), "psnr_to_plain": agreement(found[3], found[0])[0]}
@@ -157,7 +157,7 @@ def tiled(bench: Bench) -> Figures:
 
 
 def without(bench: Bench, item: str) -> Figures:
-    """What an item gives: the same path without it, in turn with the whole, and how the pictures differ."""
+    """Gain of an item: alternates the full path with the path without it, and compares their pictures."""
     from rcodsr.bench.clock import ratio, take_turns
     from rcodsr.bench.contenders import agreement
     from rcodsr.bench.natural import natural_batch
@@ -182,7 +182,7 @@ def without(bench: Bench, item: str) -> Figures:
 
 
 def directory(bench: Bench) -> Figures:
-    """A directory of small pictures through the batch pipeline with rcod-o: pictures a second, and how busy the GPU is."""
+    """A directory of small pictures in the batch pipeline with rcod-o: pictures per second, and GPU utilisation."""
     from rcodsr.batch.pipeline import run
     from rcodsr.batch.plan import plan, prepare_outputs
     from rcodsr.batch.results import WriteOptions
@@ -202,7 +202,7 @@ def directory(bench: Bench) -> Figures:
             assert {result.status for result in results} == {"done"}, results[0]
             return time.perf_counter() - started
 
-        enlarge("first", max(4, count // 4))  # records
+        enlarge("first", max(4, count // 4))  # captures graphs
         seconds = enlarge("second", count)
         figures: Figures = {"pictures": count}
         if not bench.dry:
@@ -213,7 +213,7 @@ def directory(bench: Bench) -> Figures:
 
 
 def _busy(call: Callable[[], object]) -> float:
-    """Share of a call's time during which a kernel or copy runs on the GPU. Being watched slows the call a little."""
+    """Share of a call's time during which a kernel or copy runs on the GPU. Profiling slows the call a little."""
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
@@ -241,7 +241,7 @@ def _album(album: Path, count: int, side: int) -> None:
 
 
 def command_line(bench: Bench) -> Figures:
-    """The same with the packaged weights through `rcodsr upscale`, start and loading included."""
+    """Same as `directory`, with the packaged weights and `rcodsr upscale`, including start and loading."""
     count = 4 if bench.tiny or bench.dry else 200
     with tempfile.TemporaryDirectory() as scratch:
         _album(Path(scratch) / "album", count, 32 if bench.tiny else 128)
@@ -269,7 +269,7 @@ def command_line(bench: Bench) -> Figures:
 
 
 def memory(bench: Bench, side: int) -> Figures:
-    """Peak memory and time to the first and to later pictures, in a process of its own."""
+    """Peak memory, and time to the first and to later pictures, in a separate process."""
     if bench.dry:
         return bench.rehearse("rcod-o", (side,), (1,))
     weights = "random:rcod-tiny:0" if bench.tiny else "random:rcod-o:0"
@@ -281,11 +281,11 @@ def memory(bench: Bench, side: int) -> Figures:
 
 @dataclass(frozen=True)
 class Step:
-    """What is measured, and how long it may take."""
+    """A measurement and its time limit."""
 
     measure: Callable[[Bench], Figures]
     limit: float
-    """Seconds."""
+    """Limit in seconds."""
 
 
 STEPS = {
@@ -301,7 +301,7 @@ STEPS = {
     "memory": Step(lambda bench: memory(bench, bench.side), 40),
     "memory-tiled": Step(lambda bench: memory(bench, bench.large), 40),
 }
-"""In this order, so that an early end still tells the most."""
+"""In this order, so that an early end still reports the most important figures."""
 
 
 def main() -> None:
@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("steps", nargs="+", choices=STEPS)
     chosen = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is for people
+    os.dup2(2, 1)  # output of libraries goes to the log
     bench = Bench(chosen.out, chosen.tiny, chosen.dry_run)
 
     def answer(**figures: object) -> None:
@@ -321,7 +321,7 @@ def main() -> None:
 
     import torch
 
-    import rcodsr.bench.speed  # takes seconds, which belong to no step
+    import rcodsr.bench.speed  # takes seconds, which no step should include
 
     if bench.device == "cuda" and not torch.cuda.is_available():
         answer(exit_code=4, error="no CUDA device is available here; use TINY=1 to rehearse on the CPU, or --dry-run")

@@ -1,9 +1,9 @@
-"""Train the packaged model for so many seconds from what `tools/pack_training.py` packed; `tools/gpu_train.sh` calls it.
+"""Train the packaged model for a number of seconds from a pack made by `tools/pack_training.py`; see `tools/gpu_train.sh`.
 
 python tools/gpu_train.py OUT SECONDS PACK [EARLIER]
 
-EARLIER to go on from: the files of an earlier run (`tools/gpu_files.py`), or the name of weights. RECIPE names another recipe;
-TINY=1 rehearses on a CPU.
+EARLIER names the weights to continue from: the files of an earlier run (`tools/gpu_files.py`), or a name. RECIPE selects
+another recipe; TINY=1 rehearses on a CPU.
 """
 
 import json
@@ -33,17 +33,17 @@ from rcodsr.training.validation import Validation
 
 TINY = os.environ.get("TINY") == "1"
 _ENDING = 25
-"""Seconds kept for what comes after the last step."""
+"""Seconds reserved for the work after the last step."""
 
 
 def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
-    """The recipe on this machine, from the packed files."""
+    """The recipe with settings for this machine and the packed files."""
     restorer, perceptual = (work / f"{name}.safetensors" for name in NETWORKS)
     for name in NETWORKS:
         if (pack / f"{name}.xz").is_file():
             unpack_network(pack / f"{name}.xz", work / f"{name}.safetensors")
     if not restorer.is_file() and earlier is None:
-        earlier = DEFAULT_WEIGHTS  # no trunk to begin with
+        earlier = DEFAULT_WEIGHTS  # no trunk to start from
     settings: dict[str, Any] = {
         "photos": pack / "photos",
         "restorer": restorer,
@@ -60,7 +60,7 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
         settings["start"] = earlier
     read = read_recipe(recipe, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
     phases = read.phases
-    if earlier is not None:  # discriminator and moments of the optimisers begin again: first a while without moving
+    if earlier is not None:  # discriminator and optimiser moments start anew: warm them up at almost no learning rate
         phases = (replace(phases[-1], name="meet", steps=100, learning_rate=(1e-7, 1e-7)), *phases[1:])
     if not restorer.is_file():  # packed without the teacher
         phases = tuple(replace(phase, restorer=0.0, restorer_features=0.0) for phase in phases)
@@ -71,7 +71,7 @@ def plan(recipe: Path, pack: Path, work: Path, earlier: str | None) -> Recipe:
 
 
 def leave(run: Run, out: Path, seconds: float) -> None:
-    """Write what a later run needs and a person wants to see: eight files."""
+    """Write the weights for a later run and the sheets: eight files."""
     checkpoint = run.recipe.output / "checkpoint"
     scatter(checkpoint, out, "averaged")
     save_model(run.recipe.output / "raw", run.model)
@@ -90,7 +90,7 @@ def leave(run: Run, out: Path, seconds: float) -> None:
 
 
 def show(run: Run, out: Path) -> None:
-    """Two sheets: photos badly and mildly degraded, at every level, beside the truth."""
+    """Save two sheets: strongly and mildly degraded photos at every level, beside the ground truth."""
     runtime = Runtime(run.processes.device, torch.float32, "training")
     with run.trainer.averaged():
         for preset in ("full",) if TINY else ("full", "camera"):

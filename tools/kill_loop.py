@@ -1,10 +1,10 @@
-"""Kill a batch at random instants, run it again, and compare with an undisturbed run.
+"""Kill a batch at random moments, run it again, and compare with an undisturbed run.
 
     python tools/kill_loop.py --kill 100 --term 50 --int 50          # signals
     python tools/kill_loop.py --parallel 4 --times 20                # several processes on one folder
 
-After each signal every final name must be a whole picture; after the rerun the folder must equal the undisturbed one byte for
-byte, without temporary files. Prints one JSON line with the counts; exits 1 if anything broke.
+After each signal every file under its final name must be intact; after the rerun the folder must equal the undisturbed one byte
+for byte, without temporary files. Prints one JSON line with the counts; exits 1 if anything failed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def broken(out: Path, whole: dict[str, bytes]) -> list[str]:
-    """Final names that are not the undisturbed run's bytes."""
+    """Files under their final names that differ from the undisturbed run."""
     found = contents(out) if out.exists() else {}
     return [name for name, data in found.items() if not name.startswith(".") and data != whole[name]]
 

@@ -1,7 +1,7 @@
-"""Edit one formula at a time and see whether a test notices: `python tools/mutations.py [WORD ...]`, by words in their names.
+"""Edit one formula at a time and check that a test fails: `python tools/mutations.py [WORD ...]`, by words in their names.
 
-Works on a copy, in forks of one process that has imported the large libraries once. Exit code 1 when a mutation survives,
-2 when an edit no longer fits the code or a test fails without it.
+Works on a copy, in forks of one process that has imported the large libraries. Exit code 1 when a mutation survives, 2 when
+an edit does not match the code or a test fails without it.
 """
 
 import os
@@ -24,18 +24,18 @@ class Mutation:
 
     name: str
     file: str
-    """Below `src/rcodsr`."""
+    """Path below `src/rcodsr`."""
     right: str
     """Occurs once there."""
     wrong: str
     test: str
-    """What should notice, below `tests`."""
+    """The test that should fail, below `tests`."""
 
 
 MODULATION, DINO, FORMULAS = "models/test_modulation.py", "training/test_dino.py", "training/test_formulas.py"
 OBJECTIVES, ABLATIONS, LORA = "training/test_objectives.py", "training/test_ablations.py", "models/test_lora.py"
 GROUPING, SCHEDULE, LOSSES = "diffusion/test_grouping.py", "diffusion/test_schedule.py", "training/test_losses.py"
-DATASET = "data/test_dataset.py"
+DATASET, GOLDEN = "data/test_dataset.py", "golden/test_golden.py"
 
 MUTATIONS = (
     # what a review found that no test noticed
@@ -279,11 +279,61 @@ MUTATIONS = (
         "torch.cat((angles.cos(), angles.sin()), 2)",
         f"{MODULATION}::test_fourier_features_by_hand",
     ),
+    # what others' published files mean
+    Mutation(
+        "golden: S3Diff's block before its score",
+        "models/modulation.py",
+        "torch.cat((scores[:, None].expand(-1, count, -1), blocks.expand(samples, -1, -1)), 2)",
+        "torch.cat((blocks.expand(samples, -1, -1), scores[:, None].expand(-1, count, -1)), 2)",
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: S3Diff's M of the way down for the way up",
+        "models/modulation.py",
+        '"up_blocks": levels + 1}',
+        '"up_blocks": 0}',
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: S3Diff's guidance from the positive text",
+        "models/passes.py",
+        "return away + self.scale * (positive - away)",
+        "return positive + self.scale * (positive - away)",
+        f"{GOLDEN}::test_the_guided_picture_of_s3diff",
+    ),
+    Mutation(
+        "golden: S3Diff's sides swapped in the file's texts",
+        "checkpoints/published.py",
+        'f"{network}.{kind}_mlp."',
+        "f\"{network}.{dict(de='block', block='de').get(kind, kind)}_mlp.\"",
+        f"{GOLDEN}::test_one_forward[s3diff]",
+    ),
+    Mutation(
+        "golden: PiSA-SR's pixels weighed in the semantics' place",
+        "checkpoints/load.py",
+        '_SEMANTIC = "sem"',
+        '_SEMANTIC = "pix"',
+        f"{GOLDEN}::test_the_weighed_pair_of_pisa_sr",
+    ),
+    Mutation(
+        "golden: OSEDiff's LoRA at alpha 4",
+        "parts.py",
+        "alpha: Annotated[float, Range(1e-3, 1e4)] = 8.0",
+        "alpha: Annotated[float, Range(1e-3, 1e4)] = 4.0",
+        f"{GOLDEN}::test_one_forward[osediff]",
+    ),
+    Mutation(
+        "golden: LoRA's conv_in on the way up",
+        "models/lora.py",
+        '"conv_in": "encoder"',
+        '"conv_in": "decoder"',
+        f"{GOLDEN}::test_one_forward[osediff]",
+    ),
 )
 
 
 def run_tests(copy: Path, tests: list[str], aloud: bool = False) -> int:
-    """Run tests of the copy in a fork, `aloud` with what pytest says; its exit code."""
+    """Run tests of the copy in a fork, with pytest's output if `aloud`; returns the exit code."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -304,7 +354,7 @@ def run_tests(copy: Path, tests: list[str], aloud: bool = False) -> int:
 
 
 def main(words: list[str]) -> int:
-    """Run the chosen mutations, one line each."""
+    """Run the selected mutations, one line each."""
     chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
     sys.dont_write_bytecode = True
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,9 +1,9 @@
-"""Pack what a training on another machine needs: photos as AVIF, the frozen networks at 8 bits a weight.
+"""Pack the data for a training on another machine: photos as AVIF, the frozen networks at 8 bits per weight.
 
 python tools/pack_training.py OUT PHOTOS JUDGES
 
-JUDGES holds lpips_vgg16.safetensors and, for TEACHER=1, realesrgan_x4plus.safetensors (docs/weights.md). Prints how far the
-packed weights are from the originals. `tools/gpu_train.py` unpacks.
+JUDGES contains lpips_vgg16.safetensors and, for TEACHER=1, realesrgan_x4plus.safetensors (docs/weights.md). Prints the error of
+the packed weights. `tools/gpu_train.py` unpacks them.
 """
 
 import io
@@ -21,7 +21,7 @@ from rcodsr.data.photos import PhotoCache
 
 NETWORKS = ("realesrgan_x4plus", "lpips_vgg16")
 _MOST = 15 << 20
-"""Bytes of all photos together."""
+"""Maximum bytes of all photos together."""
 
 
 def pack_network(source: Path, target: Path) -> float:
@@ -43,7 +43,7 @@ def pack_network(source: Path, target: Path) -> float:
 
 
 def unpack_network(source: Path, target: Path) -> None:
-    """Write a packed network as an ordinary safetensors file, float32."""
+    """Write a packed network as a regular safetensors file, float32."""
     packed = load(lzma.decompress(source.read_bytes()))
     values = {name: value.float() for name, value in packed.items() if not name.endswith("/scale")}
     for name in values:
@@ -53,7 +53,7 @@ def unpack_network(source: Path, target: Path) -> None:
 
 
 def pack_photos(photos: list[Path], target: Path) -> int:
-    """Store photos as AVIF, at the highest quality that keeps them small enough together; returns their bytes."""
+    """Store photos as AVIF at the highest quality that fits into the limit; returns their total bytes."""
     target.mkdir(parents=True, exist_ok=True)
     sample = photos[:: max(1, len(photos) // 16)]
     share = len(photos) / len(sample)
@@ -68,7 +68,7 @@ def pack_photos(photos: list[Path], target: Path) -> int:
 
 def _encoded(path: Path, quality: int) -> bytes:
     data = io.BytesIO()
-    photo = PhotoCache(0).read(path)  # as training sees it: upright, in sRGB, nothing that transparency hides
+    photo = PhotoCache(0).read(path)  # as in training: upright, in sRGB, composited on white
     Image.fromarray(photo).save(data, "AVIF", quality=quality, speed=8, subsampling="4:4:4")
     return data.getvalue()
 

@@ -14,7 +14,7 @@ from rcodsr.checkpoints.resolve import sha256
 
 
 def main(checkpoint: Path, name: str) -> None:
-    load_model(checkpoint)  # refuses a damaged one
+    load_model(checkpoint)  # rejects a corrupt one
     target = PACKAGE / "assets" / name
     target.mkdir(parents=True, exist_ok=True)
     files = [checkpoint / "config.json", *sorted(checkpoint.glob("*.safetensors"))]

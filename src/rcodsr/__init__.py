@@ -3,7 +3,7 @@
     import rcodsr
     rcodsr.save(rcodsr.load().upscale("photo.jpg", realism=0.5), "photo_x4.jpg")
 
-Importing the package loads no torch; the first use of `load` or `Upscaler` does.
+Importing the package loads no torch. The first use of `load` or `Upscaler` does.
 """
 
 import importlib

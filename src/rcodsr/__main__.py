@@ -11,9 +11,9 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         stopping.install()
-        if sys.stderr is None:  # closed (2>&-): or the next file that is opened would take its place, and its lines
+        if sys.stderr is None:  # closed (2>&-): otherwise the next file to be opened would get its descriptor, and its lines
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        warnings.filterwarnings("ignore", module="huggingface_hub")  # a full disk, for example, has our own line
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # a full disk, for example, has its own message
         from rcodsr.cli.app import run
 
         code = run()

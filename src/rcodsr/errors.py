@@ -1,4 +1,4 @@
-"""Every error rcodsr raises on purpose, with the exit code it means.
+"""Exceptions that rcodsr raises on purpose, with their exit codes.
 
 RcodsrError                1   something failed; the message names the file and the remedy
 ├── InputError             1   one input picture cannot be read or is refused
@@ -7,7 +7,7 @@ RcodsrError                1   something failed; the message names the file and 
 ├── UsageError             2   the request contradicts itself or the checkpoint
 ├── WeightsError           3   weights are unknown, unavailable or damaged
 │   └── HubError           3   the Hub itself cannot be reached or does not answer
-├── DeviceError            4   the requested device or dtype is not there
+├── DeviceError            4   the requested device or dtype is not available
 ├── TileMemoryError        5   out of memory at the smallest tile
 ├── NoInputError           6   nothing to do: no input pictures
 └── OutputError            7   an output cannot be written
@@ -19,12 +19,12 @@ from contextlib import contextmanager
 
 
 class RcodsrError(Exception):
-    """Base of all errors shown to people as one line `<subject>: <cause>; <remedy>`.
+    """Base of all errors, shown as one line `<subject>: <cause>; <remedy>`.
 
     Args:
-        subject: what the error is about, usually a file name as the user wrote it.
+        subject: the subject, usually a file name as the user wrote it.
         cause: what happened, in plain words.
-        remedy: what the reader can do about it; may be empty.
+        remedy: what the user can do about it. May be empty.
     """
 
     exit_code = 1
@@ -36,20 +36,20 @@ class RcodsrError(Exception):
         super().__init__(f"{subject}: {cause}; {remedy}" if remedy else f"{subject}: {cause}")
 
     def __reduce__(self) -> tuple[type["RcodsrError"], tuple[str, str, str]]:
-        """Data workers send errors to the trainer as pickles; the default would rebuild one from its message alone."""
+        """Pickle the arguments for transfer between processes. By default only the message would be restored."""
         return type(self), (self.subject, self.cause, self.remedy)
 
 
 class InputError(RcodsrError):
-    """One input cannot be read or is refused; other inputs go on."""
+    """One input cannot be read or is refused. Other inputs are not affected."""
 
 
 class ModelOutputError(RcodsrError):
-    """The model's output is not a picture (NaN); nothing is saved."""
+    """The model's output is not a picture (NaN). Nothing is saved."""
 
 
 class WorkerError(RcodsrError):
-    """A data worker of a training run, or a process of a batch, was killed, as a rule for lack of memory."""
+    """A data worker of a training run, or a process of a batch, was killed, usually for lack of memory."""
 
 
 class UsageError(RcodsrError):
@@ -65,7 +65,7 @@ class WeightsError(RcodsrError):
 
 
 class HubError(WeightsError):
-    """The Hub itself cannot be reached or does not answer; another repository on it would fail the same way."""
+    """The Hub itself cannot be reached or does not answer. Its other repositories would fail the same way."""
 
 
 class DeviceError(RcodsrError):
@@ -93,7 +93,7 @@ class OutputError(RcodsrError):
         subject: the output.
         cause: what happened.
         remedy: what to do about it.
-        lasting: whether any other output would fail as well; False for a name too long, a folder in its place.
+        lasting: whether any other output would fail too. False for a name too long, or a folder of that name.
     """
 
     exit_code = 7
@@ -113,7 +113,7 @@ _MEMORY = (
     "failed to map segment",
     "annot allocate memory",
 )
-"""What torch's allocators, CUDA, cuBLAS, cuDNN, oneDNN, Python and the loader say when memory is short."""
+"""Parts of the messages of torch's allocators, CUDA, cuBLAS, cuDNN, oneDNN, Python and the loader when memory runs out."""
 
 
 def tells_of_memory(error: BaseException) -> bool:
@@ -123,7 +123,7 @@ def tells_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def naming(origins: Mapping[str, str]) -> Iterator[None]:
-    """Errors within say where a value came from: `origins` has, by subject, what to name in its place."""
+    """Context in which errors name the origin of a value: `origins` maps subjects to the names to use instead."""
     try:
         yield
     except RcodsrError as error:
@@ -138,7 +138,7 @@ _SHORT = {"-r": "realism", "-a": "adaptive"}
 
 @contextmanager
 def in_python() -> Iterator[None]:
-    """Errors within name parameters where they would name options: `--realism-map` is `realism_map`, `-a` is `adaptive`."""
+    """Context in which errors name parameters, not options: `--realism-map` becomes `realism_map`, `-a` becomes `adaptive`."""
     try:
         yield
     except RcodsrError as error:

@@ -1,4 +1,4 @@
-"""What a user can ask for: levels, formats, and the options of one picture. Standard library only."""
+"""Options that a user can set: levels, formats, and the options of one picture. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Literal
 from rcodsr.errors import InputError, UsageError
 
 DEFAULT_WEIGHTS = "rcod-small"
-"""What enlarges pictures unless other weights are asked for."""
+"""Weights used by default."""
 
 LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
-"""The words of `--realism` and their values."""
+"""Words of `--realism` and their values."""
 
 LAST_TIMESTEP = 999
 """Largest index of the 1000-step training schedule."""
 
 OUTPUT_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp", "avif": ".avif", "jxl": ".jxl"}
-"""The words of `--format` and the suffix of their files."""
+"""Words of `--format` and the suffixes of their files."""
 
 PIXELS = 3
-"""Revision of the pixels: rises when the same input, weights and options give another picture than before."""
+"""Revision of the pixels, increased when the same input, weights and options produce another picture than before."""
 MAX_OUTPUT_PIXELS = 200_000_000
-"""Default limit on one output: a 12-megapixel photo enlarged ×4, about 8 GB of memory."""
+"""Default maximum pixels of one output: a 12-megapixel photo enlarged ×4, about 8 GB of memory."""
 
 ColorFix = Literal["wavelet", "adain", "none"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
@@ -39,57 +39,57 @@ AdaptiveBy = Literal["image", "tile"]
 
 @dataclass(frozen=True)
 class WeightsRequest:
-    """Which weights, where they may come from, what is fixed for all pictures when they are loaded, and where they run."""
+    """Weights, their source, settings fixed for all pictures when they are loaded, and device and dtype."""
 
     name: str = DEFAULT_WEIGHTS
-    """Of the manifest; or a checkpoint directory, organisation/repository, or `random:VARIANT[:SEED]`."""
+    """Name in the manifest, checkpoint directory, organisation/repository, or `random:VARIANT[:SEED]`."""
     revision: str | None = None
     """Commit, branch or tag of a repository."""
     base_model: str | None = None
-    """Directory or repository that stands in for the diffusion base of an adapter."""
+    """Directory or repository that replaces the diffusion base of an adapter."""
     offline: bool = False
-    """Ask no server; what is cached still works."""
+    """Contact no server, use only cached files."""
     device: str = "auto"
     dtype: str = "auto"
     prompt: str | None = None
-    """In the place of a fixed text prompt."""
+    """Replaces a fixed text prompt."""
     guidance: float | None = None
-    """Scale of S3Diff's guidance, a second U-Net pass."""
+    """Scale of S3Diff's guidance, which needs a second U-Net pass."""
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """What `dtype` may come to, on one machine or another."""
+        """Dtypes that `dtype` may resolve to on any machine."""
         return ("fp32", "bf16") if self.dtype == "auto" else (self.dtype,)
 
 
 def prompt_digest(prompt: str) -> str:
-    """What stands for a text in the names of what it decides."""
+    """Short digest of a text, for ids."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:8]
 
 
 def from_environment(name: str) -> tuple[str, str] | None:
-    """The default that RCODSR_NAME sets for an option, and what errors should call it; None where it is unset or empty."""
+    """Default of an option from the variable RCODSR_NAME, and its name for errors. None if unset or empty."""
     variable = f"RCODSR_{name.upper()}"
     value = os.environ.get(variable)
     return (value, f"{variable}={value}") if value else None
 
 
 MAX_MAP_LEVELS = 5
-"""Different levels of a realism map: each costs a U-Net pass where several meet."""
+"""Maximum number of levels in a realism map. A tile needs one U-Net pass per level in it."""
 
 
 MAX_SCALE = 8.0
-"""Beyond it nothing would be gained: the model's own scale is 4."""
+"""Largest enlargement. More would gain nothing, since the model's own scale is 4."""
 
 
 def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Width and height of a picture enlarged by `scale`: rounded, at least one pixel."""
+    """Width and height of a picture enlarged by `scale`, rounded, at least one pixel."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True)
 class TargetSize:
-    """The final size of a picture in pixels, in the place of a factor; 0 leaves a value open."""
+    """Final size of a picture in pixels, instead of a factor. 0 leaves a value open."""
 
     width: int = 0
     height: int = 0
@@ -98,29 +98,29 @@ class TargetSize:
 
     @classmethod
     def parse(cls, text: str) -> TargetSize:
-        """Read `WxH`, `Wx`, `xH`, `short=N` or `long=N`.
+        """Parse `WxH`, `Wx`, `xH`, `short=N` or `long=N`.
 
         Raises:
-            UsageError: when it is none of them.
+            UsageError: when the text has another form.
         """
         found = re.fullmatch(r"(?:([1-9]\d{0,5})?x([1-9]\d{0,5})?)|(short|long)=([1-9]\d{0,5})", text)
         if found is None or text == "x":
-            raise UsageError("--size", f"'{text}' is not a size", "use WIDTHxHEIGHT, WIDTHx, xHEIGHT, short=N or long=N")
+            raise UsageError("--size", f"'{text}' is not a valid size", "use WIDTHxHEIGHT, WIDTHx, xHEIGHT, short=N or long=N")
         if found[3]:
             return cls(**{found[3]: int(found[4])})
         return cls(int(found[1] or 0), int(found[2] or 0))
 
     def __str__(self) -> str:
-        """As `parse` reads it."""
+        """The size in the form that `parse` reads."""
         if self.short or self.long:
             return f"short={self.short}" if self.short else f"long={self.long}"
         return f"{self.width or ''}x{self.height or ''}"
 
     def of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height that a picture of this width and height gets; its proportions stay.
+        """Output width and height for a picture of this width and height, with its aspect ratio.
 
         Raises:
-            InputError: when it would be stretched, or enlarged more than 8 times.
+            InputError: when the picture would be stretched, or enlarged more than 8 times.
         """
         wanted = ((self.width, size[0]), (self.height, size[1]), (self.short, min(size)), (self.long, max(size)))
         factors = [pixels / side for pixels, side in wanted if pixels]
@@ -128,20 +128,20 @@ class TargetSize:
             remedy = "use WIDTHx, xHEIGHT, short=N or long=N, or crop it"
             raise InputError("--size", f"{self} would stretch a picture of {size[0]}×{size[1]}", remedy)
         if max(factors) > MAX_SCALE:
-            raise InputError("--size", f"{self} would enlarge it {max(factors):.1f} times", "8 times is the most")
+            raise InputError("--size", f"{self} would enlarge it {max(factors):.1f} times", "use at most 8 times")
         width, height = output_size(size, factors[0])
         return self.width or width, self.height or height
 
 
 def realism_hint(value: float) -> str:
-    """What to write instead of an out-of-range realism value."""
+    """Remedy for an out-of-range realism value."""
     if 1.0 < value <= 100.0:
         return f"did you mean {value / 100:g}? 0 stays with the evidence, 1 fills in believable texture"
     return "use a number from 0 (stay with the evidence) to 1 (believable texture), or fidelity, neutral, realism"
 
 
 def parse_realism(text: str) -> float:
-    """`--realism` as written by a person: a number from 0 to 1, or fidelity, neutral, realism.
+    """Parse `--realism`: a number from 0 to 1, or fidelity, neutral, realism.
 
     Raises:
         UsageError: for anything else.
@@ -152,14 +152,14 @@ def parse_realism(text: str) -> float:
     try:
         value = float(word.removesuffix("%"))
     except ValueError:
-        raise UsageError("--realism", f"'{text}' is not a realism level", realism_hint(math.nan)) from None
+        raise UsageError("--realism", f"'{text}' is not a valid realism level", realism_hint(math.nan)) from None
     if word.endswith("%") or not (math.isfinite(value) and 0.0 <= value <= 1.0):
         raise UsageError("--realism", f"'{text}' is not between 0 and 1", realism_hint(value))
     return value
 
 
 def parse_format(text: str) -> str:
-    """`--format`: auto or a word of `OUTPUT_FORMATS`, whatever its capitals; jpeg and tif are jpg and tiff.
+    """Parse `--format`: auto or a word of `OUTPUT_FORMATS`, in any case. jpeg and tif mean jpg and tiff.
 
     Raises:
         UsageError: for anything else.
@@ -167,20 +167,20 @@ def parse_format(text: str) -> str:
     word = text.lower().removeprefix(".")
     word = {"jpeg": "jpg", "tif": "tiff"}.get(word, word)
     if word != "auto" and word not in OUTPUT_FORMATS:
-        raise UsageError("--format", f"'{text}' is not a format we write", f"use auto, {', '.join(OUTPUT_FORMATS)}")
+        raise UsageError("--format", f"'{text}' is not an output format", f"use auto, {', '.join(OUTPUT_FORMATS)}")
     if word == "jxl" and find_spec("pillow_jxl") is None:
-        raise UsageError("--format", "jxl needs pillow-jxl-plugin", "pip install 'rcodsr[jxl]'")
+        raise UsageError("--format", "jxl needs pillow-jxl-plugin", "pip install pillow-jxl-plugin")
     return word
 
 
 def parse_tile(tile: int | str | None) -> int | None:
-    """`--tile`: None for auto, 0 for off, or a number of input pixels.
+    """Parse `--tile`: None for auto, 0 for off, or a number of input pixels.
 
     Raises:
         UsageError: for anything else.
     """
     if isinstance(tile, str) and tile not in {"auto", "off"} and not tile.isdecimal():
-        raise UsageError("--tile", f"'{tile}' is not a tile size", "use auto, off or a number of input pixels")
+        raise UsageError("--tile", f"'{tile}' is not a valid tile size", "use auto, off or a number of input pixels")
     return None if tile is None or tile == "auto" else 0 if tile == "off" else int(tile)
 
 
@@ -189,7 +189,7 @@ class Level:
     """One realism for the whole picture.
 
     Raises:
-        UsageError: when it is not between 0 and 1.
+        UsageError: when it is not in [0, 1].
     """
 
     realism: float
@@ -203,10 +203,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """The degradation decides, by Eq. (5): of the whole picture, or of each tile.
+    """Realism chosen by the degradation, Eq. (5): of the whole picture, or of each tile.
 
     Raises:
-        UsageError: when it is neither.
+        UsageError: when `by` is neither image nor tile.
     """
 
     by: AdaptiveBy = "image"
@@ -219,14 +219,14 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class RealismMap:
-    """A realism for each pixel; `images.maps` makes one of a mask. It fits a picture of its own size, or its enlargement."""
+    """A realism level per pixel, created by `images.maps` from a mask. It has the size of the picture or of its output."""
 
     width: int
     height: int
     levels: tuple[float, ...]
     """Realism values in [0, 1], at most `MAX_MAP_LEVELS`."""
     indices: bytes = field(repr=False)
-    """Row by row, one byte a pixel: which level."""
+    """Index of each pixel's level, row by row, one byte per pixel."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -235,22 +235,22 @@ class RealismMap:
 
     @property
     def parts(self) -> tuple[float, ...]:
-        """The part of the map that each level has."""
+        """Share of the map's pixels for each level."""
         return tuple(self.indices.count(bytes([i])) / len(self.indices) for i in range(len(self.levels)))
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 of what it says, whatever file it came from."""
+        """SHA-256 of the map's contents, independent of its file."""
         said = f"{self.width}x{self.height} {self.levels} ".encode()
         return hashlib.sha256(said + self.indices).hexdigest()
 
     def require_fit(self, subject: object, size: tuple[int, int], enlarged: tuple[int, int]) -> None:
-        """Refuse a picture that it does not fit.
+        """Refuse a picture that the map does not fit.
 
         Args:
             subject: the picture, for the message.
-            size: of the picture, width and height.
-            enlarged: of its output.
+            size: width and height of the picture.
+            enlarged: width and height of its output.
 
         Raises:
             UsageError: naming all three sizes.
@@ -259,30 +259,30 @@ class RealismMap:
             return
         mine, small, large = (f"{width}×{height}" for width, height in (self.size, size, enlarged))
         cause = f"the realism map is {mine}, and the picture is {small}"
-        raise UsageError(subject, cause, f"give a map of {small} or, as the output, {large} pixels")
+        raise UsageError(subject, cause, f"use a map of {small} pixels, or of the output's {large} pixels")
 
 
 Control = Level | Adaptive | RealismMap
-"""How much may be invented."""
+"""Control of how much may be invented."""
 
 
 def choose_control(
     realism: float | str | None = None, adaptive: AdaptiveBy | None = None, realism_map: RealismMap | None = None
 ) -> Control | None:
-    """The one control that was asked for, of the three spellings that people have.
+    """Choose the requested control from its three forms.
 
     Args:
-        realism: a number from 0 to 1; text is read by `parse_realism`.
-        adaptive: what the degradation decides for.
-        realism_map: a realism for each pixel.
+        realism: a number from 0 to 1. Text is parsed by `parse_realism`.
+        adaptive: choose by the degradation of the image or of each tile.
+        realism_map: a realism level per pixel.
 
     Raises:
-        UsageError: when two were asked for, or one is out of range.
+        UsageError: when two are requested, or one is out of range.
     """
     if adaptive is not None and realism is not None:
-        raise UsageError("-a", "contradicts -r", "leave one of the two out")
+        raise UsageError("-a", "contradicts -r", "use only one of the two")
     if realism_map is not None and (adaptive is not None or realism is not None):
-        raise UsageError("--realism-map", f"contradicts {'-a' if realism is None else '-r'}", "leave one of the two out")
+        raise UsageError("--realism-map", f"contradicts {'-a' if realism is None else '-r'}", "use only one of the two")
     if realism is not None:
         return Level(parse_realism(realism) if isinstance(realism, str) else float(realism))
     return realism_map if adaptive is None else Adaptive(adaptive)
@@ -290,30 +290,30 @@ def choose_control(
 
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """What a user can ask of one picture. `None` means: as the checkpoint says.
+    """Options of one picture. `None` means the checkpoint's own value.
 
     Raises:
         UsageError: when a value is out of range.
     """
 
     control: Control | None = None
-    """How much may be invented; None for the weights' fixed timestep, or `default_realism` where they have a knob."""
+    """How much may be invented. None: the weights' fixed timestep, or `default_realism` for weights with a knob."""
     default_realism: float = LEVELS["neutral"]
     scale: float = 4.0
-    """Final enlargement; the model works at its own scale and one resize follows where they differ."""
+    """Final enlargement. If it differs from the model's own scale, one resize follows."""
     size: TargetSize | None = None
-    """Final size in the place of `scale`."""
+    """Final size, instead of `scale`."""
     tile: int | None = None
-    """Tile side in input pixels; None plans it, 0 switches tiling off."""
+    """Tile side in input pixels. None chooses it, 0 disables tiling."""
     tile_overlap: int | None = None
-    """Input pixels that neighbouring tiles share; None for what the weights need."""
+    """Input pixels shared by neighbouring tiles. None: the weights' own value."""
     color_fix: ColorFix | None = None
     protect: Protected | None = None
-    """Hold regions that look like text at realism 0, whatever decides elsewhere."""
+    """Keep regions that look like text at realism 0, whatever the control."""
     prompt: str | None = None
-    """The picture's own text, for weights with a text prompt."""
+    """The picture's own prompt, for weights with a text prompt."""
     invented: bool = False
-    """Also map how far the result departs from that of realism 0: one more U-Net pass. Pixels stay as they are."""
+    """Also map the departure from the result at realism 0, at the cost of one more U-Net pass. Pixels do not change."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -336,21 +336,21 @@ class UpscaleOptions:
 
     @property
     def chosen(self) -> Control:
-        """What decides for weights with a knob."""
+        """The control for weights with a knob."""
         return Level(self.default_realism) if self.control is None else self.control
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the final picture of one of this width and height.
+        """Final width and height for a picture of this width and height.
 
         Raises:
-            InputError: when `size` does not suit it.
+            InputError: when `size` does not fit the picture.
         """
         return output_size(size, self.scale) if self.size is None else self.size.of(size)
 
     def factor(self, size: tuple[int, int]) -> float:
-        """How many times as large its longer side becomes.
+        """Enlargement of the picture's longer side.
 
         Raises:
-            InputError: as `output_size`.
+            InputError: see `output_size`.
         """
         return self.scale if self.size is None else max(self.output_size(size)) / max(size)

@@ -1,6 +1,6 @@
-"""What the parts of a variant can be: frozen dataclasses, one kind of latents, U-Net, prompt, LoRA each. Standard library only.
+"""Parts of a variant as frozen dataclasses: latents, U-Net, prompt, LoRA and others. Standard library only.
 
-A part is data. Nothing here knows how a network is built; `models.build.build_model` turns specs into objects in one place.
+A part is data and does not build its network. `models.build.build_model` turns specs into objects in one place.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from rcodsr.spec import Range, Spec, Width
 
 MetricKind = Literal["cosine", "channel-cosine", "l1", "mse"]
 Blocks = Annotated[int, Range(1, 32)]
-"""Blocks of one level."""
+"""Number of blocks in one level."""
 EstimatorBlocks = Annotated[int, Range(0, 32)]
 Heads = Annotated[int, Range(1, 1024)]
 Side = Annotated[int, Range(1, 1024)]
-"""Pixels along one side of what a vision tower sees."""
+"""Side in pixels of a vision tower's input."""
 
 
 @dataclass(frozen=True)
 class GroupingSpec(Spec):
     """Latent domain grouping, Eq. (5), and the realism scale that follows from it.
 
-    The paper gives neither bound. (0.25, 1.0) reproduces its Fig. S6 for Stable Diffusion latents;
-    a variant with other latents stores its own.
+    The paper states neither bound. (0.25, 1.0) reproduces its Fig. S6 for Stable Diffusion latents.
+    A variant with other latents stores its own.
     """
 
     n: Annotated[int, Range(1, LAST_TIMESTEP + 1)] = 3
@@ -39,21 +39,21 @@ class GroupingSpec(Spec):
     metric_max: float = 1.0
     """M_L at and above which a picture falls into the group of the smallest timestep."""
     metric: MetricKind = "cosine"
-    """Distance of Eq. (6); the paper's choice is cosine similarity over all entries."""
+    """Distance of Eq. (6). The paper uses cosine similarity over all entries."""
     metric_encoder: Literal["trained", "frozen"] = "trained"
-    """Which encoder Eq. (6) sees: the one being trained, as Algorithm 1 writes, or the base's, whose M_L does not drift."""
+    """Encoder of Eq. (6): the one being trained, as in Algorithm 1, or the base's, whose M_L does not drift."""
     continuous: bool = False
-    """Ours: no floor in Eq. (5), so that every timestep between k and n·k is a trained one."""
+    """Our extension: no floor in Eq. (5), so that every timestep between k and n·k is trained."""
 
     def __post_init__(self) -> None:
         """Reject impossible groupings.
 
         Raises:
-            UsageError: when n or k is not positive, n·k passes 1000, or the bounds enclose no interval.
+            UsageError: when n or k is not positive, n·k exceeds 1000, or the bounds enclose no interval.
         """
         super().__post_init__()
         if self.n * self.k > LAST_TIMESTEP + 1:
-            cause = f"{self.n} groups at intervals of {self.k} leave the 1000 timesteps"
+            cause = f"{self.n} groups at intervals of {self.k} exceed the 1000 timesteps"
             raise UsageError("n", cause, "keep n·k at 1000 or below")
         if not self.metric_min < self.metric_max:
             cause = f"bounds {self.metric_min}..{self.metric_max} are empty"
@@ -77,7 +77,7 @@ class GroupingSpec(Spec):
         return min(LAST_TIMESTEP, round(self.k * (1 + realism * (self.n - 1))))
 
     def timestep_realism(self, timestep: int) -> float:
-        """The realism value a timestep stands for; inverse of `realism_timestep`."""
+        """The realism value of a timestep, inverse of `realism_timestep`."""
         if self.n == 1:
             return 0.0
         return min(1.0, max(0.0, (timestep / self.k - 1) / (self.n - 1)))
@@ -90,12 +90,12 @@ class GroupingSpec(Spec):
 
 @dataclass(frozen=True)
 class WaveletSpec(Spec):
-    """Latent of `rcod-tiny`: a two-level CDF 5/3 wavelet transform, standardised, and a refinement after its inverse."""
+    """Latent of `rcod-tiny`: a standardised two-level CDF 5/3 wavelet transform, with a refinement after its inverse."""
 
     kind: ClassVar[str] = "wavelet"
     levels: Annotated[int, Range(1, 4)] = 2
     refine_channels: int = 24
-    """Width of the residual refinement after decoding; 0 leaves it out."""
+    """Width of the residual refinement after decoding. 0 disables it."""
 
     @property
     def factor(self) -> int:
@@ -110,18 +110,18 @@ class WaveletSpec(Spec):
 
 @dataclass(frozen=True)
 class KlSpec(Spec):
-    """Stable Diffusion's autoencoder; the defaults are those of SD 2.1-base and SD-Turbo."""
+    """Stable Diffusion's autoencoder. The defaults are those of SD 2.1-base and SD-Turbo."""
 
     kind: ClassVar[str] = "kl"
     widths: tuple[Width, ...] = (128, 256, 512, 512)
     """Width of each level, finest first."""
     blocks: Blocks = 2
-    """Residual blocks of each encoder level; the decoder has one more."""
+    """Residual blocks of each encoder level. The decoder has one more."""
     channels: Width = 4
     """Latent channels."""
     norm_groups: Width = 32
     scaling: Annotated[float, Range(1e-3, 1e3)] = 0.18215
-    """Latents are multiplied by this, which gives them about unit variance."""
+    """Factor on the latents, which gives them about unit variance."""
 
     @property
     def factor(self) -> int:
@@ -148,19 +148,19 @@ class TinyUNetSpec(Levelled, Spec):
     channels: tuple[Width, ...] = (64, 96, 160)
     """Width of each level, finest first."""
     blocks: tuple[Blocks, ...] = (2, 2, 4)
-    """Residual blocks of each level; the last number is the middle's."""
+    """Residual blocks of each level. The last number is the middle's."""
     embedding: Width = 128
     """Width of the timestep embedding."""
     heads: Heads = 4
     """Heads of the cross-attention to the visual tokens."""
     grain: bool = False
-    """Whether it gives a deviation beside the mean of eps, from which `models.grain` draws."""
+    """Whether the network also outputs a deviation of eps, from which `models.grain` samples."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be built.
+        """Reject specs that cannot be built.
 
         Raises:
-            UsageError: when the widest level does not split into heads.
+            UsageError: when the widest level cannot be split into heads.
         """
         super().__post_init__()
         if self.channels[-1] % self.heads:
@@ -169,26 +169,26 @@ class TinyUNetSpec(Levelled, Spec):
 
 @dataclass(frozen=True)
 class ResidualDenseSpec(Spec):
-    """The residual-dense network of `rcod-small`; the defaults are Real-ESRGAN's with every other block left out."""
+    """The residual-dense network of `rcod-small`. The defaults are Real-ESRGAN's with every other block removed."""
 
     kind: ClassVar[str] = "residual-dense"
     width: Width = 64
     growth: Width = 32
-    """Channels that each convolution of a dense block adds."""
+    """Channels added by each convolution of a dense block."""
     blocks: Blocks = 12
-    """Residual-in-residual dense blocks."""
+    """Number of residual-in-residual dense blocks."""
     embedding: Width = 128
     """Width of the timestep embedding."""
     heads: Heads = 4
     """Heads of the cross-attention to the visual tokens."""
     reduction: ClassVar[int] = 1
-    """Latents of any size will do."""
+    """Accepts latents of any size."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be built.
+        """Reject specs that cannot be built.
 
         Raises:
-            UsageError: when the width does not split into heads.
+            UsageError: when the width cannot be split into heads.
         """
         super().__post_init__()
         if self.width % self.heads:
@@ -197,13 +197,13 @@ class ResidualDenseSpec(Spec):
 
 @dataclass(frozen=True)
 class SdUNetSpec(Levelled, Spec):
-    """Stable Diffusion's U-Net; the defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
+    """Stable Diffusion's U-Net. The defaults are those of SD 2.1-base and SD-Turbo (865,910,724 parameters)."""
 
     kind: ClassVar[str] = "sd"
     channels: tuple[Width, ...] = (320, 640, 1280, 1280)
-    """Width of each level, finest first; all but the last have attention."""
+    """Width of each level, finest first. All but the last have attention."""
     blocks: Blocks = 2
-    """Residual blocks of each level on the way down; one more on the way up."""
+    """Residual blocks of each level on the way down, and one more on the way up."""
     heads: tuple[Heads, ...] = (5, 10, 20, 20)
     """Attention heads of each level."""
     norm_groups: Width = 32
@@ -211,15 +211,15 @@ class SdUNetSpec(Levelled, Spec):
 
 @dataclass(frozen=True)
 class TowerSpec(Spec):
-    """Visual prompt injection (VPIM) of `rcod-tiny`: a small vision tower of its own and one linear layer."""
+    """Visual prompt injection (VPIM) of `rcod-tiny`: its own small vision tower and one linear layer."""
 
     kind: ClassVar[str] = "tower"
     image_side: Side = 64
-    """The whole picture is squashed to this side before the tower sees it."""
+    """Side in pixels to which the whole picture is resized for the tower."""
     tower_channels: tuple[Width, ...] = (32, 64, 96, 96)
     """Width of each stride-2 stage of the tower."""
     context: Width = 96
-    """Width of the visual tokens the U-Net attends to."""
+    """Width of the visual tokens to which the U-Net attends."""
 
 
 @dataclass(frozen=True)
@@ -228,27 +228,27 @@ class ClipSpec(Spec):
 
     kind: ClassVar[str] = "clip"
     image_side: Side = 224
-    """The whole picture is squashed to this side before the tower sees it."""
+    """Side in pixels to which the whole picture is resized for the tower."""
     patch: Side = 14
     width: Width = 1024
     layers: Annotated[int, Range(1, 64)] = 24
     heads: Heads = 16
     context: Width = 1024
-    """Width of the visual tokens the U-Net attends to."""
+    """Width of the visual tokens to which the U-Net attends."""
 
 
 @dataclass(frozen=True)
 class TextSpec(Spec):
-    """A fixed text prompt, for models without VPIM. Its embedding is computed once; no text encoder runs per picture."""
+    """A fixed text prompt, for models without VPIM. Its embedding is computed once, without a text encoder per picture."""
 
     kind: ClassVar[str] = "text"
     tokens: Annotated[int, Range(1, 1024)] = 77
     context: Width = 1024
-    """Width of the embedding the U-Net attends to."""
+    """Width of the embedding to which the U-Net attends."""
     text: str | None = None
-    """What an adapter asks of its base's text encoder; None where the checkpoint stores the embedding itself."""
+    """Text for the base's text encoder. None if the checkpoint stores the embedding itself."""
     negative: str | None = None
-    """What guidance points away from, for weights that were made to be guided."""
+    """Negative prompt of guidance, for weights that support it."""
 
 
 @dataclass(frozen=True)
@@ -258,15 +258,15 @@ class LoraSpec(Spec):
     unet_rank: Annotated[int, Range(1, 1024)] = 4
     vae_rank: Annotated[int, Range(0, 1024)] = 4
     alpha: Annotated[float, Range(1e-3, 1e4)] = 8.0
-    """Adapters are scaled by alpha / rank; 8 in every released checkpoint of the field, although none stores it."""
+    """Adapters are scaled by alpha / rank. 8 in every released checkpoint of the field, although none stores it."""
     placement: Literal["osediff", "s3diff", "pisa-sr"] = "osediff"
-    """Which modules are adapted (see `models.lora`)."""
+    """Adapted modules (see `models.lora`)."""
 
     def __post_init__(self) -> None:
-        """Reject an autoencoder left alone where the placement adapts it.
+        """Reject a rank of 0 for an autoencoder that the placement adapts.
 
         Raises:
-            UsageError: when it is.
+            UsageError: when the rank is 0.
         """
         super().__post_init__()
         if self.vae_rank == 0 and self.placement != "pisa-sr":
@@ -275,14 +275,14 @@ class LoraSpec(Spec):
 
 @dataclass(frozen=True)
 class ModulationSpec(Spec):
-    """Degradation-guided LoRA, S3Diff's: scores of the picture's degradation → one matrix per block of the networks."""
+    """S3Diff's degradation-guided LoRA: scores of the picture's degradation → one matrix per block of the networks."""
 
     frequencies: Width = 64
-    """Random Fourier frequencies that a score is spread over."""
+    """Number of random Fourier frequencies that encode a score."""
     block_width: Width = 64
     """Width of each block's embedding."""
     estimator_channels: tuple[Width, Width] = (64, 128)
-    """Widths of the degradation estimator before and after it halves the picture."""
+    """Widths of the degradation estimator before and after it downsamples by 2."""
     estimator_blocks: tuple[EstimatorBlocks, EstimatorBlocks] = (6, 2)
     """Its residual blocks at each width."""
     estimator_hidden: Width = 512
@@ -294,9 +294,9 @@ class MetricSpec(Spec):
     """The metric estimator (MEM), trained after the generator."""
 
     window: Annotated[int, Range(16, 4096)] = 128
-    """Side of the windows of the enlarged picture that are judged one by one, the crops it was trained on."""
+    """Side in pixels of the windows of the enlarged picture that are judged one by one, equal to its training crops."""
     pool: Annotated[int, Range(0, 64)] = 0
-    """z_L is also seen pooled to this many positions a side; 0 leaves its statistics alone."""
+    """Positions per side to which z_L is also pooled. 0 disables pooling."""
     features: int = 96
     """Width of the class token or of the degradation features."""
     hidden: Width = 128

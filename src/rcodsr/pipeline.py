@@ -1,4 +1,4 @@
-"""The engine as a pipeline of diffusers. Importing this module imports diffusers; nothing else of rcodsr imports it."""
+"""The engine as a diffusers pipeline. Importing this module imports diffusers. No other module of rcodsr imports it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 _Pipeline: Any = diffusers.DiffusionPipeline
-"""Its annotations are partial, and those of its methods too narrow for ours."""
+"""Typed as Any because diffusers' annotations are partial, and those of its methods too narrow for ours."""
 
 
 class RcodPipeline(_Pipeline):  # type: ignore[misc]
-    """Enlarges pictures as `rcodsr upscale` does, pixel for pixel.
+    """Enlarges pictures like `rcodsr upscale`, pixel for pixel.
 
         pipe = RcodPipeline.from_pretrained("rcod-small")
         pipe(image, realism=0.5).images[0].save("enlarged.png")
 
     Args:
         upscaler: the engine.
-        request: what it was loaded from, which moving and saving need.
+        request: the request it was loaded from, needed for moving and saving.
     """
 
     upscaler: Upscaler
@@ -55,19 +55,19 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
         base_model: str | None = None,
         local_files_only: bool = False,
     ) -> RcodPipeline:
-        """Load weights, and put them where they run.
+        """Load weights onto their device.
 
         Args:
-            pretrained_model_name_or_path: as `--weights`: a name, a checkpoint directory (also one of `save_pretrained`), or
-                organisation/repository.
-            torch_dtype: float32, bfloat16 or float16; "auto" leaves it to the device.
+            pretrained_model_name_or_path: same as `--weights`: a name, a checkpoint directory (also from `save_pretrained`),
+                or organisation/repository.
+            torch_dtype: float32, bfloat16 or float16. "auto" lets the device decide.
             device: auto, cpu, cuda, cuda:N or mps.
             revision: commit, branch or tag of a repository.
-            base_model: directory or repository that stands in for the base of an adapter.
-            local_files_only: ask no server.
+            base_model: directory or repository that replaces the base of an adapter.
+            local_files_only: contact no server.
 
         Raises:
-            RcodsrError: as `rcodsr.load`.
+            RcodsrError: see `rcodsr.load`.
         """
         name = os.fspath(pretrained_model_name_or_path)
         with in_python():
@@ -78,32 +78,32 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
         return cls(Upscaler.load(request), request)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a checkpoint directory that `from_pretrained` and `--weights` take: whole, or not at all.
+        """Write a checkpoint directory for `from_pretrained` and `--weights`, atomically.
 
         Args:
-            save_directory: where it goes.
-            overwrite: replace a checkpoint that lies there.
+            save_directory: output directory.
+            overwrite: replace an existing checkpoint.
 
         Raises:
-            RcodsrError: as `rcodsr weights export`.
+            RcodsrError: see `rcodsr weights export`.
         """
         with in_python():
-            # what lies on disk is copied as it is, whatever runs it
+            # files on disk are copied unchanged, whatever the device
             request = replace(self._loaded("save_pretrained"), device="auto", dtype="auto")
             export(request, Path(save_directory), overwrite=overwrite)
 
     def to(self, *targets: str | int | torch.device | torch.dtype, **named: Any) -> RcodPipeline:
-        """Move to a device, compute in another dtype, or both: `pipe.to("cuda", torch.bfloat16)`.
+        """Change the device, the dtype, or both: `pipe.to("cuda", torch.bfloat16)`.
 
-        The weights are read again, because what a smaller dtype has rounded away does not come back by casting.
+        The weights are read again, because casting does not restore what a smaller dtype has rounded away.
 
         Args:
             targets: a device, a dtype, or both in any order.
-            named: `device` or `dtype`, as diffusers has them.
+            named: `device` or `dtype`, as in diffusers.
 
         Raises:
-            DeviceError: when it is not available.
-            UsageError: for another dtype.
+            DeviceError: when the device is not available.
+            UsageError: when the dtype is not supported.
         """
         with in_python():
             wanted = [*targets, *(named[key] for key in ("device", "dtype") if named.get(key) is not None)]
@@ -111,7 +111,7 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
             devices = [str(torch.device(target)) for target in wanted if not isinstance(target, torch.dtype)]
             runtime = self.upscaler.runtime
             device = devices[-1] if devices else str(runtime.device)
-            # a dtype that nobody chose is chosen anew on another device
+            # a dtype that was not requested is chosen again on another device
             kept = self._loaded("to").dtype if devices else _DTYPES[runtime.dtype]
             request = replace(self._loaded("to"), device=device, dtype=_dtype_name(dtypes[-1]) if dtypes else kept)
             self.upscaler, self._request = Upscaler.load(request), request
@@ -119,12 +119,12 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.upscaler.runtime.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What they compute in."""
+        """Dtype in which the networks compute."""
         return self.upscaler.runtime.dtype
 
     def __call__(
@@ -135,20 +135,20 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
         return_dict: bool = True,
         **asked: Unpack[UpscaleArguments],
     ) -> Any:
-        """Enlarge one picture or several, each for itself: their sizes may differ.
+        """Enlarge one picture or several of any sizes, each separately.
 
         Args:
-            image: as for `rcodsr.Upscaler.upscale`, or a list of such.
-            realism: 0 stays with the evidence, 1 fills in believable texture; "adaptive" lets the degradation decide.
-            output_type: "pil", or "same": an array for an array and a tensor for a tensor.
-            return_dict: False gives the images as the only member of a tuple.
+            image: see `rcodsr.Upscaler.upscale`, or a list of such.
+            realism: 0 stays with the evidence, 1 fills in believable texture. "adaptive" lets the degradation decide.
+            output_type: "pil", or "same" to return an array for an array and a tensor for a tensor.
+            return_dict: False returns the images as the only member of a tuple.
             asked: see `rcodsr.engine.arguments.UpscaleArguments`.
 
         Returns:
-            `images`: one for each input.
+            Output with `images`, one for each input.
 
         Raises:
-            RcodsrError: as `rcodsr.Upscaler.upscale`.
+            RcodsrError: see `rcodsr.Upscaler.upscale`.
         """
         if realism == "adaptive":
             realism, asked["adaptive"] = None, True
@@ -170,7 +170,7 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
         return self.upscaler.upscale(image, realism, **asked)
 
     def enable_model_cpu_offload(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused.
+        """Refuse CPU offload, which is not supported.
 
         Raises:
             UsageError: always.
@@ -182,7 +182,9 @@ class RcodPipeline(_Pipeline):  # type: ignore[misc]
 
     def _loaded(self, what: str) -> WeightsRequest:
         if self._request is None:
-            raise UsageError(what, "this pipeline was made of a loaded engine", "make it with RcodPipeline.from_pretrained")
+            raise UsageError(
+                what, "this pipeline was created from a loaded engine", "create it with RcodPipeline.from_pretrained"
+            )
         return self._request
 
 

@@ -1,7 +1,7 @@
-"""Frozen dataclasses ↔ tables of TOML or JSON, for files that anybody may have written. Standard library only.
+"""Frozen dataclasses ↔ tables of TOML or JSON, for untrusted files. Standard library only.
 
-Bounds stand on the fields: `blocks: Annotated[int, Range(1, 32)]`. They hold however a spec is made, read from a file or
-called in Python: a file can describe nonsense, but nothing of absurd size.
+Bounds are annotations of the fields: `blocks: Annotated[int, Range(1, 32)]`. They are checked however a spec is created, from
+a file or in Python, so that a file cannot describe anything of absurd size.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from rcodsr.messages import nearest
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, both included; of a whole number also what it must be a multiple of."""
+    """Bounds of a number, both inclusive. For a whole number also its divisor."""
 
     least: float
     most: float = math.inf
     multiple: int = 1
 
     def holds(self, number: float) -> bool:
-        """Whether a number is finite and lies within."""
+        """Whether a number is finite and within the bounds."""
         return self.least <= number <= self.most and number != math.inf and (self.multiple == 1 or number % self.multiple == 0)
 
     def in_words(self, whole: bool) -> str:
-        """For errors: `a whole number from 1 to 32`."""
+        """Text for errors, such as `a whole number from 1 to 32`."""
         what = f"a multiple of {self.multiple}" if self.multiple > 1 else "a whole number" if whole else "a number"
-        return f"{what} from {self.least:g} {'on' if self.most == math.inf else f'to {self.most:g}'}"
+        return f"{what} from {self.least:g} {'upwards' if self.most == math.inf else f'to {self.most:g}'}"
 
 
 @dataclass(frozen=True)
 class Length:
-    """Bounds of how many entries a list or characters a text has, both included."""
+    """Bounds on the number of entries in a list or characters in a text, both inclusive."""
 
     least: int
     most: int
 
     def holds(self, value: Sized) -> bool:
-        """Whether a list or text is neither shorter nor longer."""
+        """Whether the length of a list or text is within the bounds."""
         return self.least <= len(value) <= self.most
 
     def __str__(self) -> str:
@@ -56,51 +56,51 @@ class Length:
 
 
 class Note(Enum):
-    """What else a field may say of itself."""
+    """Further annotations of a field."""
 
     FREE = "may differ when a run is resumed, because it does not decide the result"
-    WEIGHTS = "weights, which decide the result by what they hold, not by where they lie"
+    WEIGHTS = "weights, which decide the result by their contents, not by their path"
     IDENTIFIER = "a name of letters, digits, dots and dashes"
 
 
 Share = Annotated[float, Range(0, 1)]
 NonNegative = Annotated[float, Range(0)]
 Width = Annotated[int, Range(1, 16384)]
-"""Channels of a layer."""
+"""Number of a layer's channels."""
 
-# what a field without bounds of its own may be
+# bounds of fields without their own
 _NUMBERS = {int: Range(0, 16384), float: Range(-1e6, 1e6)}
 _ENTRIES, _CHARACTERS = Length(1, 8), Length(0, 1000)
 _IDENTIFIER = re.compile(r"\w[\w.-]{0,99}")
 _SHOWN = 50
-"""Characters of a value that an error repeats."""
+"""Maximum characters of a value repeated in an error."""
 _Bounds = TypeVar("_Bounds", Range, Length)
 
 
 class Spec:
-    """Base of the dataclasses that configuration files describe: they check their fields, are read and written as tables."""
+    """Base of the dataclasses for configuration files. They check their fields, and convert from and to tables."""
 
     kind: ClassVar[str] = ""
-    """Tells the alternatives of a field apart, where it has any."""
+    """Distinguishes the alternative specs of a field."""
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:
-        """Reject fields of another type or beyond their bounds.
+        """Reject fields with a wrong type or out of bounds.
 
         Raises:
-            UsageError: naming the field and what it may be.
+            UsageError: naming the field and its allowed values.
         """
         for name, hint in _hints(type(self)).items():
             _check(name, getattr(self, name), hint)
 
     def to_dict(self, without: Note | None = None) -> dict[str, Any]:
-        """The spec as JSON-ready dictionaries and lists; fields that carry the note `without` are left out, however deep."""
+        """Convert to JSON-ready dictionaries and lists, without fields that carry the note `without`, at any depth."""
         hints = {name: hint for name, hint in _hints(type(self)).items() if without not in _notes(hint)}
         values = {name: _plain(getattr(self, name), without) for name in hints}
         return {"kind": self.kind, **values} if self.kind else values
 
     def noted(self, note: Note) -> dict[str, Any]:
-        """Values of the fields that carry a note, by dotted name, nested ones too."""
+        """Values of the fields that carry a note, by dotted name, at any depth."""
         found: dict[str, Any] = {}
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
@@ -112,14 +112,14 @@ class Spec:
 
     @classmethod
     def from_dict(cls, values: object, path: str = "") -> Self:
-        """Build the spec from a table; lists become tuples, nested tables nested specs, text paths where a path is wanted.
+        """Build the spec from a table. Lists become tuples, nested tables specs, and texts paths where the field is a path.
 
         Args:
-            values: what a TOML or JSON file held.
-            path: where the table stands in the file, dotted; errors begin with it.
+            values: contents of a TOML or JSON file.
+            path: dotted path of the table in the file, with which errors begin.
 
         Raises:
-            UsageError: naming the guilty field by its dotted path, what it may be, and for a misspelt name the nearest one.
+            UsageError: naming the field by its dotted path, its allowed values, and the nearest name for a misspelt one.
         """
         if not isinstance(values, dict):
             raise UsageError(path or cls.__name__, f"{_shown(values)} is not a table")
@@ -129,7 +129,7 @@ class Spec:
                 raise UsageError(_join(path, _shown(key).strip("'")), "unknown name", _nearest_field(cls, str(key), path))
         for field in dataclasses.fields(cls):
             if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
-                raise UsageError(_join(path, field.name), "not given", f"give {_expected(hints[field.name])}")
+                raise UsageError(_join(path, field.name), "not given", f"set it to {_expected(hints[field.name])}")
         given = {name: _rich(value, hints[name], _join(path, name)) for name, value in values.items()}
         try:
             return cls(**given)
@@ -138,7 +138,7 @@ class Spec:
 
     @classmethod
     def takes_text(cls, path: str) -> bool:
-        """Whether the field at a dotted path holds text or a path, where `2024` or `true` is a name."""
+        """Whether the field at a dotted path is a text or a path, so that `2024` or `true` is a name."""
         hints: list[Any] = [cls]
         for step in path.split("."):
             hints = [inner for hint in hints for option, _ in _options(hint) for inner in _within(option, step)]
@@ -152,7 +152,7 @@ _read: dict[type[Spec], dict[str, Any]] = {}
 
 
 def _hints(cls: type[Spec]) -> dict[str, Any]:
-    """Annotation of each field; evaluated once a class."""
+    """Annotation of each field, evaluated once per class."""
     if cls not in _read:
         hints = typing.get_type_hints(cls, include_extras=True)
         _read[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
@@ -164,7 +164,7 @@ def _notes(hint: Any) -> tuple[Any, ...]:
 
 
 def _options(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The types that an annotation allows, each with its notes."""
+    """Types that an annotation allows, each with its notes."""
     notes = _notes(hint)
     bare = typing.get_args(hint)[0] if notes else hint
     if typing.get_origin(bare) not in (typing.Union, UnionType):
@@ -173,7 +173,7 @@ def _options(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
 
 
 def _noted(notes: tuple[Any, ...], default: _Bounds) -> _Bounds:
-    """The bounds among a field's notes, else the default."""
+    """The bounds among a field's notes, or else the default."""
     return next((note for note in notes if isinstance(note, type(default))), default)
 
 
@@ -182,7 +182,7 @@ def _is_spec(option: Any) -> bool:
 
 
 def _within(option: Any, step: str) -> tuple[Any, ...]:
-    """The annotation of what `step` leads to inside a value of this type; none where it leads nowhere."""
+    """Annotation of the value that `step` leads to inside a value of this type. Empty if there is none."""
     if _is_spec(option):
         return (_hints(option)[step],) if step in _hints(option) else ()
     arguments = typing.get_args(option)
@@ -190,7 +190,7 @@ def _within(option: Any, step: str) -> tuple[Any, ...]:
 
 
 def _fields(cls: type[Spec]) -> Iterator[str]:
-    """Dotted names of all fields, nested ones too."""
+    """Dotted names of all fields, at any depth."""
     for name, hint in _hints(cls).items():
         yield name
         for option, _ in _options(hint):
@@ -208,7 +208,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _rich(value: Any, hint: Any, path: str) -> Any:
-    """A value of a file as its annotation has it; what does not fit stays as it is, for `_check` to refuse."""
+    """Convert a file's value to the type of its annotation. A value that does not fit is kept for `_check` to refuse."""
     options = _options(hint)
     if isinstance(value, dict) and (specs := [option for option, _ in options if _is_spec(option)]):
         return _nested(value, specs, path)
@@ -231,7 +231,7 @@ def _nested(values: dict[str, Any], alternatives: list[type[Spec]], path: str) -
 
 
 def _text(value: object) -> str | None:
-    """Text, also where TOML took it for something else: `photos = 2024`, `photos = true`, `photos = 2024-05-01`."""
+    """The value as text, also if TOML read another type: `photos = 2024`, `photos = true`, `photos = 2024-05-01`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int) or (isinstance(value, date) and not isinstance(value, datetime)):
@@ -259,7 +259,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what an annotation allows."""
+    """Whether an annotation allows a value."""
     return any(_fits_one(value, option, notes) for option, notes in _options(hint))
 
 
@@ -282,15 +282,15 @@ def _fits_one(value: Any, option: Any, notes: tuple[Any, ...]) -> bool:
 
 
 def _entries(arguments: tuple[Any, ...], notes: tuple[Any, ...]) -> Length:
-    """How many entries a tuple may have."""
+    """Bounds on the number of entries in a tuple."""
     return _noted(notes, _ENTRIES) if arguments[-1] is Ellipsis else Length(len(arguments), len(arguments))
 
 
-# ---- what errors say
+# ---- texts of errors
 
 
 def _expected(hint: Any) -> str:
-    """What an annotation allows, in words."""
+    """Description of the values that an annotation allows."""
     words = (_in_words(option, notes) for option, notes in _options(hint) if option is not NoneType)
     return " or ".join(dict.fromkeys(words))
 
@@ -313,7 +313,7 @@ def _in_words(option: Any, notes: tuple[Any, ...]) -> str:
 
 
 def choose(value: object, choices: Iterable[Any]) -> str:
-    """For errors about a name that is not among the known ones: the nearest, and all of them."""
+    """Remedy for an unknown name: the nearest known one, and all of them."""
     known = [*map(str, choices)]
     near = nearest(value, known) if isinstance(value, str) else None
     listed = ", ".join(known)
@@ -321,7 +321,7 @@ def choose(value: object, choices: Iterable[Any]) -> str:
 
 
 def _nearest_field(cls: type[Spec], name: str, path: str) -> str:
-    """What a misspelt field may have meant: one of the same name elsewhere below, or one that is spelt nearly so."""
+    """Suggest fields for a misspelt one: those of the same name at another depth, or the nearest spelling."""
     below: dict[str, list[str]] = {}
     for field in dict.fromkeys(_fields(cls)):
         for spelling in {field, field.rpartition(".")[2]}:

@@ -1,4 +1,4 @@
-"""What a variant is: a frozen dataclass of parts, and the variants side by side at the end. Standard library only."""
+"""Variants as frozen dataclasses of parts, listed at the end of the module. Standard library only."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rcodsr.parts import (
 from rcodsr.spec import Note, Range, Spec
 
 _OPTIONS: dict[type[Control], str] = {Level: "-r", Adaptive: "-a", RealismMap: "--realism-map"}
-"""What errors call a control."""
+"""Options that errors name for each control."""
 
 
 @dataclass(frozen=True)
 class VariantSpec(Spec):
-    """One variant of the one-step model: everything a checkpoint must say to be rebuilt."""
+    """A variant of the one-step model: everything a checkpoint must state to rebuild it."""
 
     name: Annotated[str, Note.IDENTIFIER]
     autoencoder: WaveletSpec | KlSpec = field(default_factory=WaveletSpec)
@@ -38,84 +38,84 @@ class VariantSpec(Spec):
     prompt: TowerSpec | ClipSpec | TextSpec = field(default_factory=TowerSpec)
     grouping: GroupingSpec = field(default_factory=GroupingSpec)
     lora: LoraSpec | None = None
-    """What is trained on top of a base; None for a model trained as a whole."""
+    """LoRA trained on top of a base. None for a model trained as a whole."""
     modulation: ModulationSpec | None = None
-    """How the picture's degradation steers the LoRA, which then cannot be merged; None where it does not."""
+    """Modulation of the LoRA by the picture's degradation, which prevents merging. None without it."""
     base: str | None = None
     """Name of the diffusion base in the manifest, for variants that have one."""
     vision: str | None = None
     """Name of the frozen vision tower in the manifest, for variants that borrow one."""
     noise_head: Literal["plain", "residual", "difference", "clean"] = "residual"
-    """How the U-Net's output becomes eps in Eq. (3)."""
+    """Form in which the U-Net's output becomes eps in Eq. (3)."""
     metric_estimator: MetricSpec | None = None
-    """How degradation is judged without ground truth; None for weights that cannot."""
+    """Estimator of degradation without ground truth. None for weights without one."""
     embedded_timestep: Annotated[int, Range(0, LAST_TIMESTEP)] | None = None
-    """The timestep the U-Net is told; None for the timestep of Eq. (3). For ablations of t's two roles."""
+    """Timestep passed to the U-Net. None: the timestep of Eq. (3). For ablations of t's two roles."""
     coefficient_timestep: Annotated[int, Range(1, LAST_TIMESTEP)] | None = None
-    """The timestep whose α and σ Eq. (3) uses; None for the chosen one. For ablations of t's two roles."""
+    """Timestep of α and σ in Eq. (3). None: the chosen timestep. For ablations of t's two roles."""
     scale: Literal[4] = 4
-    """Enlargement that a variant is trained for; degradations, data and limits of memory know no other."""
+    """Enlargement of the variant. Degradations, data and memory limits support no other."""
     color_fix: ColorFix = "wavelet"
     """Colour correction applied unless the user chooses another."""
     limit_overshoot: bool = True
-    """Keep pixels within the range of the enlarged input nearby: no halos, but no texture beyond it either."""
+    """Limit pixels to the range of the enlarged input nearby: no halos, but no texture beyond it either."""
     least_side: Annotated[int, Range(1, 4096)] = 1
-    """Enlarged pictures are padded to at least this many pixels a side: a prior knows little about tiny crops."""
+    """Least side in pixels to which enlarged pictures are padded, because a prior has seen few tiny crops."""
     tile: Annotated[int, Range(32, 4096)] = 256
     """Largest side of a planned tile, in input pixels."""
     tile_overlap: Annotated[int, Range(0, 1024)] = 24
-    """Input pixels that neighbouring tiles share unless the user chooses otherwise."""
+    """Input pixels shared by neighbouring tiles unless the user chooses otherwise."""
 
     def __post_init__(self) -> None:
-        """Reject a spec that could not run.
+        """Reject a spec that cannot run.
 
         Raises:
             UsageError: when a modulation has no LoRA to act on.
         """
         super().__post_init__()
         if self.modulation is not None and self.lora is None:
-            raise UsageError("modulation", "without LoRA it has nothing to act on", "give lora as well")
+            raise UsageError("modulation", "without LoRA it has nothing to act on", "set lora as well")
 
     @property
     def computes_prompt(self) -> bool:
-        """Whether the prompt is computed from text, by the base's text encoder, so that no checkpoint stores it."""
+        """Whether the base's text encoder computes the prompt from text, so that no checkpoint stores it."""
         return isinstance(self.prompt, TextSpec) and self.prompt.text is not None
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether another text can take the place of its prompt: there is a text encoder for it."""
+        """Whether another text can replace its prompt, which needs a text encoder."""
         return isinstance(self.prompt, TextSpec) and self.base is not None
 
     @property
     def mergeable(self) -> bool:
-        """Whether LoRA can be folded into the weights: not where it depends on the picture."""
+        """Whether LoRA can be merged into the weights, which is impossible if it depends on the picture."""
         return self.modulation is None
 
     @property
     def fixed_timestep(self) -> int | None:
-        """The only timestep of a variant without a knob; None where there is a knob."""
+        """The only timestep of a variant without a knob. None for variants with a knob."""
         return self.grouping.timesteps[0] if self.grouping.n == 1 else None
 
     def check(self, options: UpscaleOptions, share: float | None = None) -> None:
-        """Refuse what these weights cannot do.
+        """Refuse options that these weights do not support.
 
         Args:
-            options: of the pictures to come.
-            share: the realism that two U-Net passes are weighed by instead (PiSA-SR), where that was fixed at loading.
+            options: options of the pictures.
+            share: realism fixed at loading that weights two U-Net passes instead (PiSA-SR).
 
         Raises:
-            UsageError: naming the remedy.
+            UsageError: when an option is not supported.
         """
         if options.prompt is not None and not self.takes_prompt:
-            raise UsageError("--prompts", f"{self.name} looks at the picture instead of a text", "leave it out")
+            raise UsageError("--prompts", f"{self.name} uses the picture instead of a text", "omit the option")
         if self.fixed_timestep is not None and options.invented:
             cause = f"these weights have one fixed timestep, {self.fixed_timestep}, and no realism 0 to compare with"
-            raise UsageError("--invented", cause, "leave it out, or choose weights with a knob (rcod-small, rcod-tiny)")
+            raise UsageError("--invented", cause, "omit the option, or choose weights with a knob (rcod-small, rcod-tiny)")
         control = None if share is not None and options.control == Level(share) else options.control
         if self.fixed_timestep is not None and (control is not None or options.protect is not None):
             option = "--protect" if control is None else _OPTIONS[type(control)]
             cause = f"these weights have one fixed timestep, {self.fixed_timestep}"
-            remedy = "leave it out, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)"
+            remedy = "omit the option, or choose weights with a knob (rcod-small, rcod-tiny, rcod-o, rcod-s)"
             raise UsageError(option, cause, remedy)
         if isinstance(control, Adaptive) and self.metric_estimator is None:
             remedy = "choose a level with -r, or train an estimator (rcodsr train estimator generator=WEIGHTS photos=PHOTOS)"
@@ -123,7 +123,7 @@ class VariantSpec(Spec):
 
     @property
     def weighable(self) -> bool:
-        """Whether its LoRA has a semantic half that can be weighed: PiSA-SR's."""
+        """Whether its LoRA has a semantic half with adjustable weight, as in PiSA-SR."""
         return self.lora is not None and self.lora.placement == "pisa-sr"
 
     @property
@@ -133,7 +133,7 @@ class VariantSpec(Spec):
 
 
 RCOD_TINY = VariantSpec(name="rcod-tiny", grouping=GroupingSpec(metric="channel-cosine"))
-"""The small one, which comes with the package. Its grouping bounds are fitted to its own latents before training."""
+"""The small variant packaged with rcodsr. Its grouping bounds are fitted to its own latents before training."""
 
 RCOD_SMALL = VariantSpec(
     name="rcod-small",
@@ -145,7 +145,7 @@ RCOD_SMALL = VariantSpec(
     limit_overshoot=False,
     tile_overlap=56,
 )
-"""A residual-dense network, taken over from Real-ESRGAN's generator, in the U-Net's place. It predicts ẑ_H itself, so the
+"""A residual-dense network in place of the U-Net, derived from Real-ESRGAN's generator. It predicts ẑ_H itself, so the
 timestep acts through modulation and losses instead of Eq. (3)'s gain."""
 
 RCOD_O = VariantSpec(
@@ -162,7 +162,7 @@ RCOD_O = VariantSpec(
     least_side=512,
     tile=192,
 )
-"""RCOD on OSEDiff's ground: SD 2.1-base, LoRA of rank 4, and CLIP's view of the picture instead of a text prompt."""
+"""RCOD based on OSEDiff: SD 2.1-base, LoRA of rank 4, and CLIP's tokens of the picture instead of a text prompt."""
 
 RCOD_S = dataclasses.replace(
     RCOD_O,
@@ -172,7 +172,7 @@ RCOD_S = dataclasses.replace(
     base="sd-turbo",
     color_fix="wavelet",
 )
-"""RCOD on S3Diff's ground: SD-Turbo, LoRA of rank 32 and 16 that the picture's own degradation modulates."""
+"""RCOD based on S3Diff: SD-Turbo, and LoRA of ranks 32 and 16 modulated by the picture's own degradation."""
 
 OSEDIFF = dataclasses.replace(
     RCOD_O,
@@ -181,7 +181,7 @@ OSEDIFF = dataclasses.replace(
     vision=None,
     grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
 )
-"""OSEDiff as published, but for the prompt: a fixed one instead of each picture's tags."""
+"""OSEDiff as published, except that the prompt is fixed instead of each picture's tags."""
 
 S3DIFF = dataclasses.replace(
     RCOD_S,
@@ -193,7 +193,7 @@ S3DIFF = dataclasses.replace(
     vision=None,
     grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
 )
-"""S3Diff as published; its guidance is an option."""
+"""S3Diff as published. Its guidance is an option."""
 
 PISA_SR = dataclasses.replace(
     OSEDIFF,
@@ -203,7 +203,7 @@ PISA_SR = dataclasses.replace(
     grouping=GroupingSpec(n=1, k=1),
     noise_head="difference",
 )
-"""PiSA-SR as published: two LoRA side by side, for pixels and for semantics; ẑ_H = z_L − net."""
+"""PiSA-SR as published: two parallel LoRA, for pixels and for semantics; ẑ_H = z_L − net."""
 
 VARIANTS = {spec.name: spec for spec in (RCOD_SMALL, RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
-"""The variants side by side, by name."""
+"""The variants by name."""

@@ -137,7 +137,7 @@ def test_output_file_may_agree_with_the_format(touch: Touch, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("output", ["big", "big.gif", "big.txt", "big.jpg.part"])
 def test_output_file_must_say_a_format_we_write(touch: Touch, output: str) -> None:
-    with pytest.raises(UsageError, match=r"does not say a format we write"):
+    with pytest.raises(UsageError, match=r"has no suffix of an output format"):
         plan([touch("cat.png")], output, "auto", 4.0)
 
 
@@ -340,7 +340,7 @@ def test_preparing_creates_the_output_directories(touch: Touch, tmp_path: Path) 
 @pytest.mark.parametrize("parts", [("old",), ("old", "deeper")])
 def test_preparing_stops_where_a_file_is_in_the_way(touch: Touch, tmp_path: Path, parts: tuple[str, ...]) -> None:
     touch("old")
-    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+    with pytest.raises(OutputError, match="a file is in the way of a folder"):
         prepare_outputs([Job(touch("a.png"), tmp_path.joinpath(*parts, "a.png"))])
 
 

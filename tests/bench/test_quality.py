@@ -122,7 +122,7 @@ def test_ssim_is_scikit_images(cat: Tensor, change: str) -> None:
         full=True,
     )
     inner = surface[5:-5, 5:-5]
-    assert inner.min() > 0  # nowhere contrary structure, which ours counts as none
+    assert inner.min() > 0  # no negative structure anywhere, which ours counts as zero
     assert inner.mean() < 0.999
     assert ssim_y(cat, other) == pytest.approx(inner.mean(), abs=1e-6)
 
@@ -308,7 +308,7 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 
 def test_a_directory_without_judges_is_named(tmp_path: Path) -> None:
     for directory, cause in (
-        (tmp_path, "holds none of lpips_alexnet.safetensors, "),
+        (tmp_path, "contains none of lpips_alexnet.safetensors, "),
         (tmp_path / "no", "is not a directory; "),
     ):
         with pytest.raises(WeightsError) as caught:

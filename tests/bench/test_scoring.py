@@ -1,4 +1,4 @@
-"""The columns of the paper's Table S2, the door to pyiqa, and the curve."""
+"""The columns of the paper's Table S2, the use of pyiqa, and the curve."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ def test_columns_are_those_of_table_s2() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")
 def test_without_pyiqa_the_remedy_is_named() -> None:
-    with pytest.raises(UsageError, match=r"--paper: needs pyiqa, which is not installed; pip install 'rcodsr\[metrics\]'"):
+    with pytest.raises(UsageError, match=r"--paper: needs pyiqa, which is not installed; pip install pyiqa"):
         PaperMetrics("cpu")
 
 

@@ -80,7 +80,7 @@ def test_two_results_for_one_truth_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two photos; every pixel of map.png names its place."""
+    """Two photos; every pixel of map.png encodes its position."""
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.fromarray(skimage.data.chelsea()[:67, :90]).save(folder / "cat.jpg")
@@ -161,7 +161,7 @@ def test_whole_photos_are_cut_to_whole_pixels(photos: Path, tmp_path: Path) -> N
     assert torch.equal(high.rgb, original.rgb[:, :64, :88])
     assert torch.equal(low.rgb, degrade(high.rgb, PRESETS["camera"], (0, 0)))
     small = torch.nn.functional.interpolate(high.rgb[None], scale_factor=0.25, mode="area")[0]
-    assert psnr_y(low.rgb, small) > 20  # the pair shows the same thing
+    assert psnr_y(low.rgb, small) > 20  # the pair shows the same content
     assert [(a.name, b.name) for a, b in sets.pairs(tmp_path / "set" / "lr", tmp_path / "set" / "hr")] == [
         ("cat.png", "cat.png"),
         ("map.png", "map.png"),
@@ -248,7 +248,7 @@ def test_overwrite_leaves_no_pair_of_an_older_set(photos: Path, tmp_path: Path) 
 def test_photos_are_never_written_over(photos: Path, tmp_path: Path) -> None:
     make(photos, tmp_path / "set")
     before = contents(tmp_path / "set")
-    with pytest.raises(UsageError, match=r"set/hr/cat\.png: is a photo the set is made of"):
+    with pytest.raises(UsageError, match=r"set/hr/cat\.png: is an input photo of the set"):
         make(tmp_path / "set" / "hr", tmp_path / "set", overwrite=True)
     assert contents(tmp_path / "set") == before
 

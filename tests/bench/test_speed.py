@@ -1,4 +1,4 @@
-"""The parts of `rcodsr bench`: counts, ratios, pictures, and that a wrong result has no speed."""
+"""The parts of `rcodsr bench`: counts, ratios, pictures, and that no speed is reported for a wrong result."""
 
 import copy
 
@@ -126,4 +126,4 @@ def test_a_path_that_is_wrong_has_no_speed(small_sd_model: OneStepSR) -> None:
         assert verdict["passed"] is passes
         row = _case(ours, ours, 32, 1, SpeedRequest(runs=1), Ceilings(1e9, 1e9, 1e9), verdict, lines.append)
         assert ("ours" in row, "speedup" in row) == (passes, passes)
-    assert "no speed is given" in lines[-1]
+    assert "no speed is reported" in lines[-1]

@@ -171,13 +171,13 @@ def test_a_directory_is_replaced_only_when_asked_to_and_only_a_checkpoint(small_
     target.mkdir()
     export(source, target)  # an empty one is no loss
     (target / "README.md").write_text("old", encoding="utf-8")
-    with pytest.raises(UsageError, match="exists already; choose a new directory with -o, or replace it with -y"):
+    with pytest.raises(UsageError, match="already exists; choose a new directory with -o or replace it with -y"):
         export(source, target)
     export(source, target, overwrite=True)
     assert (target / "README.md").read_text(encoding="utf-8") != "old"
 
     (target / "config.json").unlink()
-    with pytest.raises(UsageError, match="something else than a checkpoint"):
+    with pytest.raises(UsageError, match="is not a checkpoint directory"):
         export(source, target, overwrite=True)
     with pytest.raises(UsageError, match="is a file"):
         export(source, target / "unet.safetensors", overwrite=True)

@@ -263,11 +263,11 @@ def _sd_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v["bases"].pop("sd21-base"), "stands on clip-vit-l14, sd21-base, but names clip-vit-l14"),
+        (lambda v: v["bases"].pop("sd21-base"), "needs clip-vit-l14, sd21-base, but names clip-vit-l14"),
         (lambda v: v["bases"].update({"evil": {}}), "names clip-vit-l14, evil, sd21-base"),
         (lambda v: v["bases"]["sd21-base"].update({"../../x": "0" * 64}), "../../x should have sha256 000000000000"),
         (lambda v: v["bases"]["sd21-base"].update({"vae/diffusion_pytorch_model.safetensors": "1" * 64}), "another sd21-base"),
-        (lambda v: v["bases"]["sd21-base"].update({"x": "../evil"}), "is no sha256"),
+        (lambda v: v["bases"]["sd21-base"].update({"x": "../evil"}), "is not a sha256"),
         (lambda v: v["variant"].update(base="rcod-tiny"), "names clip-vit-l14, sd21-base"),
         (lambda v: _renamed_base(v, "rcod-o"), "unknown base"),
         (lambda v: v["variant"].update(lora=None), "without a LoRA specification"),
@@ -275,7 +275,7 @@ def _sd_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda v: v["variant"]["lora"].update(alpha=float("nan")), "alpha"),
         (lambda v: v["variant"]["lora"].update(placement="everywhere"), "placement"),
         (lambda v: v["variant"]["unet"].update(norm_groups=0), "norm_groups: 0 is not possible"),
-        (lambda v: v["variant"]["unet"].update(heads=[2]), "describes no network"),
+        (lambda v: v["variant"]["unet"].update(heads=[2]), "does not describe a network"),
         (lambda v: v["variant"].update(scale=2), "variant.scale: 2 is not possible; use 4"),
         (lambda v: v["variant"]["prompt"].update(layers=10**7), "layers"),
         (lambda v: v["variant"]["autoencoder"].update(scaling=0), "scaling"),

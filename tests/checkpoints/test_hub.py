@@ -46,7 +46,7 @@ def test_only_files_of_our_format_are_fetched(hub: LoopbackHub, client: Client, 
 
 def test_a_repository_without_a_checkpoint_is_refused(hub: LoopbackHub, client: Client) -> None:
     hub.add("org/other", {"model.safetensors": b"weights of something else"})
-    client.resolve("org/other").fails_with("org/other: no checkpoint of rcodsr")
+    client.resolve("org/other").fails_with("org/other: not an rcodsr checkpoint")
 
 
 @pytest.mark.parametrize("name", ["org/two--dashes", "org/two..dots", "org/ends.git"])

@@ -43,8 +43,8 @@ OF_FILES = {name: words for name, words in OF_THE_API.items() if name != "half_j
     "no_commit": "does not answer as a Hub; check HF_ENDPOINT",
     "no_etag": "does not answer as a Hub; check HF_ENDPOINT",
     "short": "Consistency check failed",
-    "endless": "more bytes than it has announced",
-    "wrong_bytes": f"{WEIGHTS} is not what was published",
+    "endless": "more bytes than announced",
+    "wrong_bytes": f"{WEIGHTS} is not the published file",
 }
 HARMLESS = {"slow", "redirect_elsewhere", "names_only"}
 OF_THE_HOST = ["429", "500", "503", "reset", "hang", "html"]
@@ -82,7 +82,7 @@ def test_a_file_that_fails(hub: LoopbackHub, client: Client, small_files: Files,
 def test_wrong_bytes_of_a_small_file_are_refused_too(hub: LoopbackHub, client: Client, small_files: Files) -> None:
     hub.add("org/small", small_files)
     hub.fault("wrong_bytes", path="config.json")
-    client.resolve("org/small").fails_with("config.json is not what was published")
+    client.resolve("org/small").fails_with("config.json is not the published file")
     client.resolve("org/small", offline=True).fails_with("not in the cache, and offline")
 
 
@@ -94,7 +94,7 @@ def test_wrong_bytes_are_refused_where_only_the_cache_knows_better(
     hub.add("org/small", small_files)
     hub.fault("names_only", path="")
     hub.fault("wrong_bytes", path=name)
-    client.resolve("org/small").fails_with(f"{name} is not what was published")
+    client.resolve("org/small").fails_with(f"{name} is not the published file")
 
 
 @pytest.mark.parametrize("fault", sorted(HARMLESS))

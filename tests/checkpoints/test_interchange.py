@@ -114,7 +114,7 @@ def test_an_adapter_loaded_by_others(
     assert min(differences(base, theirs)) > 1e-3  # it is not the base that agrees
     if kind == "adapter_checkpoint":
         assert told == [
-            f"{tmp_path / 'out'}: conv_in.safetensors, vpim.safetensors beside the LoRA, for what {format} has no place for"
+            f"{tmp_path / 'out'}: conv_in.safetensors, vpim.safetensors beside the LoRA, for weights that {format} cannot store"
         ]
 
 
@@ -171,7 +171,7 @@ def _cut(path: Path) -> None:
     ("how", "words"),
     [
         ("base", "unet/adapter_config.json: an adapter of stabilityai/sd-turbo, another base"),
-        ("rank", "unet/adapter_config.json: r is 16, but rcodsr.json says 4"),
+        ("rank", "unet/adapter_config.json: r is 16, but rcodsr.json has 4"),
         ("cut", r"lora_A.weight has shape \(2, "),
         ("dora", "use_dora = True: not a plain LoRA"),
         ("missing", "vae/adapter_model.safetensors: missing"),
@@ -224,9 +224,9 @@ def test_what_a_format_cannot_hold(
 ) -> None:
     bases = {name: ResolvedWeights(name, tmp_path, {}, "test") for name in ("sd-turbo", "clip-vit-l14")}
     save_adapter(tmp_path / "s", small_s_model, bases)
-    with pytest.raises(UsageError, match=f"its LoRA follows each picture's degradation, which {format} cannot hold"):
+    with pytest.raises(UsageError, match=f"its LoRA follows each picture's degradation, which {format} cannot store"):
         export(WeightsRequest(str(tmp_path / "s")), tmp_path / "out", format=format)
-    with pytest.raises(UsageError, match="not Stable Diffusion's networks"):
+    with pytest.raises(UsageError, match="does not use Stable Diffusion's networks"):
         export(WeightsRequest(str(small_checkpoint)), tmp_path / "out", format=format)
     if format in LORA_FORMATS:
         save_model(tmp_path / "merged", small_sd_model)
@@ -246,7 +246,7 @@ def test_what_a_format_cannot_hold(
                 "convert",
                 ".",
             ),
-            "no place for the checkpoint; give -o DIRECTORY",
+            "needs an output directory; use -o DIRECTORY",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_real_esrgan_from_ncnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert network is not None
     assert all(torch.equal(network.tensors[key].float(), value) for key, value in state.items())
     assert [*state][-8::2] == ["conv_up1.weight", "conv_up2.weight", "conv_hr.weight", "conv_last.weight"]
-    with pytest.raises(WeightsError, match="one half of a network"):
+    with pytest.raises(WeightsError, match="one half of an ncnn network"):
         read_network(paths[:1])
     monkeypatch.setattr(networks, "RealEsrgan", partial(RealEsrgan, blocks=2))
     with pytest.raises(WeightsError, match="holds 21 convolutions, Real-ESRGAN x4plus has 36"):
@@ -174,7 +174,7 @@ def test_real_esrgan_from_ncnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     features, heads = _torchvision(_random(LpipsAlex), ALEX)
-    with pytest.raises(WeightsError, match=r"lpips_alexnet lacks lin0.weight; give torchvision's alexnet and LPIPS' alex.pth"):
+    with pytest.raises(WeightsError, match=r"lpips_alexnet lacks lin0.weight; pass torchvision's alexnet and LPIPS' alex.pth"):
         read_network(_saved(tmp_path, [features]))
     with pytest.raises(WeightsError, match=r"conv2.bias has shape \(3,\), expected \(384,\)"):
         read_network(_saved(tmp_path, [features | {"features.6.bias": torch.zeros(3)}, heads]))
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_every_key_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     larger = _small_generator(monkeypatch, blocks=2)
     _small_generator(monkeypatch)
-    with pytest.raises(WeightsError, match=r"0.pth: body.1.rdb1.conv1.weight is not part of realesrgan_x4plus; give "):
+    with pytest.raises(WeightsError, match=r"0.pth: body.1.rdb1.conv1.weight is not part of realesrgan_x4plus; pass "):
         read_network(_saved(tmp_path, [larger]))
 
 
@@ -224,7 +224,7 @@ def test_other_files_of_the_directory_stay(tmp_path: Path) -> None:
     (tmp_path / "judges").mkdir()
     (tmp_path / "judges/lpips_vgg16.safetensors").write_text("kept")
     (tmp_path / "judges/dists.safetensors").write_text("old")
-    with pytest.raises(UsageError, match=r"dists.safetensors: exists already; "):
+    with pytest.raises(UsageError, match=r"dists.safetensors: already exists; "):
         network.write(tmp_path / "judges")
     assert (tmp_path / "judges/dists.safetensors").read_text() == "old"
     network.write(tmp_path / "judges", overwrite=True)

@@ -146,12 +146,12 @@ def test_steering_is_refused_with_a_remedy(converted: Path, base: Path) -> None:
     request = WeightsRequest(str(converted), base_model=str(base), device="cpu", dtype="fp32")
     controls: list[Control] = [Adaptive(), *([Level(0.5)] if converted.name != "pisa-sr" else [])]
     for control in controls:
-        with pytest.raises(UsageError, match="one fixed timestep, .*; leave it out, or choose weights with a knob"):
+        with pytest.raises(UsageError, match="one fixed timestep, .*; omit the option, or choose weights with a knob"):
             Upscaler.load(request, UpscaleOptions(control))
     with pytest.raises(UsageError, match="one fixed timestep"):
         _load(converted, base).upscale(Path("photo.png"), realism=0.5)
     if converted.name != "s3diff":
-        with pytest.raises(UsageError, match="was not made to be guided"):
+        with pytest.raises(UsageError, match="does not support guidance"):
             _load(converted, base, guidance=1.07)
 
 
@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_named(name: str, how: str, specs: dict[str, Varian
 
 def test_the_estimator_is_needed_and_read_strictly(specs: dict[str, VariantSpec], tmp_path: Path) -> None:
     path = published.save(tmp_path / "s3diff.pkl", published.s3diff(specs["s3diff"]))
-    with pytest.raises(WeightsError, match=r"needs its degradation estimator as well; give de_net\.pth"):
+    with pytest.raises(WeightsError, match=r"also needs its degradation estimator; pass de_net\.pth"):
         read_published([path])
     tensors = published.de_net(specs["s3diff"])
     published.save(tmp_path / "de_net.pth", {"params": tensors})
@@ -290,7 +290,7 @@ def test_the_estimator_is_needed_and_read_strictly(specs: dict[str, VariantSpec]
     with pytest.raises(WeightsError, match=f"de_net.pth: keys do not fit: missing {key}"):
         read_published([path])
     other = published.save(tmp_path / "osediff.pkl", published.osediff(specs["osediff"]))
-    with pytest.raises(WeightsError, match="not one checkpoint"):
+    with pytest.raises(WeightsError, match="not a single checkpoint"):
         read_published([path, other])
 
 

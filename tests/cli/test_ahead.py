@@ -74,4 +74,4 @@ def test_a_dry_run_says_level_weights_and_what_must_be_fetched(run_cli: RunCli, 
     assert "GB" in elsewhere.stderr
     named = run_cli("upscale", "photo.png", "-n", "--device", "cpu")
     assert "rcod-tiny@" in named.stderr
-    assert "on cpu (as asked)" in named.stderr
+    assert "on cpu (as requested)" in named.stderr

@@ -57,7 +57,7 @@ def test_judges_add_their_scores(desk: Path, run_cli: RunCli) -> None:
         assert tall.height == short.height + 20  # one more line of scores
     done = run_cli("compare", "in.png", "-o", "p.html", "--judges", "judges")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--judges: has nothing to compare the picture with; add --gt FILE" in done.stderr
+    assert "--judges: needs a ground truth; add --gt FILE" in done.stderr
 
 
 def test_refusals_are_one_line_and_write_nothing(desk: Path, run_cli: RunCli, small_spec: VariantSpec) -> None:
@@ -65,7 +65,7 @@ def test_refusals_are_one_line_and_write_nothing(desk: Path, run_cli: RunCli, sm
     (desk / "old.html").write_text("kept")
     (desk / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     cases = [
-        (["in.png", "-o", "old.html"], 2, "exists already"),
+        (["in.png", "-o", "old.html"], 2, "already exists"),
         (["in.png", "-o", "page.pdf"], 2, ".html"),
         (["in.png", "-y", "-o", "in.png"], 2, "would overwrite an input"),
         (["in.png", "-o", "p.html", "--realism", "0,2"], 2, "not between 0 and 1"),

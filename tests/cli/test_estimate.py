@@ -19,7 +19,7 @@ from rcodsr.parts import MetricSpec
 from rcodsr.variants import VariantSpec
 from tests.conftest import RunCli
 
-TOOLS = Path(__file__).parents[2] / "tools"
+LADDER = Path(__file__).parents[2] / "tools" / "degradation_ladder.py"
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_embedded_weights_tell_a_clean_half_from_a_bad_one(photo: Image.Image, t
 def test_the_embedded_estimate_falls_on_every_ladder_of_blur_noise_and_jpeg(tmp_path: Path) -> None:
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
         Image.fromarray(getattr(skimage.data, name)()).save(tmp_path / f"{name}.png")
-    command = [sys.executable, str(TOOLS / "degradation_ladder.py"), str(tmp_path)]
+    command = [sys.executable, str(LADDER), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
     assert len(rows) == 7

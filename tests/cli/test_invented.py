@@ -90,7 +90,7 @@ def test_bad_places_are_refused_before_anything_is_computed(run_cli: RunCli, fol
     (folder.parent / "here.png").write_bytes((folder / "a.png").read_bytes())
     for asked, words in {
         ("here.png", "--invented", "here.png"): "would overwrite an input",
-        ("here.png", "--invented", "here_x4.png"): "is the place of a result",
+        ("here.png", "--invented", "here_x4.png"): "is the path of an output",
         ("here.png", "--invented", "map.jpg"): "end it in .png",
         ("here.png", "--invented", ""): "an empty name",
         ("here.png", "-o", "-", "--invented", "-"): "both the picture and its map",
@@ -99,7 +99,7 @@ def test_bad_places_are_refused_before_anything_is_computed(run_cli: RunCli, fol
         ("here.png", "--invented", "m.png", "--report", "m.png"): "is a picture of this batch",
         ("album", "--invented", "-"): "3 maps cannot share one stream",
         ("album", "--invented", "map.png"): "the inputs need a directory",
-        ("album", "-f", "png", "-o", "out", "--invented", "out"): "is the place of a result",
+        ("album", "-f", "png", "-o", "out", "--invented", "out"): "is the path of an output",
         ("here.png", "--engine", "ray", "--invented", "-"): "do not reach a cluster",
     }.items():
         one_error_line(run_cli("upscale", *asked), 2, words)

@@ -41,7 +41,7 @@ def test_a_bitmap_with_unset_alpha_is_opaque_and_said(run_cli: RunCli, photo: Im
     (tmp_path / "v4.bmp").write_bytes(bitmap_with_alpha(image))
     done = run_cli("upscale", "v4.bmp", "-o", "x.bmp")
     assert done.returncode == 0, done.stderr
-    assert "its alpha channel is 0 everywhere and counts as none" in done.stderr
+    assert "its alpha channel is 0 everywhere and was ignored" in done.stderr
     made, wanted = (
         np.asarray(i.convert("RGB")).astype(float) for i in (load(tmp_path / "x.bmp"), image.convert("RGB").resize((96, 80)))
     )
@@ -53,11 +53,11 @@ def test_what_becomes_one_flat_colour_says_so_on_its_line(run_cli: RunCli, tmp_p
     logo = np.full((24, 24, 4), 255, np.uint8)
     logo[:8, :, 3] = 0
     Image.fromarray(logo).save(tmp_path / "logo.png")
-    lost = "nothing but one flat colour is left of it: choose another --background or -f png"
+    lost = "only one flat colour is left: choose another --background or -f png"
     done = run_cli("upscale", "logo.png", "-o", "a.jpg")
-    assert f"transparency laid on white, JPEG has none; {lost}" in done.stderr
+    assert f"transparency flattened onto white: JPEG has none; {lost}" in done.stderr
     seen = run_cli("upscale", "logo.png", "-o", "b.jpg", "--background", "navy")
-    assert "transparency laid on #000080" in seen.stderr
+    assert "transparency flattened onto #000080" in seen.stderr
     assert lost not in seen.stderr
     assert lost not in run_cli("upscale", "logo.png", "-o", "c.png").stderr
 

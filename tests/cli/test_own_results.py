@@ -40,12 +40,12 @@ def test_the_same_command_again_skips_what_is_done_and_makes_what_is_new(run_cli
     others = ("a.png", "b.JPG", "c.bmp", *results)
     assert _statuses(again) == {"new.png": "done", **dict.fromkeys(others, "skipped")}
     assert _summary(again) == {"done": 1, "skipped": 6, "failed": 0, "own_results": 3}
-    assert "a_x4.png  (made by rcodsr; name it alone to enlarge it again)" in again.stderr
+    assert "a_x4.png  (made by rcodsr; pass it alone to enlarge it again)" in again.stderr
     assert _glob(desk) == sorted([*results, "a.png", "b.JPG", "c.bmp", "new.png", "new_x4.png"])
     assert {name: (desk / name).read_bytes() for name in results} == results
     replaced = run_cli("upscale", *_glob(desk), "-y", "-r", "1")
     assert replaced.returncode == 0, replaced.stderr
-    assert "4 done, 4 skipped (4 made by rcodsr; name one alone to enlarge it again)" in replaced.stderr
+    assert "4 done, 4 skipped (4 made by rcodsr; pass one alone to enlarge it again)" in replaced.stderr
     assert (desk / "a_x4.png").read_bytes() != results["a_x4.png"]
     assert leftovers(desk) == []
 
@@ -90,5 +90,5 @@ def test_folders_of_the_system_are_said_once(run_cli: RunCli, desk: Path) -> Non
         (desk / folder).mkdir(parents=True)
         (desk / folder / "SYNOPHOTO_THUMB_M.jpg").write_bytes((desk / "b.JPG").read_bytes())
     done = run_cli("upscale", ".", "-R", "-n", "--include", "*.jpg")
-    assert done.stderr.splitlines()[-1] == "1 planned, 3 folders of the system not searched (#recycle, @eaDir)"
+    assert done.stderr.splitlines()[-1] == "1 planned, 3 system folders not searched (#recycle, @eaDir)"
     assert len(done.stdout.splitlines()) == 1

@@ -79,8 +79,8 @@ def test_what_cannot_be_told_is_refused_in_one_line(
     (tmp_path / "tags.jsonl").write_text('{"picture": "b.png", "text": "a cat"}')
     for options, message in (
         (weights, "tags.jsonl: has no text for a.png; add a line for each picture"),
-        ([*weights, "--prompt", "dogs"], "--prompts: contradicts --prompt; leave one of the two out"),
-        ([*weights, "--engine", "ray"], "--prompts: does not reach a Ray cluster"),
+        ([*weights, "--prompt", "dogs"], "--prompts: contradicts --prompt; use only one of the two"),
+        ([*weights, "--engine", "ray"], "--prompts: does not work on a Ray cluster"),
     ):
         done = run_cli("upscale", "a.png", *options, "--prompts", "tags.jsonl")
         assert done.returncode == 2
@@ -88,5 +88,5 @@ def test_what_cannot_be_told_is_refused_in_one_line(
     (tmp_path / "tags.jsonl").write_text('{"picture": "a.png", "text": "a cat"}')
     done = run_cli("upscale", "a.png", "--weights", "rcod-tiny", "--prompts", "tags.jsonl")
     assert done.returncode == 2
-    assert "--prompts: rcod-tiny looks at the picture instead of a text; leave it out" in done.stderr
+    assert "--prompts: rcod-tiny uses the picture instead of a text; omit the option" in done.stderr
     assert not (tmp_path / "a_x4.png").exists()

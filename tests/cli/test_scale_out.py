@@ -93,7 +93,7 @@ def _one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) ->
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_without_ray(run_cli: RunCli, album: Path) -> None:
-    _one_line(run_cli("upscale", "album", "--engine", "ray"), 2, "Ray is not installed", "rcodsr[ray]")
+    _one_line(run_cli("upscale", "album", "--engine", "ray"), 2, "Ray is not installed", "ray[data]")
 
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed")

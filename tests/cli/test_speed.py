@@ -46,7 +46,7 @@ def test_bench_reports_as_json_and_exports(run_cli: RunCli, tmp_path: Path) -> N
         ),
         (["--export-json", "gone/a.json"], 7, "gone/a.json: cannot be written (its folder does not exist)"),
         (["--sizes", "wide"], 2, "--sizes: 'wide' is not a list of whole numbers"),
-        (["--items", "magic"], 2, "'magic' is not one"),
+        (["--items", "magic"], 2, "'magic' is not a valid item"),
         (["--gpu", "--device", "cpu"], 2, "--gpu: contradicts --device cpu"),
         pytest.param(
             ["--gpu"],

@@ -23,7 +23,7 @@ def test_a_long_run_on_a_cpu_says_so_once_with_the_fast_weights_beside_it(capsys
     _tell_how_long(first, 40)
     said = capsys.readouterr().err
     assert "about 20 min to go" in said
-    assert "rcod-tiny, softer, takes about 4 min" in said
+    assert "rcod-tiny (softer) takes about 4 min" in said
     _tell_how_long(first, 3)
     _tell_how_long(replace(first, device="cuda:0"), 40)
     _tell_how_long(replace(first, weights="rcod-tiny@0123456789ab"), 40)

@@ -55,7 +55,7 @@ def test_every_picture_has_its_own_line_above_the_bar(photo: Image.Image, tmp_pa
     assert code == 0, said
     plain = re.sub(r"\s+", " ", said)
     assert "[1/3] done a.png 64x64 realism 1 (timestep 750)" in plain
-    assert "transparency laid on white" in plain
+    assert "transparency flattened onto white" in plain
     assert "a_x4.jpg" in plain
     assert "\x1b]0;PWN" not in said
     assert "\x1b[31m" not in said

@@ -52,7 +52,7 @@ def test_a_run_ends_with_its_checkpoint_and_goes_on_from_another_directory(desk:
             2,
             "add perceptual.weights=FILE.safetensors",
         ),
-        (("recipe.toml", "photos=photos", "--resume", "photos"), 2, "holds no state of a run"),
+        (("recipe.toml", "photos=photos", "--resume", "photos"), 2, "contains no saved state of a run"),
         (("recipe.toml", "photos=photos", "machine.device=cuda:99"), 4, "--device"),
         (("nothing", "photos=photos"), 2, "no such recipe"),
         (

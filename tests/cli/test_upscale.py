@@ -167,7 +167,7 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
 def test_transparency_that_a_format_cannot_hold_is_laid_on_white_and_said(run_cli: RunCli, tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     done = run_cli("upscale", "clear.png", "-f", "jpg")
-    assert "transparency laid on white" in done.stderr
+    assert "transparency flattened onto white" in done.stderr
     pixel = load(tmp_path / "clear_x4.jpg").getpixel((16, 16))
     assert isinstance(pixel, tuple)
     assert min(pixel) >= 250

@@ -158,8 +158,8 @@ def test_a_network_of_a_judge_is_converted_into_a_directory(run_cli: RunCli, tmp
     assert all(torch.equal(stored[name], value.flatten()) for name, value in shares.items())
     again = run_cli("weights", "convert", "weights.pt", "-o", "judges")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "judges/dists.safetensors: exists already; " in again.stderr
+    assert "judges/dists.safetensors: already exists; " in again.stderr
     done = run_cli("weights", "convert", "weights.pt", "-o", "judges", "-y", "--json", "-q")
     assert json.loads(done.stdout) == {"name": "dists", "file": "judges/dists.safetensors"}
     done = run_cli("weights", "convert", "weights.pt", "--base-model", "x")
-    assert (done.returncode, done.stderr) == (2, "rcodsr: --base-model: dists stands on no base; leave it out\n")
+    assert (done.returncode, done.stderr) == (2, "rcodsr: --base-model: dists has no base; omit the option\n")

@@ -60,7 +60,7 @@ def test_rcod_tiny_exported_gives_the_same_bytes(run_cli: RunCli, photo: Image.I
 
     again = run_cli("weights", "export", "rcod-tiny", "-o", "mine/rcod-tiny")
     assert again.returncode == 2
-    assert again.stderr == "rcodsr: mine/rcod-tiny: exists already; choose a new directory with -o, or replace it with -y\n"
+    assert again.stderr == "rcodsr: mine/rcod-tiny: already exists; choose a new directory with -o or replace it with -y\n"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,6 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def cut_short(path: Path) -> None:
-    """Leave a file's header whole and its pixels not."""
+    """Truncate a file after its header."""
     contents = path.read_bytes()
     path.write_bytes(contents[: len(contents) // 2])

@@ -1,6 +1,6 @@
-"""Degradation as it was when the embedded weights were trained: choices drawn while the picture is worked on.
+"""Degradation as it was when the embedded weights were trained: choices drawn during processing.
 
-Kept as the yardstick for `data.degradation`, which draws all choices first and must give the same bits.
+Kept as the reference for `data.degradation`, which draws all choices first and must produce the same bits.
 """
 
 import numpy as np

@@ -50,7 +50,7 @@ def test_the_low_resolution_side_is_the_degraded_crop(photos: list[Path]) -> Non
 
 @pytest.mark.parametrize("transpose", [True, False])
 def test_without_zoom_a_crop_is_cut_from_the_photo_up_to_flips(tmp_path: Path, transpose: bool) -> None:
-    # every pixel names its place
+    # every pixel encodes its position
     rows, columns = np.mgrid[:100, :120].astype(np.uint8)
     Image.fromarray(np.stack([rows, columns, np.zeros_like(rows)], -1)).save(tmp_path / "map.png")
     pairs = PhotoPairs(find_photos(tmp_path), 64, {"camera": 1}, 0, 40, zoom_probability=0, transpose=transpose)
@@ -139,7 +139,7 @@ def test_degrading_later_gives_the_same_pairs(photos: list[Path]) -> None:
 
 
 def corrupted(photos: list[Path]) -> Path:
-    """Cut the first of the photos short; its header stays whole."""
+    """Truncate the first photo after its header."""
     cut_short(photos[0])
     return photos[0]
 
@@ -153,7 +153,7 @@ def test_another_photo_takes_the_place_of_a_corrupt_one(photos: list[Path]) -> N
     changed = [index for index in range(20) if broken[index].corrupt]
     assert 0 < len(changed) < 20
     for index in range(20):
-        # samples of sound photos are what they were, the others are sound samples of another photo
+        # samples of intact photos are unchanged, the others are intact samples of another photo
         assert torch.equal(whole[index].hr, broken[index].hr) == (index not in changed)
         assert {error.subject for error in broken[index].corrupt} <= {str(bad)}
     assert all("cut short or damaged" in str(broken[index].corrupt[0]) for index in changed)
@@ -178,7 +178,7 @@ def test_a_photo_that_shrank_after_its_check_counts_as_corrupt(photos: list[Path
 
 @pytest.fixture
 def pair_folders(tmp_path: Path) -> tuple[Path, Path]:
-    """HR of 160×128 whose pixels name their place, LR that names the place of its 4×4 block."""
+    """HR of 160×128 whose pixels encode their position, LR whose pixels encode the position of their 4×4 block."""
     rows, columns = np.mgrid[:128, :160].astype(np.uint8)
     hr = np.stack([rows, columns, np.zeros_like(rows)], -1)
     for folder, pixels in (("hr", hr), ("lr", hr[::4, ::4])):
@@ -198,7 +198,7 @@ def test_pairs_are_cut_on_the_grid_of_the_low_resolution(pair_folders: tuple[Pat
         rows, columns = sample.hr[0], sample.hr[1]
         corners.add((int(rows.min()), int(columns.min())))
         flips.add((bool(rows[0, 0] == rows[1, 0]), bool(rows[0, 0] > rows[-1, -1] or columns[0, 0] > columns[-1, -1])))
-        # the block's smallest row and column are what its low-resolution pixel says
+        # a low-resolution pixel encodes the smallest row and column of its block
         assert torch.equal(-torch.nn.functional.max_pool2d(-sample.hr.float(), 4), sample.lr.float())
     assert all(top % 4 == left % 4 == 0 for top, left in corners)
     assert len(corners) > 20

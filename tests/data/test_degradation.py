@@ -153,7 +153,7 @@ def test_full_loses_more_than_light_and_camera(face: Tensor) -> None:
 def test_drawing_first_gives_the_bits_of_drawing_on_the_way(
     face: Tensor, preset: str, height: int, width: int, scale: int
 ) -> None:
-    # what the embedded weights were trained on must be what the recipe makes today
+    # the degradation that the embedded weights were trained on must equal today's
     for seed in range(30):
         photo = face[:, :height, :width]
         assert torch.equal(

@@ -99,7 +99,7 @@ def test_each_corrupt_photo_is_named_once() -> None:
     corrupt = CorruptPhotos(lines.append)
     for names in (["a.png"], [], ["b.png", "a.png"], ["a.png"]):
         corrupt.count(fake(1000, *names))
-    assert lines == [f"{name}: cut short or damaged; another photo took its place" for name in ("a.png", "b.png")]
+    assert lines == [f"{name}: cut short or damaged; replaced by another photo" for name in ("a.png", "b.png")]
     assert (corrupt.samples, corrupt.corrupt, corrupt.files) == (4000, 4, ["a.png", "b.png"])
 
 
@@ -108,7 +108,7 @@ def test_the_run_ends_above_one_percent() -> None:
     corrupt.count(fake(300, "a.png", "b.png", "c.png"))  # exactly 1 %
     corrupt.count(fake(99))
     corrupt.count(fake(1, "c.png"))  # 4 of 400
-    with pytest.raises(InputError, match=r"^a\.png: the first of 3 unreadable photos, met 5 times in 401 samples; "):
+    with pytest.raises(InputError, match=r"^a\.png: the first of 3 unreadable photos, drawn 5 times in 401 samples; "):
         corrupt.count(fake(1, "a.png"))
 
 
@@ -128,7 +128,7 @@ def test_too_many_corrupt_photos_end_the_run_at_the_same_batch(many: list[Path],
     pairs = PhotoPairs(many, 64, MIX, 1, 40)
     sound = 0
     with pytest.raises(
-        InputError, match=r"\.png: the first of 3 unreadable photos, met \d+ times in \d+ samples; check the disk"
+        InputError, match=r"\.png: the first of 3 unreadable photos, drawn \d+ times in \d+ samples; check the disk"
     ):
         for _ in loaded(pairs, workers, log=lines.append):
             sound += 1
@@ -157,7 +157,7 @@ def test_an_error_of_a_worker_is_one_line(many: list[Path], workers: int) -> Non
 
 
 class SlowPairs(PhotoPairs):
-    """Says who reads it; the second batch takes longer than any test."""
+    """Reports its process; the second batch takes longer than any test."""
 
     def __getitem__(self, index: int):  # type: ignore[no-untyped-def]
         if index >= 4:
@@ -184,14 +184,14 @@ def test_a_worker_killed_while_the_trainer_waits(many: list[Path], name: str) ->
         next(found)
     killer.join()
     assert str(caught.value).startswith(f"data worker {pid}: ")
-    assert str(caught.value).endswith("use fewer workers or free some memory; a saved run goes on where it was saved")
+    assert str(caught.value).endswith("use fewer workers or free some memory; a saved run resumes from its last state")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1
 
 
 def test_a_worker_killed_while_the_trainer_computes(many: list[Path]) -> None:
     found, pid = slow(many)
-    with pytest.raises(WorkerError, match=f"data worker {pid}: killed by signal: Killed, most likely because memory ran out;"):
+    with pytest.raises(WorkerError, match=f"data worker {pid}: killed by signal: Killed, probably out of memory;"):
         _compute_until_killed(pid)
     found.close()  # type: ignore[attr-defined]
     gc.collect()

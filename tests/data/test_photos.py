@@ -187,12 +187,12 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert first.dtype == np.uint8
     cache.read(b)
     assert cache.read(a) is first
-    cache.read(c)  # b makes room
+    cache.read(c)  # b is evicted
     assert cache.bytes == 600
     assert cache.read(a) is first
     for path in (a, b, c):
         picture(path, (10, 10), "blue")
-    assert cache.read(b)[0, 0].tolist() == [0, 0, 255]  # read again, c makes room
+    assert cache.read(b)[0, 0].tolist() == [0, 0, 255]  # read again, c is evicted
     assert cache.read(a) is first
     assert cache.read(c)[0, 0].tolist() == [0, 0, 255]
 
@@ -226,7 +226,7 @@ def test_the_cache_keeps_no_broken_photo(tmp_path: Path) -> None:
 
 
 def test_hidden_pixels_are_not_learned(tmp_path: Path) -> None:
-    """What stands under transparency is noise here; training sees the photo as it looks on white."""
+    """Pixels under transparency are noise here; training uses the photo composited on white."""
     pixels = np.random.default_rng(3).integers(0, 256, (32, 40, 4)).astype(np.uint8)
     pixels[..., 3] = 255
     pixels[:16, :, 3] = 0

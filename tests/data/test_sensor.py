@@ -29,7 +29,7 @@ def test_what_was_measured_is_kept(shift: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_grey_ramps_stay_grey_ramps(shift: tuple[int, int]) -> None:
     ramp = (torch.arange(12.0)[:, None] + 2 * torch.arange(16.0)).expand(1, 3, 12, 16) / 64
-    inside = (..., slice(2, -2), slice(2, -2))  # a ramp is none where it is reflected
+    inside = (..., slice(2, -2), slice(2, -2))  # reflection breaks the ramp at the borders
     assert torch.allclose(mosaic(ramp, shift)[inside], ramp[inside], atol=1e-6)
 
 

@@ -58,9 +58,9 @@ def test_channel_cosine_by_hand() -> None:
     z_h = torch.stack((20 * strong - 3, 9.0 * b, torch.randn(4))).view(1, 3, 2, 2)
     channels = latent_metric(z_l[:, :2], z_h[:, :2], "channel-cosine")
     assert channels.item() == pytest.approx(0.5)
-    lacking = latent_metric(z_l, z_h, "channel-cosine")  # flat in z_L alone: it agrees with nothing
+    lacking = latent_metric(z_l, z_h, "channel-cosine")  # flat only in z_L: counts as 0
     assert lacking.item() == pytest.approx(1 / 3)
-    assert latent_metric(z_h, z_l, "channel-cosine").item() == pytest.approx(0.5)  # flat in the truth: nothing to compare
+    assert latent_metric(z_h, z_l, "channel-cosine").item() == pytest.approx(0.5)  # flat in the truth: skipped
     assert latent_metric(torch.randn(1, 3, 4, 4), torch.ones(1, 3, 4, 4), "channel-cosine").isnan()
 
 

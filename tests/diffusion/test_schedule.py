@@ -29,7 +29,7 @@ def test_eq_3_agrees_with_diffusers(t: int) -> None:
     z, eps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     theirs = scheduler.step(eps, t, z).pred_original_sample
     ours = NoiseSchedule().predict_x0(z, eps, torch.full((2,), t))
-    # at t = 999 values reach ±60, so the bar is relative to their size
+    # at t = 999 values reach ±60, so the tolerance is relative
     assert ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item() < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""The degradation decides: per picture, and per tile."""
+"""Adaptive realism, per picture and per tile."""
 
 import math
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_the_estimator_takes_any_size_and_stays_in_range() -> None:
 
 
 def test_the_statistics_of_half_a_window_by_hand() -> None:
-    """Upper half 0, lower half 2: mean 1, energy 2; of its four blocks two have energy 0, two 4; correlations by counting."""
+    """Upper half 0, lower half 2: mean 1, energy 2. Two of its four blocks have energy 0, two 4. Correlations by counting."""
     z = torch.zeros(1, 1, 8, 8)
     z[..., 4:, :] = 2
     mean, energy, *amplitudes, lowest, low, middle, high, across_1, across_2, down_1, down_2 = _statistics(z)[0].exp().tolist()

@@ -1,4 +1,4 @@
-"""What agrees with the input, and what departs from the evidence: values worked out by hand, and real weights."""
+"""Consistency with the input and departure from the evidence: values by hand, and real weights."""
 
 import math
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_consistency_ignores_what_shrinking_removes(photo_tensor: Tensor) -> Non
 
 
 def test_a_departure_is_the_root_mean_square_of_its_window() -> None:
-    """One pixel off by 80 steps in one channel: 80²/3 over 64 places, so 5.77 in 8×8 windows that hold it, and 0 elsewhere."""
+    """One pixel off by 80 steps in one channel: 80²/3 over 64 pixels, so 5.77 in 8×8 windows that contain it, otherwise 0."""
     evidence = torch.full((3, 24, 32), 0.5)
     result = evidence.clone()
     result[1, 12, 16] += 80 / 255
@@ -58,7 +58,7 @@ def test_a_departure_is_the_root_mean_square_of_its_window() -> None:
     assert found.shape == (24, 32)
     assert int((found > 1e-3).sum()) == 64
     assert found.max().item() == pytest.approx(80 / math.sqrt(3 * 64), rel=1e-4)
-    assert departure(result, evidence, torch.zeros(1, 24, 32)).max() == 0  # nobody sees it
+    assert departure(result, evidence, torch.zeros(1, 24, 32)).max() == 0  # fully transparent
 
 
 def test_a_picture_smaller_than_a_window_has_a_map() -> None:
@@ -69,7 +69,7 @@ def test_colours_of_a_map_are_eighths_of_steps() -> None:
     steps = np.array([[0, 0.125, 1, 31.8, 32, 200]], np.float32)
     assert np.asarray(painted(steps)).tolist() == [[0, 1, 8, 254, 255, 255]]
     brightness = np.asarray(legend(256).convert("L"))[5].astype(int)
-    assert (np.diff(brightness) >= -1).all()  # it is read in grey too
+    assert (np.diff(brightness) >= -1).all()  # it is readable in greyscale too
     assert brightness[-1] - brightness[0] > 200
     assert b"8x8 pixels" in encode_map(steps)
 
@@ -105,7 +105,7 @@ def test_tiles_give_the_same_map_within_a_step(default_upscaler: Upscaler, photo
 
 
 def test_where_a_map_asks_for_nothing_nothing_is_invented(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
-    """The left half at realism 0, further than a border's reach of 32 pixels from the right one; other controls work too."""
+    """The left half is at realism 0, more than a ramp's 32 pixels from the right one; other controls work too."""
     picture = Picture(photo_tensor[:, 60:100, 200:280].contiguous())
     halves = RealismMap(80, 40, (0.0, 1.0), bytes([0] * 40 + [1] * 40) * 40)
     found = _map(default_upscaler, picture, UpscaleOptions(halves))

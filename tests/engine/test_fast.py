@@ -1,4 +1,4 @@
-"""What makes inference fast can be chosen item by item, and changes nothing that people see."""
+"""Speedups can be selected one by one and do not change the visible result."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def test_items_are_chosen_by_device_and_by_name() -> None:
     assert choose("cpu", ["time", "norm"]) == {"time", "norm"}
     assert choose("cuda", ["-graph"]) == ITEMS.keys() - {"compile", "graph"}
     assert choose("cpu", ["all", "time", "-upsample"]) == {"channels-last", "time"}
-    with pytest.raises(UsageError, match="'magic' is not one"):
+    with pytest.raises(UsageError, match="'magic' is not a valid item"):
         choose("cpu", ["magic"])
 
 
@@ -41,7 +41,7 @@ def test_every_rewrite_is_an_item() -> None:
 
 
 def _restored(model: OneStepSR, runtime: Runtime, items: frozenset[str]) -> Tensor:
-    """Four tiles, twice, so that recordings are replayed."""
+    """Four tiles, twice, so that graphs are replayed."""
     runner = prepare(model, runtime, items)
     upscaler = Upscaler(runner.model, runtime, "test", runner=runner)
     rgb = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(3))
@@ -76,7 +76,7 @@ class _Together(CudaRunner):
 )
 @pytest.mark.parametrize("kind", ["small_model", "small_sd_model", "small_s_model"])
 def test_tiles_computed_together_are_the_single_tiles(request: pytest.FixtureRequest, kind: str, items: frozenset[str]) -> None:
-    """Tiles have timesteps and places of their own and share the picture's tokens and modulation."""
+    """Tiles have their own timesteps and positions and share the picture's tokens and modulation."""
     model: OneStepSR = request.getfixturevalue(kind).requires_grad_(False)
     shake(model.unet.requires_grad_().parameters(), by=0.02)
     runner = prepare(model.requires_grad_(False), choose_runtime("cpu", "fp32"), items)
@@ -98,7 +98,7 @@ def make_again(small_s_model: OneStepSR) -> MakeAgain:
 
 
 def test_the_gpu_runner_says_what_the_plain_one_says(small_sd_model: OneStepSR) -> None:
-    """Its stages and the order of attention backends, as far as a CPU can tell."""
+    """Its stages and the order of attention backends, as far as they can be tested on a CPU."""
     runtime = choose_runtime("cpu", "fp32")
     shake(small_sd_model.requires_grad_(True).parameters(), by=0.03)
     x = torch.rand(2, 3, 32, 32)

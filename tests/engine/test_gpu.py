@@ -1,4 +1,4 @@
-"""What only a GPU can show: recordings, streams, batches of tiles and memory, with small models of the paper's kind.
+"""Tests that need a GPU: graphs, streams, batches of tiles and memory, with small models of the paper's kind.
 
 python -m pytest -m gpu
 """
@@ -76,7 +76,7 @@ def test_recordings_replay_the_eager_result_for_three_sizes_in_turn(model: OneSt
 
 
 def test_recordings_hold_after_a_picture_fell_back_to_float32(small_sd_model: OneStepSR) -> None:
-    """The encoder's first convolution passes float16's largest number where a picture is bright, and not where it is grey."""
+    """The encoder's first convolution overflows float16 on bright pictures, but not on grey ones."""
     shake(small_sd_model.requires_grad_(True).parameters(), by=0.03)
     kernel = small_sd_model.requires_grad_(False).autoencoder.get_parameter("encoder.conv_in.weight")
     kernel.copy_((1 + 0.2 * torch.rand_like(kernel)) * 2e5 / kernel[0].numel())
@@ -106,7 +106,7 @@ def test_another_function_is_recorded_after_one_that_cannot_be() -> None:
 
 
 def test_two_recorders_in_two_threads_do_not_meet() -> None:
-    """One thread records and waits for the GPU while another does."""
+    """One thread captures and waits for the GPU while another does the same."""
     lines: list[str] = []
 
     def work(number: int) -> None:
@@ -123,7 +123,7 @@ def test_two_recorders_in_two_threads_do_not_meet() -> None:
 
 
 def test_two_streams_say_what_one_says(model: OneStepSR) -> None:
-    """Another picture and another size each time, so that tokens of the picture before would be found out."""
+    """Another picture and size each time, so that stale tokens of the previous picture would be detected."""
     two, one = _engine(model, "fp32", None), _engine(model, "fp32", ["-stream"])
     for seed in range(12):
         picture = _picture(24 + 4 * (seed % 3), 24, seed)
@@ -132,7 +132,7 @@ def test_two_streams_say_what_one_says(model: OneStepSR) -> None:
 
 @pytest.mark.parametrize("packaged", [False, True])
 def test_a_batch_of_tiles_is_the_single_tiles(model: OneStepSR, packaged: bool) -> None:
-    """Random weights in float32, the packaged ones in what the GPU chooses."""
+    """Random weights in float32, the packaged ones in the GPU's default dtype."""
     choices = (None, ["-batch"])
     together, single = (rcodsr.load(device="cuda", items=c) if packaged else _engine(model, "fp32", c) for c in choices)
     picture = _picture(70, 90, 3)
@@ -144,12 +144,12 @@ def test_a_batch_of_tiles_is_the_single_tiles(model: OneStepSR, packaged: bool) 
 
 
 def test_tiles_halve_when_the_gpu_is_full(small_sd_spec: VariantSpec) -> None:
-    """A real out-of-memory error: this process may have what a small tile needs. Others may be using the same GPU."""
+    """A real out-of-memory error: this process is limited to the memory of a small tile. Others may be using the same GPU."""
     spec = replace(small_sd_spec, tile=512)
     model = random_model(spec, 0)
     upscaler = _engine(model, "fp32", ["none"])
     picture = _picture(512, 512, 1)
-    _rgb(upscaler, picture, tile=64)  # libraries take their memory
+    _rgb(upscaler, picture, tile=64)  # libraries allocate their memory
     torch.cuda.empty_cache()
     held, total = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[1]
     torch.cuda.reset_peak_memory_stats()
@@ -169,7 +169,7 @@ def test_tiles_halve_when_the_gpu_is_full(small_sd_spec: VariantSpec) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_eight_threads_share_one_engine(model: OneStepSR, dtype: str) -> None:
-    """Recordings are made and replayed while other threads compute; every picture is as if it were alone."""
+    """Graphs are captured and replayed while other threads compute; every picture is as if it were alone."""
     upscaler, plain = _engine(model, dtype, None), _engine(model, "fp32", ["none"])
     pictures = [to_srgb_image(_picture(24 + 8 * (i % 2), 24, i)) for i in range(16)]
     expected = [io.from_image(plain.upscale(picture, 0.5)).rgb for picture in pictures]

@@ -1,4 +1,4 @@
-"""Local realism: a map of levels, blended in the latent; text held at realism 0."""
+"""Local realism: a map of levels, blended in the latent; text kept at realism 0."""
 
 import math
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_a_map_fits_the_input_or_the_output(small_upscaler: Upscaler) -> None:
     first = small_upscaler.run(picture, UpscaleOptions(small, scale=2)).picture.rgb
     second = small_upscaler.run(picture, UpscaleOptions(_halves(32, 48), scale=2)).picture.rgb
     assert torch.equal(first, second)
-    with pytest.raises(UsageError, match=r"map is 12×8, and the picture is 24×16; give a map of 24×16 or, .* 48×32"):
+    with pytest.raises(UsageError, match=r"map is 12×8, and the picture is 24×16; use a map of 24×16 pixels, or .* 48×32"):
         small_upscaler.run(picture, UpscaleOptions(_halves(8, 12), scale=2))
 
 
@@ -110,7 +110,7 @@ def test_masks_become_few_levels() -> None:
     for bad, said in ((Image.new("RGB", (2, 2), "red"), "colours"), (Image.new("LA", (2, 2), (9, 9)), "transparent")):
         with pytest.raises(UsageError, match=said):
             map_of(bad)
-    with pytest.raises(UsageError, match="no array"):
+    with pytest.raises(UsageError, match="is not an array"):
         quantise(np.array([[2.0]]))
 
 
@@ -118,7 +118,7 @@ def test_what_contradicts_a_map_is_refused(small_upscaler: Upscaler, small_spec:
     image, mask = Image.new("RGB", (8, 8)), Image.new("L", (8, 8))
     assert small_upscaler.upscale(image, realism_map=mask).size == (32, 32)
     assert small_upscaler.upscale(image, realism_map=np.zeros((8, 8)), protect="text").size == (32, 32)
-    with pytest.raises(UsageError, match="^realism_map: contradicts realism; leave"):
+    with pytest.raises(UsageError, match="^realism_map: contradicts realism; use only"):
         small_upscaler.upscale(image, realism=1, realism_map=mask)
     with pytest.raises(UsageError, match="^realism_map: contradicts adaptive"):
         small_upscaler.upscale(image, adaptive="image", realism_map=mask)
@@ -142,4 +142,4 @@ def test_text_is_held_at_fidelity(default_upscaler: Upscaler, photo: Image.Image
     assert _psnr(made.picture.rgb[text], plain[0][text]) >= 45
     assert _psnr(made.picture.rgb[rest], plain[1][rest]) >= 45
     assert (made.realism, made.timestep, made.unet_passes) == (1.0, 750, 2)
-    assert any("held at realism 0" in note for note in made.picture.notes)
+    assert any("kept at realism 0" in note for note in made.picture.notes)

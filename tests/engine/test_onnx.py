@@ -1,4 +1,4 @@
-"""The engine as an ONNX file, run by onnxruntime, beside the engine itself."""
+"""The engine as an ONNX file, run by onnxruntime, compared with the engine itself."""
 
 import math
 import subprocess
@@ -69,7 +69,7 @@ def _compare(file: Path, weights: str, photo: Tensor) -> None:
             assert error == 0 or -10 * math.log10(error) >= 60, (height, width, level)
 
 
-# drawing a graph takes half a minute, whatever the size of its network
+# tracing a graph takes half a minute, regardless of the size of its network
 @pytest.mark.parametrize(
     "kind", [pytest.param("tiny", marks=pytest.mark.slow), pytest.param("residual-dense", marks=pytest.mark.huge)]
 )
@@ -83,7 +83,7 @@ def test_any_size_and_level_equals_the_engine(kind: str, tmp_path: Path, photo_t
     picture = photo_tensor[None, :, 100:164, 100:180].numpy()
     levels = [run(network, picture, level) for level in (0.0, 1.0)]
     assert np.abs(levels[0] - levels[1]).max() > 1 / 255  # realism is an input that matters
-    # what the documentation says of tiles: the grain repeats after 64 input pixels
+    # as documented for tiles: the grain repeats after 64 input pixels
     flat = np.full((1, 3, 32, 128), 0.4, np.float32)
     flat += 0.1 * np.sin(np.arange(128, dtype=np.float32) * math.pi / 4)  # a period that divides 64
     enlarged = run(network, flat, 1.0)
@@ -106,10 +106,10 @@ def test_the_packaged_weights(weights: str, tmp_path: Path, photo_tensor: Tensor
     ("arguments", "words", "code"),
     [
         (("random:rcod-s", "-o", "s.onnx"), "rcod-s: not exported to ONNX: its LoRA follows each picture", 2),
-        (("random:rcod-o", "-o", "o.onnx"), "rcod-o: not exported to ONNX: it stands on Stable Diffusion", 2),
+        (("random:rcod-o", "-o", "o.onnx"), "rcod-o: not exported to ONNX: it is based on Stable Diffusion", 2),
         (("rcod-s", "-o", "s.onnx"), "rcod-s: no weights are published", 3),
-        (("rcod-tiny", "-o", "tiny"), "tiny: ONNX is written as one file; give -o FILE.onnx", 2),
-        (("rcod-tiny", "-o", "there.onnx"), "there.onnx: exists already", 2),
+        (("rcod-tiny", "-o", "tiny"), "tiny: ONNX is written as one file; pass -o FILE.onnx", 2),
+        (("rcod-tiny", "-o", "there.onnx"), "there.onnx: already exists", 2),
         (("rcod-tiny", "-o", "new.onnx", "--merged"), "--merged: contradicts --format onnx", 2),
         (("rcod-tiny", "-o", "new.onnx", "--push-to-hub", "me/it"), "--push-to-hub: uploads a directory", 2),
     ],

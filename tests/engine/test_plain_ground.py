@@ -1,4 +1,4 @@
-"""What the input leaves no doubt about comes out as it was, with the embedded weights: flat ground, greys, outlines."""
+"""Content that the input determines is preserved by the embedded weights: flat areas, greys, outlines."""
 
 from typing import Unpack
 
@@ -54,7 +54,7 @@ def test_a_product_on_clipped_ground_has_a_clean_border(default_upscaler: Upscal
 @pytest.mark.parametrize("realism", [0.0, 1.0])
 @pytest.mark.parametrize("plateau", [8, 20, 60])
 def test_a_gradient_gets_no_bands(default_upscaler: Upscaler, plateau: int, realism: float) -> None:
-    """Between neighbours no step is larger than in the enlarged input: not at the border of a plateau, nor of a tile."""
+    """No step between neighbours is larger than in the enlarged input, neither at the border of a plateau nor of a tile."""
     y, x = np.mgrid[:96, :128].astype(float)
     pixels = np.stack([np.floor((x + 0.6 * y + i) / plateau) + base for i, base in enumerate((40, 120, 200))], 2)
     enlarged = upsample(torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None], 4)[0]
@@ -65,7 +65,7 @@ def test_a_gradient_gets_no_bands(default_upscaler: Upscaler, plateau: int, real
 
 
 def test_flat_ground_does_not_calm_what_lies_beside_it(default_upscaler: Upscaler, photo_tensor: Tensor) -> None:
-    """Where nothing is flat, nothing is taken from the enlarged input."""
+    """Where nothing is flat, nothing is copied from the enlarged input."""
     lr = resize(photo_tensor[None], 64, 64)[0]
     options = UpscaleOptions(Level(1.0))
     alone = default_upscaler.run(Picture(lr), options).picture.rgb
@@ -79,7 +79,7 @@ def test_flat_ground_does_not_calm_what_lies_beside_it(default_upscaler: Upscale
 
 @pytest.mark.parametrize("realism", LEVELS)
 def test_a_mixed_page_is_coloured_where_its_input_is(default_upscaler: Upscaler, realism: float) -> None:
-    """Black text, one red stamp: no coloured fringes along the text, a white margin, and the stamp is red."""
+    """Black text, one red stamp: no coloured fringes along the text, a white margin, and the stamp stays red."""
     page = Image.new("RGB", (120, 96), "white")
     draw = ImageDraw.Draw(page)
     for row in range(4):
@@ -143,7 +143,7 @@ def test_a_shadow_in_alpha_stays_smooth(default_upscaler: Upscaler) -> None:
 
 @pytest.mark.parametrize("realism", LEVELS)
 def test_a_faint_rest_of_the_old_ground_does_not_fringe_a_cut_out(default_upscaler: Upscaler, realism: float) -> None:
-    """Against the enlargement of colours weighed by alpha, laid on white: a red disc, alpha 2 of a green ground around it."""
+    """A red disc with alpha 2 of a green background around it; compared with enlarging premultiplied colours on white."""
     disc = _disc(48, 15.0)
     red, green = (torch.tensor(color).view(3, 1, 1) / 255 for color in ((180, 30, 30), (40, 220, 60)))
     rgb, alpha = green.lerp(red, (disc > 0).float()), torch.maximum(disc, torch.tensor(2 / 255))

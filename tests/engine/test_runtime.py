@@ -11,7 +11,7 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is
 def test_cpu_in_float32() -> None:
     runtime = choose_runtime("cpu", "fp32")
     assert (runtime.device.type, runtime.dtype, runtime.dtype_name) == ("cpu", torch.float32, "fp32")
-    assert "as asked" in runtime.reason
+    assert "as requested" in runtime.reason
 
 
 def test_the_reason_says_when_bf16_is_a_bad_idea() -> None:

@@ -53,7 +53,7 @@ def test_grey_stays_grey_and_alpha_is_enlarged_beside_the_colour(small_upscaler:
 
 
 def test_no_dark_fringe_around_transparency(default_upscaler: Upscaler) -> None:
-    """A light square on transparent black, laid on white afterwards."""
+    """A light square on transparent black, composited on white afterwards."""
     rgb, alpha = torch.zeros(3, 24, 24), torch.zeros(1, 24, 24)
     rgb[:, 8:16, 8:16], alpha[:, 8:16, 8:16] = 0.98, 1.0
     done = default_upscaler.run(Picture(rgb, alpha), UpscaleOptions(Level(1))).picture
@@ -79,8 +79,8 @@ def test_tiled_equals_untiled_on_a_photo(default_upscaler: Upscaler, photo_tenso
 def test_no_seam_on_a_plain_gradient(default_upscaler: Upscaler, realism: float, axis: int) -> None:
     """Gradient energy across tile borders at most 1.02 × that elsewhere.
 
-    The gradient runs along the borders, so that all positions across them would be alike if there were no tiles. A faint ripple
-    keeps it from counting as flat ground, which the network has no part in.
+    The gradient runs along the borders, so that without tiles all positions across them would be alike. A faint ripple keeps it
+    from counting as a flat area, which bypasses the network.
     """
     ripple = 0.02 * torch.arange(192).mul(1.3).sin()
     ramp = (torch.linspace(0.1, 0.9, 192) + ripple).expand(3, 192, 192)
@@ -155,7 +155,7 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error_with_its_own_code(small_
 
 
 class _FaultAt(torch.nn.Module):
-    """A real network in which the n-th call goes wrong, once, and only in its own dtype."""
+    """A real network whose n-th call fails, once, and only in its own dtype."""
 
     def __init__(self, net: torch.nn.Module, call: int, fault: str) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class _FaultAt(torch.nn.Module):
 
 @pytest.fixture
 def sd_upscaler(adapter_checkpoint: Path, bases: dict[str, ResolvedWeights]) -> Callable[[str], Upscaler]:
-    """The paper's kind of model, small, in a dtype."""
+    """A small model of the paper's kind, in a given dtype."""
 
     def build(dtype: Literal["fp32", "bf16"]) -> Upscaler:
         runtime = choose_runtime("cpu", dtype)
@@ -214,7 +214,7 @@ def test_nan_at_a_tile_gives_the_picture_of_float32(sd_upscaler: Callable[[str],
     assert (done.dtype, direct.tiles) == ("fp32", 4)
     assert torch.equal(done.picture.rgb, direct.picture.rgb)
     small = Picture(torch.rand(3, 8, 8))
-    assert faulty.run(small, options).dtype == "bf16"  # the next picture starts in the asked dtype again
+    assert faulty.run(small, options).dtype == "bf16"  # the next picture starts in the requested dtype again
 
 
 def test_half_precision_is_close_to_float32(sd_upscaler: Callable[[str], Upscaler], photo_tensor: Tensor) -> None:
@@ -288,9 +288,9 @@ def test_python_interface(photo: Image.Image, tmp_path: Path) -> None:
         upscaler.upscale(small, realsim=1)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="^sharpness: is not an argument of upscale; use realism, adaptive,"):
         upscaler.upscale(small, sharpness=1)  # type: ignore[call-overload]
-    with pytest.raises(UsageError, match="^adaptive: contradicts realism; leave one of the two out"):
+    with pytest.raises(UsageError, match="^adaptive: contradicts realism; use only one of the two"):
         upscaler.upscale(small, realism=0, adaptive=True)
-    with pytest.raises(UsageError, match="^tile: 'of' is not a tile size; use auto, off"):
+    with pytest.raises(UsageError, match="^tile: 'of' is not a valid tile size; use auto, off"):
         upscaler.upscale(small, tile="of")  # type: ignore[call-overload]
     assert upscaler.upscale(small, tile="off", size="short=30").size == (40, 30)
 
@@ -306,7 +306,7 @@ def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
 def test_the_pictures_degradation_is_measured_once_at_its_own_size(
     small_s_model: OneStepSR, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tiles share what was measured; other tiles give another picture only near their seams."""
+    """Tiles share the measurement; other tiles change the picture only near their seams."""
     measured: list[Tensor] = []
     measure = small_s_model.modulator.measure
 

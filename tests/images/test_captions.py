@@ -42,7 +42,7 @@ def test_a_picture_without_a_text_is_named(tmp_path: Path) -> None:
     "line", ["a cat", "[1]", '{"picture": "a.png"}', '{"picture": 3, "text": ""}', '{"picture": "", "text": ""}']
 )
 def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(InputError, match=r"tags\.jsonl:2: not an entry of a list of texts; write one \{"):
+    with pytest.raises(InputError, match=r"tags\.jsonl:2: not a valid entry of a list of texts; write one \{"):
         read_captions(_listed(tmp_path, '{"picture": "a.png", "text": "a"}', line))
 
 

@@ -43,11 +43,11 @@ def compressed(text: bytes) -> bytes:
 
 
 LONG = {
-    "xmp": (b"iTXt", compressed(b"<x>" + b" " * 2_000_000 + b"</x>"), "its XMP (iTXt) is too long and left out"),
-    "text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 3_000_000), "its text (zTXt) is too long and left out"),
-    "plain text": (b"tEXt", b"Comment\0" + b"a" * 1_500_000, "its text (tEXt) is too long and left out"),
-    "private": (b"prVt", bytes(1_500_000), "its chunk (prVt) is too long and left out"),
-    "profile": (b"iCCP", b"p\0\0" + zlib.compress(bytes(17 << 20)), "its colour profile (iCCP) is too long and left out"),
+    "xmp": (b"iTXt", compressed(b"<x>" + b" " * 2_000_000 + b"</x>"), "its XMP (iTXt) is too long and was dropped"),
+    "text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 3_000_000), "its text (zTXt) is too long and was dropped"),
+    "plain text": (b"tEXt", b"Comment\0" + b"a" * 1_500_000, "its text (tEXt) is too long and was dropped"),
+    "private": (b"prVt", bytes(1_500_000), "its chunk (prVt) is too long and was dropped"),
+    "profile": (b"iCCP", b"p\0\0" + zlib.compress(bytes(17 << 20)), "its colour profile (iCCP) is too long and was dropped"),
 }
 
 
@@ -79,7 +79,7 @@ def test_a_chunk_with_a_wrong_checksum_is_left_out_and_said(tmp_path: Path, kind
     picture = io.read(file_with(tmp_path / "wrong.png", (kind, data), wrong=kind))
     assert np.array_equal(eight_bit(picture), COLOURS)
     (note,) = picture.notes
-    assert f"({kind.decode()}) is damaged (wrong checksum) and left out" in note
+    assert f"({kind.decode()}) is damaged (wrong checksum) and was dropped" in note
     assert picture.metadata.icc is None
 
 
@@ -105,7 +105,7 @@ def test_metadata_of_one_picture_stay_below_64_mebibytes(tmp_path: Path) -> None
     picture = io.read(file_with(tmp_path / "bomb.png", *bomb))
     assert np.array_equal(eight_bit(picture), COLOURS)
     assert 60 < len(picture.metadata.text) < 68
-    assert picture.notes == ("its text (zTXt) is too long and left out",)
+    assert picture.notes == ("its text (zTXt) is too long and was dropped",)
 
 
 def test_a_profile_longer_than_pillow_unpacks_is_kept(tmp_path: Path, srgb: bytes) -> None:

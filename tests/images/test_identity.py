@@ -164,7 +164,7 @@ def test_a_damaged_profile_is_left_out_and_said(tmp_path: Path, icc: bytes) -> N
     Image.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / "in.png", icc_profile=icc)
     picture = io.read(tmp_path / "in.png")
     assert picture.metadata.icc is None
-    assert picture.notes == ("its colour profile is damaged and left out",)
+    assert picture.notes == ("its colour profile is damaged and was ignored",)
     assert (picture.rgb[:, 0, 0] * 255).round().tolist() == [10, 20, 30]
 
 

@@ -40,7 +40,7 @@ def test_clipping_paths_are_kept_with_their_names(tmp_path: Path, source: str, f
     assert PATHS in written
     assert io.read(io.Piped(written)).metadata.paths == PATHS
     assert io.losses(picture.metadata, format) == ""
-    assert io.losses(picture.metadata, "PNG") == "PNG has no place for its paths"
+    assert io.losses(picture.metadata, "PNG") == "PNG cannot store its paths"
 
 
 def test_iptc_and_paths_share_a_segment() -> None:
@@ -89,13 +89,13 @@ def test_16_bits_that_are_read_as_8_are_said(tmp_path: Path) -> None:
     plain = b"P3 2 1 65535 65535 0 0 0 32768 65535\n"
     picture = io.read(io.Piped(plain))
     assert picture.depth == 8
-    assert picture.notes == ("16-bit channels become 8",)
+    assert picture.notes == ("16-bit channels reduced to 8",)
     import tifffile
 
     planes = np.random.default_rng(0).integers(0, 65536, (3, 10, 12), dtype=np.uint16)
     path = tmp_path / "planes.tif"
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression="zlib", predictor=False)
-    assert io.read(tmp_path / "planes.tif").notes == ("16-bit channels become 8",)
+    assert io.read(tmp_path / "planes.tif").notes == ("16-bit channels reduced to 8",)
 
 
 def test_more_than_8_bits_of_avif_are_said() -> None:
@@ -106,13 +106,13 @@ def test_more_than_8_bits_of_avif_are_said() -> None:
     assert data[at : at + 3] == bytes([8, 8, 8])
     deep = data[:at] + bytes([10, 10, 10]) + data[at + 3 :]
     # the decoder knows that these are 8 bits, so only what describes them is looked at
-    assert survey(memory.BytesIO(deep)).info["left_out"] == ("10-bit channels become 8",)
+    assert survey(memory.BytesIO(deep)).info["left_out"] == ("10-bit channels reduced to 8",)
     assert io.read(io.Piped(data)).notes == ()
 
 
 def test_metadata_that_a_format_cannot_hold_are_said() -> None:
     metadata = Metadata(text={"parameters": "a cat"}, xmp=b"<x>" + b" " * 70_000, iptc=b"\x1c\x02\x78\x00\x05a cat")
     assert io.losses(metadata, "PNG") == ""
-    assert io.losses(metadata, "JPEG") == "JPEG has no place for its text, XMP"
-    assert io.losses(metadata, "WEBP") == "WEBP has no place for its text, IPTC"
+    assert io.losses(metadata, "JPEG") == "JPEG cannot store its text, XMP"
+    assert io.losses(metadata, "WEBP") == "WEBP cannot store its text, IPTC"
     assert io.losses(Metadata(), "BMP") == ""

@@ -125,7 +125,7 @@ def test_alpha_of_0_everywhere_is_none_in_abitmap_with_alpha(cat: Image.Image, t
     picture = io.read(tmp_path / "v4.bmp")
     assert picture.alpha is None
     assert np.array_equal(eight_bit(picture), np.asarray(cat)[..., :3])
-    assert picture.notes == ("its alpha channel is 0 everywhere and counts as none",)
+    assert picture.notes == ("its alpha channel is 0 everywhere and was ignored",)
     png = io.read(save(cat, tmp_path / "clear.png"))  # here it is meant
     assert png.alpha is not None
     cat.putpixel((3, 4), (1, 2, 3, 1))

@@ -30,7 +30,7 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
-    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+    with pytest.raises(OutputError, match="a file is in the way of a folder"):
         io.write_atomic(tmp_path / "old" / "out.png", b"data")
     assert (tmp_path / "old").read_bytes() == b"old"
 
@@ -90,7 +90,7 @@ def test_a_writable_file_is_told_before_it_is_written(tmp_path: Path) -> None:
     io.require_writable(tmp_path / "a" / "b" / "new.csv", makes_directory=True)
     cases: list[tuple[str, dict[str, Any], type[RcodsrError], str]] = [
         ("old.csv", {"inputs": [tmp_path / "link.csv"]}, UsageError, "would overwrite an input"),
-        ("old.csv", {"overwrite": False}, UsageError, "exists already"),
+        ("old.csv", {"overwrite": False}, UsageError, "already exists"),
         (".", {}, OutputError, "it is a directory"),
         ("gone/new.csv", {}, OutputError, "its folder does not exist"),
         ("old.csv/new.csv", {"makes_directory": True}, OutputError, "its folder does not exist"),

@@ -1,4 +1,4 @@
-"""Noise beside the latents: seeded, the same in tiles as whole, and as strong as the U-Net says."""
+"""Noise beside the latents: seeded, the same in tiles and whole, and as strong as the U-Net predicts."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def test_a_sample_is_mean_plus_deviation_times_noise() -> None:
     noise = grain.field
     assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.03
     beside = torch.corrcoef(torch.stack((noise.flatten(), noise.roll(1, 2).flatten(), noise.roll(1, 0).flatten())))
-    assert (beside - torch.eye(3)).abs().max() < 0.05  # white: neither places nor sub-bands resemble each other
+    assert (beside - torch.eye(3)).abs().max() < 0.05  # white: neither positions nor sub-bands are correlated
 
 
 def test_the_noise_is_the_same_everywhere_and_always() -> None:

@@ -34,7 +34,7 @@ def model(small_sd_spec: VariantSpec) -> OneStepSR:
     ],
 )
 def test_every_adapter_acts_and_merges_as_two_b_a(model: OneStepSR, network: str, name: str, adapter: str) -> None:
-    """alpha / rank = 8 / 4: the layer computes W x + 2 B A x, and merging makes W + 2 B A of it."""
+    """alpha / rank = 8 / 4: the layer computes W x + 2 B A x, and merging turns it into W + 2 B A."""
     layer = model.get_submodule(f"{network}.{name}")
     a, b = (layer.get_submodule(f"lora_{side}.{adapter}") for side in "AB")
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_every_adapter_acts_and_merges_as_two_b_a(model: OneStepSR, network: str
 
 
 def test_a_starts_gaussian_and_b_at_zero(model: OneStepSR) -> None:
-    """A ~ N(0, (1/rank)²), whatever it stands on: Kaiming's range would follow the layer's width."""
+    """A ~ N(0, (1/rank)²) for any layer: Kaiming initialisation would depend on the layer's width."""
     layers = [layer for layer in model.unet.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in layers:
         for name, parameter in layer.named_parameters():

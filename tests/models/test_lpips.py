@@ -15,7 +15,7 @@ Build = Callable[[], Lpips]
 
 
 def seeded(build: Build) -> Lpips:
-    """Random weights that neither die nor explode with depth; positive heads, as the published ones."""
+    """Random weights whose activations neither vanish nor explode with depth; positive heads, like the published ones."""
     torch.manual_seed(7)
     network = build()
     for layer in network.modules():
@@ -54,7 +54,7 @@ def pictures() -> tuple[Tensor, Tensor]:
 
 
 def alex_maps(network: Lpips, x: Tensor) -> list[Tensor]:
-    """torchvision's `alexnet.features`, seen after each rectifier."""
+    """torchvision's `alexnet.features`, after each rectifier."""
     x = (x - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
     w = network.state_dict()
     one = F.conv2d(x, w["conv0.weight"], w["conv0.bias"], stride=4, padding=2).clamp(min=0)
@@ -65,7 +65,7 @@ def alex_maps(network: Lpips, x: Tensor) -> list[Tensor]:
 
 
 def vgg_maps(network: Lpips, x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """torchvision's `vgg16.features`, seen at the end of each block."""
+    """torchvision's `vgg16.features`, at the end of each block."""
     x = (x - MEAN.view(3, 1, 1)) / DEVIATION.view(3, 1, 1)
     w, maps, number = network.state_dict(), [], 0
     for layer in [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "end"]:
@@ -99,7 +99,7 @@ def test_lpips_vgg_is_the_network_written_out(vgg: Lpips, pictures: tuple[Tensor
 
 
 def root_mean_square(x: Tensor) -> Tensor:
-    """Under the window 1 2 1 in both directions, place by place."""
+    """Root mean square under the window 1 2 1 in both directions, at each position."""
     padded = F.pad(x**2, (1, 1, 1, 1))
     out = torch.zeros(*x.shape[:2], (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
     for row, down in enumerate((1, 2, 1)):

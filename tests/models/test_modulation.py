@@ -1,4 +1,4 @@
-"""RCOD_S: LoRA that follows each picture's own degradation."""
+"""RCOD_S: LoRA modulated by each picture's own degradation."""
 
 import threading
 from dataclasses import replace
@@ -126,7 +126,7 @@ def test_scores_come_before_blocks_where_they_are_fused() -> None:
 
 
 def test_fourier_features_by_hand() -> None:
-    """Each score's sines, then its cosines; one score after the other."""
+    """The sines of each score, then its cosines; one score after the other."""
     steering = LoraSteering(ModulationSpec(frequencies=2), LoraSpec(2, 2), 1, 1)
     steering.w.copy_(torch.tensor([0.25, 1.0]))
     seen: list[Tensor] = []
@@ -199,7 +199,7 @@ def test_two_pictures_together_are_two_pictures_alone(small_s_model: OneStepSR) 
 
 
 def test_tiles_share_their_pictures_modulation(small_s_model: OneStepSR) -> None:
-    """One condition for several tiles, as the engine holds it: each tile as if it were alone with it."""
+    """One condition for several tiles, as used by the engine: each tile as if it were alone."""
     tiles = _x_l(3)
     with torch.no_grad():
         condition = small_s_model.condition(_x_l(), torch.tensor([500]), _lr())

@@ -56,7 +56,7 @@ def test_conditions_are_indexed_by_tile_and_never_mixed() -> None:
     assert torch.equal(second.tokens, condition.tokens[1:])
     assert torch.equal(second.modulation.matrices[0], condition.modulation.matrices[0][1:])
     assert torch.equal(second.expand(3).modulation.matrices[0][2:], condition.modulation.matrices[0][1:])
-    with pytest.raises(ValueError, match="2 conditions cannot serve 3 tiles"):
+    with pytest.raises(ValueError, match="2 conditions do not fit 3 tiles"):
         condition.expand(3)
 
 

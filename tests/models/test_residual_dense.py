@@ -1,4 +1,4 @@
-"""The network of rcod-small, and what it takes over from Real-ESRGAN's generator."""
+"""The network of rcod-small, and the weights it loads from Real-ESRGAN's generator."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def _latents(photo: Tensor) -> WaveletAutoencoder:
 
 
 def test_a_whole_generator_taken_over_makes_the_same_picture(generator: RealEsrgan, photo_tensor: Tensor) -> None:
-    """All blocks kept, the timestep and the tokens without effect yet: only the input layer is solved for."""
+    """With all blocks kept, and timestep and tokens without effect: only the input layer is approximated."""
     latents = _latents(photo_tensor)
     net = ResidualDenseNet(LATENTS, 12, ResidualDenseSpec(16, 8, 5, 16, 2)).eval().requires_grad_(False)
     missed = take_over(net, generator, latents)

@@ -1,4 +1,4 @@
-"""Every rewrite of the networks says what diffusers' own modules say."""
+"""Every rewrite of the networks matches diffusers' own modules."""
 
 import copy
 
@@ -16,7 +16,7 @@ from tests.conftest import shake
 
 @pytest.fixture(params=["merged", "modulated"])
 def model(request: pytest.FixtureRequest, small_sd_model: OneStepSR, small_s_model: OneStepSR) -> OneStepSR:
-    """The paper's variants in small: LoRA merged (RCOD_O), LoRA that follows the picture (RCOD_S)."""
+    """Small versions of the paper's variants: merged LoRA (RCOD_O), modulated LoRA (RCOD_S)."""
     chosen = small_sd_model if request.param == "merged" else small_s_model
     shake(chosen.requires_grad_(True).parameters(), by=0.03)  # norms are neutral and biases zero at first
     return chosen.requires_grad_(False)
@@ -43,7 +43,7 @@ def test_a_rewritten_model_says_the_same(model: OneStepSR, names: list[str]) -> 
 
 
 def test_doubling_and_convolving_is_one_transposed_convolution() -> None:
-    """Exact but for rounding: float64, borders included, odd sizes."""
+    """Exact up to rounding: float64, borders included, odd sizes."""
     conv = nn.Conv2d(5, 7, 3, padding=1).double()
     x = torch.randn(2, 5, 6, 9, dtype=torch.float64)
     merged = transposed(conv).double()  # taps are summed in float32
@@ -51,7 +51,7 @@ def test_doubling_and_convolving_is_one_transposed_convolution() -> None:
 
 
 def test_an_impulse_through_the_merged_doubling() -> None:
-    """By hand: a single pixel becomes two, each seen by the three taps 1, 2, 3 along a row."""
+    """By hand: a single pixel becomes two, each read by the three taps 1, 2, 3 along a row."""
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     conv.weight.data = torch.tensor([[0.0, 0, 0], [1, 2, 3], [0, 0, 0]])[None, None]
     out = DoublingConv(transposed(conv))(torch.tensor([[0.0, 1, 0]])[None, None])

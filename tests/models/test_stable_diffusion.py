@@ -1,4 +1,4 @@
-"""The paper's networks: real shapes without weights, small shapes with, and the whole thing at a small picture."""
+"""The paper's networks: real shapes without weights, small ones with weights, and the full model on a small picture."""
 
 import pytest
 import torch

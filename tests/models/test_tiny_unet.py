@@ -11,7 +11,7 @@ SPEC = TinyUNetSpec(channels=(8, 12), blocks=(1, 3), embedding=16, heads=2)
 def test_a_deeper_network_computes_the_same_at_first_and_learns_in_every_block() -> None:
     torch.manual_seed(0)
     unet = TinyUNet(4, 6, SPEC)
-    for parameter in unet.parameters():  # nothing may hide behind a zero
+    for parameter in unet.parameters():  # zeros would hide errors
         torch.nn.init.normal_(parameter, std=0.2)
     deeper = unet.grown(replace(SPEC, blocks=(3, 6)))
     assert deeper.spec.blocks == (3, 6)

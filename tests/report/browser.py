@@ -18,7 +18,7 @@ Pixel = tuple[int, int, int]
 
 
 class Browser:
-    """One tab of a browser of its own, without a profile, and without a network: every name fails to resolve."""
+    """One tab of a separate browser, without a profile and without a network: no name resolves."""
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
@@ -104,7 +104,7 @@ class Browser:
         return Image.open(io.BytesIO(base64.b64decode(data)), formats=["PNG"]).convert("RGB")
 
     def complaints(self) -> list[Any]:
-        """Errors and warnings of the page, and anything it asked a network for."""
+        """Errors and warnings of the page, and its network requests."""
         found = []
         for event in self.events:
             method, params = event.get("method", ""), event.get("params", {})

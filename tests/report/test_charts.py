@@ -1,4 +1,4 @@
-"""Charts: ticks that a person would choose, and nothing that falls out of the picture."""
+"""Charts: readable ticks, and nothing outside the picture."""
 
 import io
 

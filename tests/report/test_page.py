@@ -1,4 +1,4 @@
-"""The page in a real browser: the sliders move the right pixels, zoom and pan go in step, nothing complains."""
+"""The page in a real browser: sliders move the right pixels, zoom and pan are linked, and there are no errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ BEFORE, LEVELS, TRUTH = (200, 0, 0), ((0, 200, 0), (0, 0, 200), (200, 200, 0)), 
 
 
 def _picture(color: Pixel) -> Image.Image:
-    """One colour, in the lower right quarter half as bright."""
+    """One colour, half as bright in the lower right quarter."""
     pixels = np.full((SIDE, SIDE, 3), color, np.uint8)
     pixels[SIDE // 2 :, SIDE // 2 :] //= 2
     return Image.fromarray(pixels)
@@ -53,7 +53,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def _at(browser: Browser, x: float, y: float, window: str = "#stage") -> Pixel:
-    """Colour at a place of an element, in parts of its sides."""
+    """Colour at a position of an element, in fractions of its sides."""
     left, top, width, height = browser.js(
         f"(r => [r.left, r.top, r.width, r.height])(document.querySelector('{window}').getBoundingClientRect())"
     )
@@ -103,7 +103,7 @@ def test_sliders_and_zoom_show_the_right_pixels(browser: Browser, page: Path) ->
 
 
 def test_the_map_is_a_layer_of_the_level(browser: Browser, page: Path) -> None:
-    """Of realism 0.5 the map has the last colour of the scale; the input on the left has none and stays as it is."""
+    """At realism 0.5 the map has the last colour of the scale; the input on the left has no map and is unchanged."""
     browser.open(page, 1440, 900)
     assert browser.js("getComputedStyle(document.getElementById('legend')).display") == "none"
     browser.js("document.getElementById('map').click()")

@@ -1,4 +1,4 @@
-"""Recipes over real photos: the tiny kind from scratch, and the paper's kind over a small Stable Diffusion base on disk."""
+"""Recipes over real photos: tiny from scratch, and the paper's kind over a small Stable Diffusion base on disk."""
 
 import json
 from pathlib import Path

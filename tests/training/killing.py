@@ -1,8 +1,8 @@
-"""Run a training again and again, each time in a process that is killed at a random instant, until one reaches the end.
+"""Run a training repeatedly, each time in a process that is killed at a random moment, until one finishes.
 
     python -m tests.training.killing RECIPE.pickle KILLS SEED
 
-Importing everything once and forking makes thirty kills take a minute. Prints how many processes were killed while they wrote.
+Importing once and forking makes thirty kills take a minute. Prints how many processes were killed while writing.
 """
 
 import os
@@ -35,7 +35,7 @@ def main(recipe: Recipe, kills: int, seed: int) -> None:
 
 
 def _wait(journal: Path, chance: random.Random) -> None:
-    """Mostly until the run is under way and then some; sometimes not even that long."""
+    """Usually wait until the run is under way for a while, sometimes less."""
     before, patience = _size(journal), time.monotonic() + (20 if chance.random() < 0.8 else chance.uniform(0, 1))
     while _size(journal) == before and time.monotonic() < patience:
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Every command of `recipes/ablations/README.md`: it runs, and differs from the paper's recipe where it should."""
+"""Every command of `recipes/ablations/README.md` runs and differs from the paper's recipe where it should."""
 
 import json
 import re
@@ -38,7 +38,7 @@ TINY_CLIP = [f"variant.prompt.{value}" for value in ("image_side=28", "width=32"
 
 
 def _rows() -> Iterator[tuple[str, str, list[str]]]:
-    """Table, row and command of everything that is typed."""
+    """Table, row and command of every documented command."""
     table = ""
     for line in README.read_text().splitlines():
         if line.startswith("## "):
@@ -72,7 +72,7 @@ def tags(photos: Path, tmp_path: Path) -> Path:
 
 
 def _here(command: list[str], photos: Path, tags: Path, output: Path) -> list[str]:
-    """A row's command with this machine's files."""
+    """A row's command with local files."""
     here = {"photos=PHOTOS": f"photos={photos}", "captions=TAGS": f"captions={tags}", "PHOTOS": str(photos)}
     return [f"output={output}" if word.startswith("output=") else here.get(word, word) for word in command[1:]]
 
@@ -108,8 +108,12 @@ def test_a_row_differs_where_it_should(name: str, photos: Path, tags: Path, tmp_
         assert torch.equal(made.tokens[0], made.tokens[1]) == (batch.texts[0] == batch.texts[1])
 
 
+def _rarely(name: str) -> object:
+    return name if name == "S5 RCOD_O" else pytest.param(name, marks=pytest.mark.huge)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", map(_rarely, TRAINED))
 def test_a_row_runs_as_it_is_typed(name: str, photos: Path, tags: Path, tmp_path: Path, run_cli: RunCli) -> None:
     done = run_cli(*_small(_here(TRAINED[name], photos, tags, tmp_path / "run")))
     assert done.returncode == 0, done.stderr

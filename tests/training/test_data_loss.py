@@ -1,4 +1,4 @@
-"""The data loss, term by term, and the end of a step that all trainers share."""
+"""The data loss, term by term, and the end of a step, which all trainers share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_the_pixel_error_fades_where_texture_is_free(data_loss: DataLoss, made: 
 
 
 def test_osediffs_loss_sees_the_clamped_picture(data_loss: DataLoss, made: Generated) -> None:
-    """MSE as in [-1, 1], four times that of [0, 1]; what lies beyond white costs nothing."""
+    """MSE as in [-1, 1], four times that of [0, 1]; values beyond white cost nothing."""
     phase = Phase("p", 1, 2, 32, (1e-3, 1e-3), pixel="mse", perceptual=1.0)
     loss, _ = data_loss(replace(made, texture=torch.ones(2)), phase)
     shown = made.picture.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""S3Diff's discriminator: what it sees, who learns from whom, and the published file it reads."""
+"""S3Diff's discriminator: its input, its gradients, and the published file."""
 
 import math
 import re
@@ -41,7 +41,7 @@ def test_the_real_shape_is_dinos() -> None:
 
 
 def _numpy_patch_head(x: Array, wide: tuple[Array, Array], narrow: tuple[Array, Array]) -> Array:
-    """Vision-aided GAN's head over patches: blur, 3×3 at every other place, leak, blur, 1×1 likewise. (C, n, n) → (m, m)."""
+    """Vision-aided GAN's patch head: blur, 3×3 with stride 2, leaky ReLU, blur, 1×1 with stride 2. (C, n, n) → (m, m)."""
     x = _numpy_convolution(_numpy_blur(x, 2), *wide)[:, ::2, ::2]
     x = _numpy_blur(np.where(x > 0, x, 0.2 * x), 1)[:, ::2, ::2]
     return _numpy_convolution(x, *narrow)[0]
@@ -70,7 +70,7 @@ def _effective(layer: nn.Module) -> tuple[Array, Array]:
 
 
 def test_heads_are_vision_aided_gans() -> None:
-    """Patches of the raw blocks, normed by the last LayerNorm, through heads that plain numpy follows."""
+    """Patches of the raw blocks, normalised by the last LayerNorm, through heads reproduced in plain numpy."""
     dino = DinoDiscriminator(DinoSpec(image_side=56, patch=4, width=8, layers=2, heads=2, levels=(0,), hidden=6)).eval()
     norm = dino.backbone.get_submodule("layernorm")
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_heads_are_vision_aided_gans() -> None:
     expected = _numpy_patch_head(maps, *(_effective(layer) for layer in _layers(head) if isinstance(layer, nn.Conv2d)))
     assert expected.shape == (3, 3)
     np.testing.assert_allclose(patches[0].numpy(), expected.ravel(), atol=1e-4)
-    last = seen[1][0, 0].double().numpy()  # the class token, which the backbone norms itself, before any other state is
+    last = seen[1][0, 0].double().numpy()  # the class token, which the backbone itself normalises, unlike other states
     (wide, wide_bias), (narrow, narrow_bias) = (_effective(m) for m in _layers(dino.heads[1]) if isinstance(m, nn.Linear))
     hidden = wide @ last + wide_bias
     assert token.item() == pytest.approx((narrow @ np.where(hidden > 0, hidden, 0.2 * hidden) + narrow_bias).item(), abs=1e-4)
@@ -121,7 +121,7 @@ def test_levels_are_outputs_of_their_blocks() -> None:
 
 
 def test_cross_entropy_by_hand() -> None:
-    """Logit 0 costs ln 2 whatever is asked for; "real" is best at probability 0.8."""
+    """Logit 0 costs ln 2 for either target; "real" is best at probability 0.8."""
     zeros = [torch.zeros(2, 4), torch.zeros(2, 1)]
     torch.testing.assert_close(cross_entropy(zeros, real=False), torch.full((2,), 2 * 0.6931472))
     best = torch.tensor([[1.3862944]], requires_grad=True)  # ln (0.8 / 0.2)
@@ -149,7 +149,7 @@ def test_gradients_stay_on_their_side() -> None:
 
 
 def test_the_two_sides_of_its_loss_by_hand() -> None:
-    """Heads that always say logit 1: real costs 0.5·3·(ln(1 + e) − 0.8), generated 0.5·3·ln(1 + e), together or in turn."""
+    """Heads that always return logit 1: real costs 0.5·3·(ln(1 + e) − 0.8), generated 0.5·3·ln(1 + e), together or in turn."""
     dino = DinoDiscriminator(SMALL)
     for head in dino.heads:
         last = head[-1]  # type: ignore[index]
@@ -186,7 +186,7 @@ def test_augmentation_is_each_samples_own_and_differentiable() -> None:
     assert torch.equal(augment(x[1:2], Draws(1, (8,))), whole[1:2])
     assert not torch.equal(augment(x, Draws(2, (7, 8, 9))), whole)
     blank = (whole == 0.5).all(1).flatten(1).float().mean(1)
-    assert ((blank > 0.05) & (blank < 0.6)).all()  # the hole, in part outside, and what a shift brings in
+    assert ((blank > 0.05) & (blank < 0.6)).all()  # the hole, partly outside, and the fill of a shift
     whole.sum().backward()
     assert x.grad is not None
     assert x.grad.any()
@@ -223,7 +223,7 @@ def test_the_published_file_is_read_strictly(tmp_path: Path) -> None:
 
 
 def test_it_sees_pixels_as_its_origin_standardises_them() -> None:
-    """Mean 0.481 and deviation 0.229 of red in [0, 1]: white is 2.264, the grey that augmentation leaves is 0.081."""
+    """Mean 0.481 and deviation 0.229 of red in [0, 1]: white is 2.264, the fill grey of augmentation is 0.081."""
     dino = DinoDiscriminator(SMALL)
     seen: list[Tensor] = []
     dino.backbone.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))

@@ -1,4 +1,4 @@
-"""Constants and formulas that no other behaviour shows: texts, AdamW, what LPIPS and CLIP see, the estimator's loss."""
+"""Constants and formulas that no other test covers: texts, AdamW, inputs of LPIPS and CLIP, the estimator's loss."""
 
 import hashlib
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_lpips_judges_clamped_pictures_where_the_bases_do(
 
 
 def test_clip_sees_a_squashed_picture_with_its_own_statistics(small_sd_spec: VariantSpec, photo: Image.Image) -> None:
-    """Bicubic and antialiased as Pillow has it; mean and deviation of OpenAI's preprocessing."""
+    """Bicubic and antialiased as in Pillow; mean and deviation of OpenAI's preprocessing."""
     picture = photo.crop((100, 0, 412, 200))
     prompt = build_model(small_sd_spec).prompt
     seen: list[Tensor] = []
@@ -93,7 +93,7 @@ def test_clip_sees_a_squashed_picture_with_its_own_statistics(small_sd_spec: Var
 
 
 def test_visual_tokens_start_at_the_empty_texts_mean(sd_recipe: Recipe, base_directory: Path) -> None:
-    """VPIM's bias: what the base's U-Net knows as no text."""
+    """VPIM's bias: the embedding that the base's U-Net knows as no text."""
     from rcodsr.checkpoints.resolve import resolve_base
     from rcodsr.checkpoints.text_encoder import text_embedding
     from rcodsr.training.setup import _start_prompt

@@ -102,7 +102,7 @@ def test_of_many_checkpoints_the_ends_and_what_lies_between_are_shown() -> None:
 
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "album").mkdir()
-    with pytest.raises(InputError, match="album: a directory; give one picture file, or a training run"):
+    with pytest.raises(InputError, match="album: a directory; pass one picture file, or a training run"):
         compare(tmp_path / "album")
     with pytest.raises(UsageError, match="--gt: belongs to a picture"):
         compare(run, gt=tmp_path / "gt.png")

@@ -1,4 +1,4 @@
-"""What a training run makes of its photos: real pairs, damaged files, killed workers."""
+"""How a training run handles its photos: real pairs, corrupt files, killed workers."""
 
 import multiprocessing
 import os
@@ -79,5 +79,5 @@ def test_a_killed_worker_ends_the_run_with_one_line(recipe: Recipe, monkeypatch:
         return {}
 
     monkeypatch.setattr(run.trainer, "train_step", kill)
-    with pytest.raises(WorkerError, match=r"^data worker \d+: killed by signal: Killed, most likely because memory ran out; "):
+    with pytest.raises(WorkerError, match=r"^data worker \d+: killed by signal: Killed, probably out of memory; "):
         run.go()

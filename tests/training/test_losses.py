@@ -46,7 +46,7 @@ def test_overshoot_sees_halos_and_no_texture() -> None:
     halo = edge.clone()
     halo[..., 16] += 0.16  # one column of 32, on the bright side
     assert overshoot(halo, edge).item() == pytest.approx(0.01)
-    assert overshoot(edge.roll(1, 3)[..., 2:], edge[..., 2:]).item() == 0  # an edge that is merely not in its place
+    assert overshoot(edge.roll(1, 3)[..., 2:], edge[..., 2:]).item() == 0  # an edge that is merely displaced
     texture = 0.5 * torch.rand(1, 3, 32, 32)
     assert overshoot(texture.roll(1, 3), texture).mean().item() < 0.01
 
@@ -55,7 +55,7 @@ def test_faint_distance_sees_grain_and_is_blind_to_what_is_strong() -> None:
     grain, strong = torch.randn(2, 3, 64, 64) / 255, torch.randn(1, 3, 64, 64) / 8
     assert faint_distance(grain, grain).tolist() == [0, 0]
     half, twice = (faint_distance(share * grain, grain).mean() for share in (0.5, 2))
-    torch.testing.assert_close(half, twice, rtol=0.35, atol=0)  # near log 2 both, less for what is nearly nothing
+    torch.testing.assert_close(half, twice, rtol=0.35, atol=0)  # both near log 2, less for very weak texture
     assert 0.3 < half < 0.7
     assert faint_distance(strong, 3 * strong).item() == 0
     moved = faint_distance(grain.roll(5, 3), grain).mean()

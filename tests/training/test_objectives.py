@@ -1,4 +1,4 @@
-"""Distillation inside Algorithm 1: who sees what, at which timestep, with which guidance."""
+"""Distillation in Algorithm 1: inputs, timesteps and guidance."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from rcodsr.training.recipe import DistillSettings, OptimSettings, Recipe
 
 
 class _Teachers:
-    """Networks whose answers are known: eps = mean of the tokens, a hundredth of it for φ′. They note what they are asked."""
+    """Networks with known outputs: eps = mean of the tokens, a hundredth of it for φ′. They record their calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Tensor, Tensor, Tensor]] = []
@@ -73,7 +73,7 @@ def test_guidance_is_for_the_frozen_network_alone(made: Generated) -> None:
 
 
 class _Pessimists(_Teachers):
-    """Without a condition they answer 0.2."""
+    """Without a condition they return 0.2."""
 
     def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         return tokens, torch.full_like(tokens, 0.2)
@@ -158,7 +158,7 @@ def test_the_regulariser_learns_at_its_own_rate(sd_recipe: Recipe) -> None:
 
 
 def test_the_discriminator_gets_nothing_of_the_generators_gradient() -> None:
-    objective = AdversarialObjective(PatchDiscriminator(8).eval())  # its singular vectors stand still
+    objective = AdversarialObjective(PatchDiscriminator(8).eval())  # its singular vectors stay fixed
     picture = torch.rand(2, 3, 32, 32, requires_grad=True)
     zeros = torch.zeros(2, 3, 32, 32)
     timestep, tokens = torch.tensor([250, 750]), torch.zeros(2, 1, 1)

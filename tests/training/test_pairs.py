@@ -1,4 +1,4 @@
-"""The discriminator that compares each picture with its own ground truth: who learns from whom, and what it asks for."""
+"""The discriminator that compares each picture with its own ground truth: its gradients and its targets."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from rcodsr.training.recipe import PerceptualSettings, Recipe
 @pytest.fixture
 def objective() -> PairObjective:
     torch.manual_seed(0)
-    return PairObjective(PairDiscriminator(LpipsSqueeze(), hidden=8).eval())  # its singular vectors stand still
+    return PairObjective(PairDiscriminator(LpipsSqueeze(), hidden=8).eval())  # its singular vectors stay fixed
 
 
 def _made(picture: Tensor, target: Tensor) -> Generated:
@@ -43,7 +43,7 @@ def test_a_picture_that_is_its_ground_truth_has_no_margin(objective: PairObjecti
     other = objective.discriminator(truth.roll(1, 0), truth, x_l)
     assert all(m.any() for m in other)
     swapped = objective.discriminator(truth.roll(1, 0), truth, x_l.roll(1, 0))
-    assert not any(torch.equal(a, b) for a, b in zip(other, swapped, strict=True))  # it knows the input
+    assert not any(torch.equal(a, b) for a, b in zip(other, swapped, strict=True))  # it depends on the input
 
 
 def test_gradients_stay_on_their_side(objective: PairObjective) -> None:
@@ -98,6 +98,6 @@ def test_it_needs_the_network_it_sees_through(recipe: Recipe) -> None:
 
 
 def test_what_a_shift_brings_in_is_grey() -> None:
-    """0.5, which the networks see as zero: a white picture stays white or becomes grey."""
+    """The fill is 0.5, zero to the networks: a white picture stays white or becomes grey."""
     moved = shift(torch.ones(4, 3, 64, 64), Draws(1, (7, 8, 9, 10)))
     assert set(moved.unique().tolist()) == {0.5, 1.0}

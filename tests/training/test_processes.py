@@ -54,8 +54,8 @@ def test_two_processes_learn_what_one_that_accumulates_learns(sd_recipe: Recipe,
     ]
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert outputs[1][0] == ""  # the second process says and writes nothing
+    assert outputs[1][0] == ""  # the second process prints and writes nothing
     for a, b in zip(metrics(one.output), metrics(two.output), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["vsd_own"] == pytest.approx(b["vsd_own"], abs=1e-5)
-    assert Run(_accumulating(two, 2), lambda _: None).step == 4  # and one process goes on where two stopped
+    assert Run(_accumulating(two, 2), lambda _: None).step == 4  # and one process resumes where two stopped

@@ -49,7 +49,7 @@ def test_one_step_at_the_real_size(photo: Image.Image, tmp_path: Path) -> None:
 def test_one_step_at_the_real_shape_fits_into_a_small_gpu(
     tmp_path: Path, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """512×512, batch 1, bf16, activations computed again: weights are drawn on the GPU."""
+    """512×512, batch 1, bf16, recomputed activations: weights are drawn on the GPU."""
     Image.new("RGB", (512, 512)).save(tmp_path / "photo.png")
     given = [
         f"photos={tmp_path}",

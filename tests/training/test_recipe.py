@@ -167,7 +167,7 @@ def test_packaged_recipes_have_names(tmp_path: Path) -> None:
         UsageError, match=r"no such recipe; did you mean rcod-.\? It may be ablations/tiny, .*rcod-o.*, or a TOML"
     ):
         find_recipe("rcod-x")
-    assert find_recipe("recipes/rcod-o.toml").samefile(PAPER)  # wherever the command runs
+    assert find_recipe("recipes/rcod-o.toml").samefile(PAPER)  # from any directory
 
 
 def _refused(*overrides: str, path: Path = TINY) -> str:
@@ -183,8 +183,8 @@ def _refused(*overrides: str, path: Path = TINY) -> str:
         ("weight_decay=1", "weight_decay: unknown name; did you mean optim.weight_decay?"),
         ("phases.1.stepps=3", "phases.1.stepps: unknown name; did you mean phases.1.steps?"),
         ("optim.ema=1.5", "optim.ema: 1.5 is not possible; use a number from 0 to 1"),
-        ("phases.0.crop=72", "phases.0.crop: 72 is not possible; use a multiple of 16 from 32 on"),
-        ("seed=-1", "seed: -1 is not possible; use a whole number from 0 on"),
+        ("phases.0.crop=72", "phases.0.crop: 72 is not possible; use a multiple of 16 from 32 upwards"),
+        ("seed=-1", "seed: -1 is not possible; use a whole number from 0 upwards"),
         ("optim.betas=[0.9]", "optim.betas: [0.9] is not possible; use a list of 2 entries, each a number from 0 to 1"),
         (
             "stage=generater",

@@ -1,4 +1,4 @@
-"""Learning from a pretrained restorer, from a discriminator of pixels, and by the clock."""
+"""Training with a pretrained restorer, with a discriminator on pixels, and by the clock."""
 
 from dataclasses import replace
 from pathlib import Path

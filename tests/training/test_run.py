@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, resumed, damaged and changed."""
+"""Runs that are stopped, killed, resumed, corrupted and changed."""
 
 import json
 import os
@@ -70,15 +70,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(kind: str, request: pytest.FixtureReq
 
 
 @pytest.mark.slow
-def test_a_run_survives_thirty_kills_bit_for_bit(sd_recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kills", "steps"), [(6, 40), pytest.param(30, 120, marks=pytest.mark.huge)])
+def test_a_run_survives_kills_bit_for_bit(sd_recipe: Recipe, tmp_path: Path, kills: int, steps: int) -> None:
     """SIGKILL at random instants, some of them while a state or the checkpoint is being written."""
-    phases = (replace(sd_recipe.phases[0], steps=120, batch=1, crop=32),)
+    phases = (replace(sd_recipe.phases[0], steps=steps, batch=1, crop=32),)
     recipe = replace(sd_recipe, phases=phases, machine=replace(sd_recipe.machine, save_minutes=0), output=tmp_path / "killed")
     (tmp_path / "recipe.pickle").write_bytes(pickle.dumps(recipe))
-    command = [sys.executable, "-m", "tests.training.killing", str(tmp_path / "recipe.pickle"), "30", "1"]
+    command = [sys.executable, "-m", "tests.training.killing", str(tmp_path / "recipe.pickle"), str(kills), "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+    assert int(done.stdout) > 0 or kills < 30
     whole = replace(recipe, output=tmp_path / "whole")
     Run(whole, _silent).go()
     assert _hex(recipe.output) == _hex(whole.output)
@@ -151,7 +152,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(recipe: Recipe) -> None:
     newest.write_bytes(data)
     assert Run(recipe, messages.append).step == 1
     shutil.rmtree(recipe.output / "states" / "00000001")
-    with pytest.raises(RcodsrError, match="all saved states are damaged"):
+    with pytest.raises(RcodsrError, match="all saved states are corrupt"):
         Run(recipe, _silent)
     assert Run(recipe, _silent, resume=False).step == 0
 
@@ -248,7 +249,7 @@ def test_validation_shows_every_level(recipe: Recipe, tmp_path: Path, photo: Ima
 def test_validation_judges_the_knob_on_what_the_weights_want_to_see(
     small_model: OneStepSR, tmp_path: Path, photo: Image.Image
 ) -> None:
-    """512 pixels where a prior asks for them; LPIPS where there is a judge; spread and order of the levels by hand."""
+    """512 pixels if a prior needs them, LPIPS if there is a judge, spread and order of the levels by hand."""
     for folder in ("val", "judges"):
         (tmp_path / folder).mkdir()
     photo.save(tmp_path / "val" / "a.png")
@@ -295,7 +296,7 @@ def test_the_command_stops_on_sigterm_with_its_code_and_goes_on(
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert stdout == ""
-    assert "stopped; the same command goes on" in stderr
+    assert "stopped; the same command continues" in stderr
     steps = len(journal.read_text().splitlines())
     again = run_cli("train", recipe, f"photos={photos}", "output=run", "machine.threads=1", "phases.0.steps=3")
     assert again.returncode == 2
@@ -332,7 +333,7 @@ def test_an_estimator_is_added_to_finished_weights_which_stay_as_they_are(recipe
     weights = finished.output / "checkpoint"
     phase = Phase("estimator", 40, 8, 128, (5e-3, 5e-4))
     estimator = replace(recipe, stage="estimator", generator=str(weights), optim=OptimSettings(), timestep=TimestepSettings())
-    with pytest.raises(UsageError, match=r"phases\.0\.crop: 96 is less than the 128 pixels that the estimator of small judges"):
+    with pytest.raises(UsageError, match=r"phases\.0\.crop: 96 is smaller than the 128-pixel window of the estimator of small"):
         Run(replace(estimator, phases=(replace(phase, crop=96),), output=tmp_path / "small"), _silent)
     run = Run(replace(estimator, phases=(phase,), output=tmp_path / "mem", bounds=(0.1, 0.4)), _silent)
     run.go()
@@ -360,6 +361,6 @@ def test_a_prior_learns_noise_and_teaches_a_tiny_generator(recipe: Recipe, tmp_p
     assert {"vsd", "vsd_own", "w", "cond_uncond", "gradient_cosine"} <= metrics(distilled.output)[-1].keys()
     with pytest.raises(UsageError, match="has no base to distil from"):
         replace(distilled, distill=DistillSettings())
-    with pytest.raises(UsageError, match="predicts no noise"):
+    with pytest.raises(UsageError, match="does not predict noise"):
         own = DistillSettings(prior=str(distilled.output / "checkpoint"))
         Run(replace(distilled, distill=own, output=tmp_path / "twice"), _silent).go()

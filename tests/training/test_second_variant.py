@@ -1,4 +1,4 @@
-"""RCOD_S in training: modulated LoRA, S3Diff's losses, nothing distilled."""
+"""RCOD_S in training: modulated LoRA, S3Diff's losses, no distillation."""
 
 import threading
 from dataclasses import replace
@@ -93,7 +93,7 @@ def test_the_loss_is_s3diffs(s_recipe: Recipe) -> None:
 
 
 def test_s3diffs_steps_are_two_for_each_side(s_recipe: Recipe) -> None:
-    """Apart: θ moves by the data loss, then by the discriminator's wish alone; so do the heads, real pictures first."""
+    """Apart: θ is updated by the data loss, then by the discriminator alone; the heads by real pictures first."""
     judge = replace(s_recipe.discriminator, steps="apart")
     trainer, batches, phase = _prepared(s_recipe, discriminator=judge)
     _shake(trainer)
@@ -103,7 +103,7 @@ def test_s3diffs_steps_are_two_for_each_side(s_recipe: Recipe) -> None:
     facts = trainer.train_step(batches, phase, 1e-3, 0)
     assert updates == ["theta", "theta", "adversarial", "adversarial"]
     expected = 2 * facts["pixel"] + 5 * facts["perceptual"] + 0.5 * facts["adversarial"]
-    # the data terms are those of the first pass, the discriminator's of the second, through what the first has changed
+    # the data terms are those of the first pass, the discriminator's those of the second, with weights updated by the first
     assert facts["loss"] == pytest.approx(expected, rel=1e-4)
     first, second = trainer._turns(phase)
     made, _ = trainer.generate(batches[0], phase)

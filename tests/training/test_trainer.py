@@ -106,7 +106,7 @@ def test_embedding_and_coefficient_can_have_their_own_timesteps(sd_recipe: Recip
 
 
 def test_recomputed_activations_give_the_same_gradients(sd_recipe: Recipe) -> None:
-    """The backward pass runs the U-Net again; it must then be the generator, not one of its teachers."""
+    """The backward pass runs the U-Net again, and must run the generator, not one of its teachers."""
     gradients = []
     for checkpointing in (False, True):
         trainer, (batch,), phase = _prepared(

@@ -1,4 +1,4 @@
-"""A run that begins with others' finished weights."""
+"""A run that starts from weights trained by others."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_run_begins_with_every_tensor_of_s3diff_and_its_own_vpim(recipe: Recip
 
 def test_what_does_not_suit_is_refused(recipe: Recipe, s3diff: Path, small_sd_spec: VariantSpec, tmp_path: Path) -> None:
     other = replace(recipe, variant=small_sd_spec, warm_start=str(s3diff))
-    with pytest.raises(UsageError, match="has no LoRA of small-sd's kind; use s3diff for rcod-s"):
+    with pytest.raises(UsageError, match="has no LoRA that fits small-sd; use s3diff for rcod-s"):
         build_networks(other, small_sd_spec, {}, lambda line: None)
     with pytest.raises(WeightsError, match="run `rcodsr weights convert"):
         build_networks(replace(recipe, warm_start=str(tmp_path / "s3diff.pkl")), recipe.variant, {}, lambda line: None)

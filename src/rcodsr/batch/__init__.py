@@ -1,1 +1,1 @@
-"""From arguments to jobs, and from jobs to written files."""
+"""Plan jobs from command-line arguments and run them."""

@@ -1,4 +1,4 @@
-"""What will become of jobs, as headers, existing outputs and the weights' hash tell. Without torch; nothing is fetched."""
+"""Predict the results of jobs from headers, existing outputs and the weights' hash. Loads no torch and fetches nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rcodsr.options import PIXELS, Level, UpscaleOptions, WeightsRequest
 
 
 class Foresight:
-    """Tells the result of a job before the engine is loaded: failed, skipped or planned.
+    """Predicts the result of a job before the engine is loaded: failed, skipped or planned.
 
     Args:
-        request: the weights, looked for when the first sound picture needs to know them.
-        options: what to do with each picture.
-        output: how to write.
+        request: the weights, located when the first valid picture needs them.
+        options: settings of each picture.
+        output: how outputs are written.
     """
 
     def __init__(self, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions) -> None:
@@ -32,20 +32,20 @@ class Foresight:
 
     @cached_property
     def weights(self) -> Identity | None:
-        """What the weights are; None where they must be fetched or converted first.
+        """Identity of the weights. None if they must be fetched or converted first.
 
         Raises:
-            UsageError: when they cannot do what is asked.
-            WeightsError: when they are unknown, unavailable or damaged.
+            UsageError: when the weights do not support the options.
+            WeightsError: when the weights are unknown, unavailable or damaged.
         """
         return identify_here(self._request, self._options)
 
     def result(self, job: Job) -> Result:
-        """What `pipeline.run` will do with a job.
+        """Predict what `pipeline.run` will do with a job.
 
         Raises:
-            UsageError: as `weights`.
-            WeightsError: as `weights`.
+            UsageError: see `weights`.
+            WeightsError: see `weights`.
         """
         try:
             with near(job) as local:
@@ -80,13 +80,13 @@ class Foresight:
         return result
 
     def _record(self, job: Job, weights: Identity | None) -> dict[str, object]:
-        """What an output's record must say, as far as it is known."""
+        """The record an output must carry, as far as it is known."""
         if weights is None:
             return {"pixels": PIXELS, **size_of(self._options), "input_sha256": io.digest(job.source)}
         return record_of(job.source, job.options(self._options), weights.spec, weights.id, self._request.dtypes[0])
 
     def _describe(self, result: Result, weights: Identity | None) -> None:
-        """Weights, realism and timestep, where they are known before the picture is looked at."""
+        """Add weights, realism and timestep where they are known before the picture is read."""
         if weights is None:
             return
         result.weights, control = weights.id, self._options.chosen
@@ -103,13 +103,13 @@ class Foresight:
 def work_off(
     jobs: list[Job], foresight: Foresight, engine: Callable[[list[Job], int], Iterable[Result]], failures: int = 0
 ) -> Iterator[Result]:
-    """Results of jobs, in order; the engine is asked from the first one on that has to be made.
+    """Results of jobs, in order. The engine is called at the first job that needs it.
 
     Args:
         jobs: from `plan`.
-        foresight: tells what is refused or done already. Objects in a store are the engine's, which asks for several at a time.
-        engine: loads what it needs, and gives the results of the jobs that are left; it is told how many have failed.
-        failures: so many before.
+        foresight: predicts refused and finished jobs. Objects in a store go to the engine, which requests several at a time.
+        engine: takes the remaining jobs and the number of failures so far, loads what it needs, and yields results.
+        failures: number of failures before these jobs.
     """
     left = deque(jobs)
     while left and not is_remote(left[0]):

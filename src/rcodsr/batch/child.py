@@ -1,4 +1,4 @@
-"""One process of `-j N`: loads the engine once, then takes chunks of jobs from its connection and reports on each job."""
+"""One process of `-j N`: loads the engine once, then receives chunks of jobs over a connection and reports on each job."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from rcodsr.engine.upscaler import Upscaler
 
 PATIENCE = 10.0
-"""Seconds a stopped process has for its way out."""
+"""Seconds a stopped process has to exit."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Jobs for one process, with their numbers in the plan. An empty one says: load the engine."""
+    """Jobs for one process, with their numbers in the plan. An empty chunk only loads the engine."""
 
     jobs: tuple[tuple[int, Job], ...] = ()
 
 
 @dataclass(frozen=True)
 class Note:
-    """A line for people."""
+    """A line for the user."""
 
     text: str
 
@@ -47,12 +47,12 @@ class Ready:
     """The engine is loaded."""
 
     text: str
-    """Weights, device, dtype."""
+    """Weights, device and dtype."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """The process cannot go on."""
+    """The process cannot continue."""
 
     error: RcodsrError
 
@@ -60,21 +60,21 @@ class Broken:
 def work(
     connection: Connection, request: WeightsRequest, options: UpscaleOptions, output: WriteOptions, number: int, threads: int
 ) -> None:
-    """Serve until the connection says None, or ends because the other side is gone.
+    """Serve until the connection sends None or is closed by the other side.
 
     Args:
-        connection: chunks come in, reports go out.
-        request: the engine.
-        options: of each picture.
-        output: how to write.
-        number: of this process, which decides its GPU.
-        threads: to compute with.
+        connection: receives chunks, sends reports.
+        request: weights and device of the engine.
+        options: settings of each picture.
+        output: how outputs are written.
+        number: index of this process, which selects its GPU.
+        threads: number of compute threads.
     """
     signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts everybody; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
     inbox: SimpleQueue[Chunk | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
-    with suppress(BrokenPipeError, ConnectionResetError):  # the parent is gone
+    with suppress(BrokenPipeError, ConnectionResetError):  # the parent has exited
         try:
             _serve(connection, inbox, request, options, output, number, threads)
         except RcodsrError as error:
@@ -107,7 +107,7 @@ def _serve(
 
 
 def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
-    """The same on the device of one process out of several: they take the GPUs in turn, where no single one was named."""
+    """The request with this process's device: processes take the GPUs in turn unless one was named."""
     import torch
 
     if request.device in {"auto", "cuda"} and torch.cuda.is_available():
@@ -116,7 +116,7 @@ def _of_process(request: WeightsRequest, number: int) -> WeightsRequest:
 
 
 def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: WriteOptions) -> Iterator[Report]:
-    """Run the jobs of a chunk; a fault that would meet every further one ends it, as part of its own job's report."""
+    """Run the jobs of a chunk. A fault that every further job would meet ends it, as part of its own job's report."""
     numbers = iter([index for index, _ in chunk.jobs])
     results = run([job for _, job in chunk.jobs], upscaler, options, output, None)
     held: Result | None = None
@@ -133,7 +133,7 @@ def reports(chunk: Chunk, upscaler: Upscaler, options: UpscaleOptions, output: W
 
 
 def _listen(connection: Connection, inbox: SimpleQueue[Chunk | None]) -> None:
-    """Take what the parent sends; when the parent dies, end as if it had said so, and in the middle of a picture too."""
+    """Queue messages from the parent. If the parent dies, stop as if it had requested it, even in the middle of a picture."""
     try:
         while (chunk := connection.recv()) is not None:
             inbox.put(chunk)

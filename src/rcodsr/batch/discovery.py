@@ -1,4 +1,4 @@
-"""Finding pictures: files, directories and lists → every picture once, in order. Without torch."""
+"""Find pictures: files, directories and lists → every picture once, in order. Loads no torch."""
 
 import fnmatch
 import glob
@@ -26,24 +26,24 @@ _SYSTEM_FOLDERS = (
     "thumbs",
     ".trash*",
 )
-"""Globs, in lower case, of folders that network drives and desktops keep for themselves: thumbnails, bins, snapshots."""
+"""Globs, in lower case, of folders that network drives and desktops reserve: thumbnails, recycle bins, snapshots."""
 
 _WEB = {"http", "https", "ftp"}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which files of directories are pictures to enlarge."""
+    """Which files of a directory are selected."""
 
     recursive: bool = False
-    """Also the directories inside; links that lead around in a circle are followed once."""
+    """Search subdirectories too. Links that form a cycle are followed once."""
     include: tuple[str, ...] = ()
-    """Globs on the name or the path within the input directory; one of them must match."""
+    """Globs on the name or on the path within the input directory. At least one must match."""
     exclude: tuple[str, ...] = ()
-    """Likewise; none of them may match."""
+    """Globs on the same names. None may match."""
 
     def takes(self, relative: PurePath) -> bool:
-        """Whether the globs let a file pass; capitals do not count, because cameras write DSC1.JPG."""
+        """Whether the globs accept a file. Case is ignored because cameras write DSC1.JPG."""
         names = (relative.name.casefold(), relative.as_posix().casefold())
 
         def matches(globs: tuple[str, ...]) -> bool:
@@ -54,36 +54,36 @@ class Selection:
 
 @dataclass(frozen=True)
 class Found:
-    """One picture and where it lay."""
+    """One picture and where it was found."""
 
     source: Source
     relative: PurePath
-    """Path within the input directory; the name of a file that was given itself."""
+    """Path within the input directory. The bare name for a file passed directly."""
     top: Path | None = None
-    """The input directory."""
+    """The input directory. None for a file passed directly."""
 
 
 @dataclass
 class Findings:
-    """What inputs hold."""
+    """Pictures found in the inputs, and files left out."""
 
     pictures: list[Found] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
-    """Files of directories that are no pictures by their suffix."""
+    """Files in directories whose suffix is not a picture's."""
     system_folders: list[Path] = field(default_factory=list)
-    """Folders inside that were passed over because the system owns them."""
+    """Subfolders skipped because they belong to the system."""
 
 
 @dataclass
 class Inputs:
-    """What the arguments of a command name."""
+    """Sources named by a command's arguments."""
 
     sources: list[Source] = field(default_factory=list)
     refused: list[tuple[str, RcodsrError]] = field(default_factory=list)
-    """What is no source and fails by itself: lists that cannot be read, web addresses."""
+    """Arguments that fail on their own: unreadable lists, web addresses."""
 
     def add(self, text: str) -> None:
-        """One path."""
+        """Add one path."""
         try:
             self.sources.append(source_of(text))
         except InputError as error:
@@ -91,19 +91,19 @@ class Inputs:
 
 
 def expand_lists(inputs: list[str]) -> Inputs:
-    """Inputs with lists (`images.lists`) replaced by what they hold: `@list.txt`, `@-` (standard input). `-` is a picture.
+    """Replace lists (`images.lists`) among the inputs by their entries: `@list.txt`, `@-` (standard input). `-` is a picture.
 
-    A file or folder whose own name starts with @ is that file, not a list. A glob that arrives as it was typed is expanded.
+    A file or folder whose own name starts with @ is not a list. A glob that the shell did not expand is expanded.
 
     Raises:
-        UsageError: when a name is empty, or standard input is asked for twice.
-        InputError: when nothing is left because lists cannot be read.
-        NoInputError: when lists are empty.
+        UsageError: when a name is empty, or standard input is requested twice.
+        InputError: when no input is left because lists cannot be read.
+        NoInputError: when the lists are empty.
     """
     if "" in inputs:
-        raise UsageError("''", "an empty name is no input", "check the shell variable it came from")
+        raise UsageError("''", "an empty name is not a valid input", "check the shell variable it came from")
     if sum(name in {"-", "@-"} for name in inputs) > 1:
-        raise UsageError("-", "standard input can be read once only", "give one of - and @-")
+        raise UsageError("-", "standard input can be read only once", "use either - or @-")
     found = Inputs()
     for name in inputs:
         if name == "-":
@@ -125,11 +125,11 @@ def expand_lists(inputs: list[str]) -> Inputs:
 
 
 def source_of(text: str) -> Source:
-    """The path, or the object of a store, that a user wrote.
+    """The path or store object that a user wrote.
 
     Raises:
-        InputError: for an address of the web.
-        UsageError: for an object of a store on Windows.
+        InputError: for a web address.
+        UsageError: for a store object on Windows.
     """
     if text.partition("://")[0].lower() in _WEB and "://" in text:
         raise InputError(text, "a web address, not a file", f"fetch it: curl -L '{text}' | rcodsr upscale - -o NAME.png")
@@ -137,24 +137,24 @@ def source_of(text: str) -> Source:
 
 
 def _unquoted(name: str) -> list[str]:
-    """What a glob stands for that no shell has expanded, as on Windows or in quotes; the name itself where it is a file."""
+    """Matches of a glob that no shell has expanded, as on Windows or in quotes. An existing file stands for itself."""
     if not any(sign in name for sign in "*?[") or os.path.lexists(name):
         return [name]
     return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207 (a Path expands no absolute pattern)
 
 
 def sources(inputs: Sequence[Source], selection: Selection | None = None) -> list[Source]:
-    """Every picture of files and directories, once each, in order."""
+    """List the pictures in files and directories, without duplicates, in order."""
     return list(dict.fromkeys(found.source for found in discover(inputs, selection or Selection()).pictures))
 
 
 def discover(inputs: Sequence[Source], selection: Selection, avoid: Path | None = None) -> Findings:
-    """Look through files and directories. What several names lead to is found once, by the first of them.
+    """Search files and directories. A picture reached by several names is listed once, under the first.
 
     Args:
         inputs: files and directories.
-        selection: what to take of directories, and of files given by name as far as its globs go.
-        avoid: a directory that is not searched, because outputs go there.
+        selection: globs for directories, and for files passed by name.
+        avoid: the output directory, which is not searched.
 
     Raises:
         NoInputError: when an input directory cannot be listed.
@@ -170,7 +170,7 @@ def discover(inputs: Sequence[Source], selection: Selection, avoid: Path | None 
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to anything; False for what cannot be asked."""
+    """Whether a path exists. False if that cannot be determined."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -178,15 +178,15 @@ def is_there(path: Path) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether a path is a directory; False for what cannot be asked."""
+    """Whether a path is a directory. False if that cannot be determined."""
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # unreadable, a name too long or impossible: reading it will say so
+    except (OSError, ValueError):  # unreadable, or an invalid name: reading it will report that
         return False
 
 
 def _once(pictures: list[Found]) -> Iterator[Found]:
-    """Each file once, whatever links and spellings lead to it."""
+    """Drop files that were already found under another link or spelling."""
     real, seen = RealPaths(), defaultdict[str, list[str]](list)
     for found in pictures:
         if isinstance(found.source, Piped):
@@ -194,7 +194,7 @@ def _once(pictures: list[Found]) -> Iterator[Found]:
             continue
         path = real.of(found.source)
         others = seen[path.casefold()]
-        # names that differ in capitals are one file on some systems and two on others
+        # names that differ only in case are one file on some systems and two on others
         if path not in others and not any(_is_same_file(path, other) for other in others):
             others.append(path)
             yield found
@@ -225,7 +225,7 @@ def _search(top: Path, selection: Selection, avoid: Path | None, findings: Findi
 def _walk(
     entries: list[Path], selection: Selection, seen: set[tuple[int, int]], findings: Findings, top: Path
 ) -> Iterator[Path]:
-    """Files first, then what lies deeper. A directory that cannot be listed counts as a picture, so that it fails by name."""
+    """Yield files first, then subdirectories. An unreadable directory counts as a picture, so that it is reported by name."""
     inner = []
     for path in entries:
         if is_directory(path):
@@ -249,7 +249,7 @@ def _walk(
 
 
 def _listed(directory: Path) -> list[Path]:
-    """Entries in order; hidden ones (macOS leaves `._photo.jpg`) are neither pictures nor worth a word, but for bins."""
+    """Entries in order, without hidden files (macOS leaves `._photo.jpg`). Hidden recycle bins are kept, to be reported."""
     return sorted(path for path in directory.iterdir() if not _is_hidden(path) or _is_of_the_system(path))
 
 
@@ -275,7 +275,7 @@ def _list_data(name: str) -> bytes:
     try:
         return Path(name[1:]).read_bytes()
     except OSError as error:
-        raise InputError(name, f"cannot be read ({error.strerror})", "give a text file with one path a line") from error
+        raise InputError(name, f"cannot be read ({error.strerror})", "use a text file with one path per line") from error
 
 
 def _standard_input(name: str) -> bytes:

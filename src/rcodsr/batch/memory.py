@@ -1,4 +1,4 @@
-"""How much memory a picture will take, and how much there is; asked before anything is decoded. Without torch."""
+"""Estimate needed and free memory before a picture is decoded. Loads no torch."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,30 +9,30 @@ from rcodsr.errors import TileMemoryError
 from rcodsr.messages import size_text
 
 _BYTES_PER_PIXEL = 40
-"""Of the model's enlargement, held at once on the CPU: the enlarged input, its padded copy, the result, what writing needs."""
+"""CPU memory per pixel of the model's output: enlarged input, its padded copy, the result, and the writer's buffers."""
 _TILE_PIXELS, _TILE_BYTES = 1 << 20, 512
-"""The network's own, for each pixel of one tile."""
+"""The network's own memory, for each pixel of one tile."""
 _SPARE = 64 << 20
 
 
 def require_memory(subject: object, pixels: int) -> None:
-    """Refuse a picture that cannot fit, rather than let the system kill the batch in the middle of it.
+    """Refuse a picture that does not fit, so that the system does not kill the batch halfway through.
 
     Args:
-        subject: for the error message.
-        pixels: of the model's enlargement.
+        subject: named in the error message.
+        pixels: number of pixels of the model's output.
 
     Raises:
-        TileMemoryError: when less memory is free than it takes.
+        TileMemoryError: when it needs more memory than is free.
     """
     needed, free = _needed(pixels), free_memory()
     if free is not None and needed > free + _SPARE:
-        cause = f"needs about {size_text(needed)} of memory, and {size_text(free)} are free"
+        cause = f"needs about {size_text(needed)} of memory, and {size_text(free)} is free"
         raise TileMemoryError(subject, cause, "crop it, or close other programs")
 
 
 def has_memory(pixels: int) -> bool:
-    """Whether there is room for pictures whose enlargements have so many pixels together."""
+    """Whether pictures whose outputs have this many pixels in total fit into memory."""
     free = free_memory()
     return free is None or _needed(pixels) <= free
 
@@ -42,7 +42,7 @@ def _needed(pixels: int) -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, its control group and its own limit; None where unknown."""
+    """Bytes that this process may still allocate, limited by machine, control group and ulimit. None if unknown."""
     known = [value for value in (_of_machine(), _of_group(), _of_process()) if value is not None]
     return min(known, default=None)
 
@@ -54,7 +54,7 @@ def _of_machine() -> int | None:
 
 
 def _of_group(root: Path = Path("/")) -> int | None:
-    """What a container or a systemd unit leaves, which psutil does not know of; Linux only."""
+    """Bytes left in the control group of a container or systemd unit, which psutil ignores. Linux only."""
     with suppress(OSError, ValueError, LookupError):
         group = root / "sys/fs/cgroup" / (root / "proc/self/cgroup").read_text().split("::/", 1)[1].split("\n")[0]
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -64,7 +64,7 @@ def _of_group(root: Path = Path("/")) -> int | None:
 
 
 def _of_process() -> int | None:
-    """What `ulimit -v` leaves, where there is such a limit."""
+    """Bytes left under `ulimit -v`, if it is set."""
     if not hasattr(psutil, "RLIMIT_AS"):
         return None
     with suppress(OSError, psutil.Error):

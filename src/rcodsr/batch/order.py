@@ -1,4 +1,4 @@
-"""Results of workers that overtake each other → results in the order of the plan, as a single process reports them."""
+"""Restore the plan's order of results from several workers, as a single process would report them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _LONGEST, _ROUNDS = 64, 4
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says of one job."""
+    """A worker's report on one job."""
 
     index: int
-    """Of the job in the plan."""
+    """Position of the job in the plan."""
     result: Result
     lasting: RcodsrError | None = None
-    """A fault that every further job would meet as well."""
+    """A fault that every further job would meet too."""
 
 
 def in_order(reports: Iterable[Report]) -> Iterator[Result]:
-    """Results in the plan's order.
+    """Sort results into the plan's order.
 
     Raises:
-        RcodsrError: a lasting fault, after the results that have arrived by then and its own.
+        RcodsrError: a lasting fault, after its own result and those that arrived before it.
     """
     waiting: dict[int, Report] = {}
     due = 0
@@ -47,12 +47,12 @@ def in_order(reports: Iterable[Report]) -> Iterator[Result]:
 
 
 def chunk_length(left: int, workers: int) -> int:
-    """How many of the jobs that are left a worker gets at once: many at first, one by one at the end."""
+    """How many of the remaining jobs a worker gets at once: many at first, single ones at the end."""
     return max(1, min(_LONGEST, left // (_ROUNDS * workers)))
 
 
 def told_by_output(result: Result, job: Job, existed: bool) -> Result:
-    """A job done by a worker that was lost before it said so: skipped by the next one, done by this batch all the same."""
+    """Correct the result of a job whose worker died before reporting it: the next worker skipped it, but this batch did it."""
     if result.status != "skipped" or result.own or existed or job.target is None:
         return result
     with near(job) as local:

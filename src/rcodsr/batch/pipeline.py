@@ -1,10 +1,10 @@
-"""Jobs → written files, one result per job, in order. A bad input never stops the others; a full disk stops everything.
+"""Jobs → written files, one result per job, in order. A bad input does not stop the others, but a full disk does.
 
     read ahead → engine → encode → write
 
-While the engine has one picture, the next ones are decoded and the last ones encoded and written, each by threads of their own.
-On a CPU the engine stays in the caller's thread, so that a signal ends its work; elsewhere it has several pictures at a time,
-whose equal tiles share network calls. What is under way together is limited, in number and in pixels.
+While the engine works on one picture, other threads decode the next ones and encode and write the previous ones.
+On a CPU the engine stays in the caller's thread, so that a signal interrupts it. On other devices it takes several pictures
+at a time, whose equal tiles share network calls. The number and the pixels of pictures in progress are limited.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:  # a run with nothing to do must not load torch
     from rcodsr.engine.upscaler import Upscaler
 
 _TOGETHER = 8
-"""Pictures that share network calls where that pays."""
+"""Pictures that share network calls on devices where that helps."""
 _PATIENCE = 4.0
-"""Seconds that leaving early waits for the threads; twice that for a write under way."""
+"""Seconds to wait for threads on an early exit. Doubled for a write in progress."""
 _UNWRITTEN = 3
-"""Pictures at most between the engine and the disk, for each that the engine has."""
+"""Maximum number of pictures waiting to be written, per picture in the engine."""
 
 
 def run(
@@ -45,23 +45,23 @@ def run(
     together: int | None = None,
     observer: Observer | None = None,
 ) -> Iterator[Result]:
-    """Enlarge and write the jobs; results come in their order, and nothing is written out of it.
+    """Enlarge and write the jobs. Files are written and results yielded in the jobs' order.
 
     Args:
         jobs: from `plan`.
         upscaler: the engine.
-        options: what to do with each picture.
-        output: how to write.
-        stdout: receives the picture of a job without a target; None where the caller has none.
-        max_failures: write nothing after so many failures; the caller stops then.
-        together: pictures whose tiles may share network calls; 1 on a CPU and 8 elsewhere by default.
-        observer: hears of tiles, and of what was written although the caller left early.
+        options: settings of each picture.
+        output: how outputs are written.
+        stdout: receives the picture of a job without a target. None if the caller has none.
+        max_failures: write nothing after this many failures. The caller stops then.
+        together: pictures whose tiles may share network calls. Default: 1 on a CPU, 8 elsewhere.
+        observer: notified of tiles, and of pictures written after the caller stopped early.
 
     Yields:
         One result per job.
 
     Raises:
-        OutputError: when an output cannot be written, after its result, and every further one would fail as well.
+        OutputError: after the job's result, when an output cannot be written and every further one would fail too.
     """
     count = together or (1 if upscaler.runtime.device.type == "cpu" else _TOGETHER)
     if count > 1:
@@ -97,7 +97,7 @@ class _Pipeline:
         self.encoders = Workers(1 if together == 1 else min(8, os.cpu_count() or 1))
         self.writer = Workers(1)
         self.unwritten: deque[tuple[Passage, Later[Passage]]] = deque()
-        """Pictures that have been given to the engine, and what tells that they are through."""
+        """Pictures in the engine or later, each with its pending result."""
 
     def results(self, jobs: list[Job]) -> Iterator[Result]:
         """One result per job."""
@@ -115,7 +115,7 @@ class _Pipeline:
             yield from self._next()
 
     def close(self) -> None:
-        """Let nothing more be written, and wait for what is being written, but not for long encodings."""
+        """Stop writing. Waits for a write in progress, but not for long encodings."""
         self.closed = True
         if self.writing.acquire(timeout=2 * _PATIENCE):
             self.writing.release()
@@ -136,7 +136,7 @@ class _Pipeline:
             yield reading.popleft().take()
 
     def _has_room(self, item: Passage) -> bool:
-        """Whether a picture may join those under way; one that waits for memory joins none."""
+        """Whether a picture may join those in progress. A picture that needs all memory must wait."""
         if item.result is not None:
             return True
         under_way = item.pixels + sum(other.pixels for other, _ in self.unwritten if other.result is None)
@@ -144,7 +144,7 @@ class _Pipeline:
         return item.picture is not None and not full and under_way <= LARGE and has_memory(under_way)
 
     def _process(self, item: Passage) -> None:
-        """Hand a picture from stage to stage; each waits for the one before."""
+        """Submit a picture to each stage in turn. Each stage waits for the one before."""
         enlarged = self.engines.submit(lambda: self._run(item, self.stages.enlarge))
         encoded = self.encoders.submit(lambda: self._run(enlarged.take(), self.stages.encode))
         written = self.writer.submit(lambda: self._write(encoded.take()))
@@ -154,7 +154,7 @@ class _Pipeline:
         return item if self.closed else run_step(item, step)
 
     def _write(self, item: Passage) -> Passage:
-        """Write a picture unless the batch has come to its end; in the jobs' order, so that its end is the same each time."""
+        """Write a picture unless the batch has ended. Writing in the jobs' order makes the end reproducible."""
         with self.writing:
             if self.closed:
                 return item
@@ -167,8 +167,8 @@ class _Pipeline:
 
     def _next(self) -> Iterator[Result]:
         item = self.unwritten[0][1].take()
-        self.unwritten.popleft()  # not before: a signal's exception may come while it waits
-        if item.result is not None:  # None after the batch's end
+        self.unwritten.popleft()  # not earlier: a signal may raise during the wait
+        if item.result is not None:  # None after the batch has ended
             yield item.result
         if item.lasting is not None:
             raise item.lasting

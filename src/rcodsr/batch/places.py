@@ -1,4 +1,4 @@
-"""Where pictures lie: paths of this machine, and objects of a store (s3://bucket/key), which look like paths to the plan."""
+"""Picture locations: local paths, and objects of a store (s3://bucket/key), which behave like paths in the plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rcodsr.errors import UsageError
 from rcodsr.images.formats import SUFFIXES
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
-"""Stores, and the package that fsspec asks each of them through."""
+"""Stores, and the package through which fsspec accesses each."""
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2, "mode": "standard"}}}
 }
@@ -33,9 +33,9 @@ _WORDS = {
 
 
 class RemotePath(PosixPath):
-    """An object of a store, or what its names make look like a folder. Joins, parents and suffixes work as those of any path.
+    """An object of a store, or a key prefix that acts as a folder. Joins, parents and suffixes work as for any path.
 
-    What ends like a picture is one, anything else a folder: nobody is asked for that. Faults of the store are `OSError`s.
+    A name with a picture's suffix is a file, any other a folder, without a request to the store. Faults are `OSError`s.
     """
 
     def __str__(self) -> str:
@@ -48,27 +48,27 @@ class RemotePath(PosixPath):
         return _store(self.parts[0].removesuffix(":"))
 
     def is_dir(self, **_: Any) -> bool:
-        """Whether the name is not a picture's."""
+        """Whether the name lacks a picture's suffix."""
         return self.suffix.lower() not in SUFFIXES
 
     def is_file(self, **_: Any) -> bool:
-        """False: nobody is asked."""
+        """False, without a request to the store."""
         return False
 
     def exists(self, **_: Any) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         with _our_errors():
             return bool(self.store.exists(str(self)))
 
     def stat(self, **_: Any) -> os.stat_result:
-        """A number that only this name has; for an object the time it was written too."""
+        """An inode number unique to this name. For an object also its time of modification."""
         kind = stat.S_IFDIR if self.is_dir() else stat.S_IFREG
         number = int.from_bytes(hashlib.sha256(str(self).encode()).digest()[:7])
         written = 0.0 if self.is_dir() else self.written()
         return os.stat_result((kind, number, -1, 1, 0, 0, 0, written, written, written))
 
     def iterdir(self) -> Generator[RemotePath, None, None]:
-        """What the folder holds, as far as paths can name it."""
+        """Entries of the folder, as far as paths can represent them."""
         with _our_errors():
             entries = self.store.ls(str(self), detail=False, refresh=True)
         for entry in entries:
@@ -77,19 +77,23 @@ class RemotePath(PosixPath):
                 yield self / name
 
     def mkdir(self, *_: Any, **__: Any) -> None:
-        """Nothing: folders of a store are parts of names. The bucket must be there."""
+        """Do nothing, since store folders are parts of names. The bucket must exist.
+
+        Raises:
+            FileNotFoundError: when the bucket does not exist.
+        """
         with _our_errors():
             bucket = str(RemotePath(*self.parts[:2]))
             if not self.store.exists(bucket):
                 raise FileNotFoundError(bucket)
 
     def fetch(self, to: Path) -> None:
-        """Copy the object to a file of this machine: one request."""
+        """Copy the object to a local file, in one request."""
         with _our_errors():
             self.store.get_file(str(self), str(to))
 
     def send(self, data: bytes) -> None:
-        """Write the object; it appears when it is whole."""
+        """Write the object. It appears only once it is complete."""
         with _our_errors():
             self.store.pipe_file(str(self), data)
 
@@ -101,10 +105,10 @@ class RemotePath(PosixPath):
 
 
 def place(text: str) -> Path:
-    """A path, or an object of a store, as the user wrote it.
+    """Parse a local path or a store object.
 
     Raises:
-        UsageError: for an address of the web, and for an object of a store on Windows.
+        UsageError: for a web address, and for a store object on Windows.
     """
     protocol, remote, _ = text.partition("://")
     if remote and protocol.lower() in {"http", "https"}:
@@ -117,13 +121,13 @@ def place(text: str) -> Path:
 
 
 class RealPaths:
-    """Where paths lead when links are followed. Each folder is looked up once, each file for being a link alone."""
+    """Resolves links in paths. Each folder is resolved once, and each file only if it is itself a link."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """The absolute path without links; of an object in a store, or a name no system takes, the name itself."""
+        """The absolute path without links. A store object or a name that no system accepts is returned as it is."""
         if isinstance(path, RemotePath):
             return str(path)
         try:
@@ -138,12 +142,12 @@ class RealPaths:
 
 
 def existing(places: list[Path | None]) -> set[Path]:
-    """Those that are there, asked folder by folder."""
+    """Those of the paths that exist. Each folder is listed once."""
     found: set[Path] = set()
     for directory in {place.parent for place in places if place is not None}:
         try:
             found.update(directory.iterdir())
-        except OSError:  # not there, or not to be listed
+        except OSError:  # missing or unreadable
             continue
     return found
 
@@ -160,7 +164,7 @@ def _store(protocol: str) -> Any:
 
 @contextmanager
 def _our_errors() -> Iterator[None]:
-    """Every fault of a store as an `OSError` with words for people."""
+    """Turn every fault of a store into an `OSError` with a readable text."""
     try:
         yield
     except UsageError:

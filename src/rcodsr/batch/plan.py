@@ -1,4 +1,4 @@
-"""From command-line inputs to jobs: names of outputs, clashes, shards. Runs before weights are loaded, without torch."""
+"""Turn command-line inputs into jobs: output names, clashes, shards. Runs before weights are loaded, without torch."""
 
 import os
 import string
@@ -25,43 +25,43 @@ class Job:
 
     source: Source
     target: Path | None
-    """None: to standard output."""
+    """Output file. None: standard output."""
     prompt: str | None = None
-    """The picture's own text, for weights with a text prompt."""
+    """The picture's own prompt, for weights with a text prompt."""
     below: PurePath = field(default_factory=PurePath)
-    """Folder inside the input directory that it was found in."""
+    """Folder within the input directory where it was found."""
     map: Path | None = None
-    """Where the map of what was invented goes, if one is asked for; None: to standard output."""
+    """Path of the map of invented detail, if one is requested. None: standard output."""
 
     def options(self, options: UpscaleOptions) -> UpscaleOptions:
-        """What is asked of every picture, with what is this one's own."""
+        """The options of all pictures, with this picture's own values."""
         return options if self.prompt is None else replace(options, prompt=self.prompt)
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What the names of outputs are made of.
+    """How output names are built.
 
     Raises:
-        UsageError: when the template is not one.
+        UsageError: when the template is not valid.
     """
 
     format: str = "auto"
-    """`-f`: auto keeps the input's format where we can write it."""
+    """`-f`: auto keeps the input's format if it can be written."""
     scale: float = 4.0
     template: str | None = None
-    """`--name`, of {stem}, {ext}, {scale} and {realism}."""
+    """`--name`, with fields {stem}, {ext}, {scale} and {realism}."""
     realism: str = "0.5"
     size: TargetSize | None = None
-    """What tells names apart in the place of `scale`."""
+    """Marks names in place of `scale`."""
 
     @property
     def mark(self) -> str:
-        """What a name ends in, as x4, 3840x2160 or short1080."""
+        """Ending of names, such as x4, 3840x2160 or short1080."""
         return f"x{self.scale:g}" if self.size is None else str(self.size).replace("=", "")
 
     def __post_init__(self) -> None:
-        """Try the template."""
+        """Check the template."""
         if self.template is None:
             return
         remedy = "use {stem}, {ext}, {scale} and {realism}, for example '{stem}_{scale}x{ext}'"
@@ -69,20 +69,20 @@ class Naming:
             fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
             tried = self._filled("stem", ".png")
         except (ValueError, KeyError, IndexError, AttributeError):
-            raise UsageError("--name", f"'{self.template}' is not a template", remedy) from None
+            raise UsageError("--name", f"'{self.template}' is not a valid template", remedy) from None
         if not fields <= {"stem", "ext", "scale", "realism"} or "/" in tried or os.sep in tried or tried.startswith("."):
             raise UsageError("--name", f"'{self.template}' does not make a file name", remedy)
 
     def beside(self, source: Source, whole: bool = False) -> str:
-        """The name of a file's output; `whole` keeps the input's suffix in it."""
+        """Output name of a single file. `whole` keeps the input's suffix in it."""
         return self._filled(source.stem + source.suffix * whole, self.suffix(source), f"_{self.mark}")
 
     def within(self, source: Source, whole: bool = False) -> str:
-        """The name of the output of a directory's file."""
+        """Output name of a file in a directory."""
         return self._filled(source.stem + source.suffix * whole, self.suffix(source))
 
     def suffix(self, source: Source) -> str:
-        """The output's suffix, the input's own where possible."""
+        """Suffix of the output, the input's own if possible."""
         if self.format != "auto":
             return OUTPUT_FORMATS[self.format]
         return source.suffix if source.suffix.lower() in FORMATS else ".png"
@@ -98,32 +98,32 @@ class Naming:
 
 @dataclass
 class Plan:
-    """What a command will do."""
+    """Jobs of a command, and the inputs that are left out."""
 
     jobs: list[Job]
     ignored: list[Path] = field(default_factory=list)
-    """Files of input directories that are no pictures by their suffix."""
+    """Files in input directories whose suffix is not a picture's."""
     system_folders: list[Path] = field(default_factory=list)
-    """Folders inside input directories that were passed over because the system owns them."""
+    """Folders in input directories skipped because they belong to the system."""
     clashes: list[tuple[Job, UsageError]] = field(default_factory=list)
-    """What is not done, because its output would be an input or another picture's output."""
+    """Jobs that are not run, because the output would be an input or another picture's output."""
     results: list[Source] = field(default_factory=list)
-    """Inputs that are outputs of others among them, and not enlarged again."""
+    """Inputs that are outputs of other inputs and are not enlarged again."""
     refused: list[tuple[str, RcodsrError]] = field(default_factory=list)
-    """Arguments that could not be looked at, by what the user wrote."""
+    """Arguments that could not be read, with their error."""
     alone: bool = False
-    """Whether one picture was named, rather than found: it is enlarged even if rcodsr has made it."""
+    """Whether a single picture was passed by name. It is enlarged even if rcodsr made it."""
 
     @property
     def sources(self) -> list[Source]:
-        """All pictures, whatever becomes of them."""
+        """Every picture, including skipped and failing ones."""
         return [job.source for job in self.jobs] + [job.source for job, _ in self.clashes] + self.results
 
 
 def plan(
     inputs: Sequence[Source], output: str | None, format: str = "auto", scale: float = 4.0, selection: Selection | None = None
 ) -> list[Job]:
-    """The jobs of `make_plan`, without options of naming."""
+    """Jobs of `make_plan` with default names."""
     return make_plan(inputs, output, Naming(format, scale), selection or Selection()).jobs
 
 
@@ -138,20 +138,20 @@ def make_plan(
     """Pair every input picture with its output.
 
     A file goes to `<stem>_x4<ext>` beside it, a directory to the same names in `<dir>_x4/`; `output` overrides the place.
-    An input that is the output of another one (`*.png`, a second time) is set aside. Others that rcodsr has made are found
-    when their headers are read. A clash costs the pictures concerned, and ends the command where no other is left.
+    An input that is the output of another one (`*.png`, a second time) is set aside. Other outputs of rcodsr are found
+    when their headers are read. A clash excludes the pictures concerned, and ends the command if no other is left.
 
     Args:
         inputs: files and directories.
         output: `-o`: a file, a directory, "-" for standard output, or None.
-        naming: how outputs are called.
-        selection: what to take of directories.
-        shard: keep the jobs of this one only; clashes are looked for in all.
-        strip: outputs carry no record, by the user's wish.
+        naming: how output names are built.
+        selection: globs for directories.
+        shard: keep only the jobs of this shard. Clashes are checked in all.
+        strip: outputs carry no record, at the user's request.
 
     Raises:
-        UsageError: when every output would collide with another or with an input, or `-o` does not fit the inputs.
-        NoInputError: when there is no picture at all.
+        UsageError: when every output would clash with another or with an input, or `-o` does not fit the inputs.
+        NoInputError: when no picture is found.
     """
     if output == "":
         raise UsageError("-o ''", "an empty name", "check the shell variable it came from")
@@ -167,13 +167,13 @@ def make_plan(
     if results:
         places = paired([found for found in pictures if found.source not in results])
     if not pictures:
-        remedy = "give picture files, or a directory that holds some (-R looks into the directories inside)"
+        remedy = "pass picture files or a directory that contains some (-R searches subdirectories)"
         globs = [f"--{name} '{glob}'" for name in ("include", "exclude") for glob in getattr(selection, name)]
         if globs:
             raise NoInputError(inputs[0], f"no pictures found with {' '.join(globs)}", "check the globs, or add -R")
         raise NoInputError(inputs[0], "no pictures found", remedy)
     if output == "-" and len(places) != 1:
-        raise UsageError("-o -", f"{len(places)} pictures cannot share one stream", "give one picture, or -o DIRECTORY")
+        raise UsageError("-o -", f"{len(places)} pictures cannot share one stream", "pass one picture, or use -o DIRECTORY")
     clashes = dict(_clashes(list(places), real))
     if clashes and len(clashes) == len(places):
         raise next(iter(clashes.values()))
@@ -192,14 +192,14 @@ def make_plan(
 
 
 def prepare_outputs(jobs: list[Job], again: bool = False) -> None:
-    """Create the output directories and check that they can be written, before anything expensive happens.
+    """Create the output directories and check that they are writable, before any expensive work.
 
     Args:
         jobs: from `make_plan`.
-        again: enlarge also what rcodsr has made. Else no directory is created for nothing but such pictures.
+        again: also enlarge rcodsr's own outputs. Otherwise no directory is created for these alone.
 
     Raises:
-        OutputError: when a directory cannot be created or written.
+        OutputError: when a directory cannot be created or is not writable.
     """
     directories = defaultdict[Path, list[Job]](list)
     for job in jobs:
@@ -213,31 +213,31 @@ def prepare_outputs(jobs: list[Job], again: bool = False) -> None:
         if isinstance(directory, RemotePath):
             continue
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise OutputError(directory, "cannot be written (permission denied)", "choose a writable place with -o")
+            raise OutputError(directory, "cannot be written (permission denied)", "choose a writable path with -o")
         remove_stale_parts(directory)
 
 
 def require_fit(plan: Plan, options: UpscaleOptions) -> None:
-    """See that a realism map fits every picture, before any is enlarged. What cannot be read fails by itself later.
+    """Check that a realism map fits every picture before any is enlarged. Unreadable pictures fail later.
 
     Raises:
-        UsageError: naming the first picture that it does not fit.
+        UsageError: naming the first picture that the map does not fit.
     """
     realism_map = options.control
     if not isinstance(realism_map, RealismMap):
         return
     for job in plan.jobs:
         if isinstance(job.source, RemotePath):
-            continue  # it is fetched first
+            continue  # must be fetched first
         if not plan.alone and is_result(job.source):
-            continue  # it is not enlarged
+            continue  # will not be enlarged
         with suppress(InputError):
             size = read_header(job.source).size
             realism_map.require_fit(job.source, size, options.output_size(size))
 
 
 def remove_leftovers(jobs: list[Job]) -> None:
-    """Remove what killed processes of this batch left behind."""
+    """Remove temporary files that killed processes of this batch left behind."""
     for directory in {job.target.parent for job in jobs if job.target and not isinstance(job.target, RemotePath)}:
         remove_stale_parts(directory)
 
@@ -247,7 +247,7 @@ def _discovered(inputs: Sequence[Source], into: Path | None, selection: Selectio
 
 
 def _pair(pictures: list[Found], output: str | None, into: Path | None, naming: Naming) -> Iterator[Job]:
-    """Where two inputs would meet in one output (a.gif and a.png), what changes its suffix keeps it in the name: a.gif.png."""
+    """Pair pictures with outputs. On a clash (a.gif and a.png), the converted one keeps its old suffix: a.gif.png."""
     targets = [_target(found, output, into, naming) for found in pictures]
     claims = Counter(str(target).casefold() for target in targets)
     for found, target in zip(pictures, targets, strict=True):
@@ -272,7 +272,7 @@ def _target(found: Found, output: str | None, into: Path | None, naming: Naming,
 
 
 def _output_directory(inputs: Sequence[Source], output: str | None) -> Path | None:
-    """The directory `-o` names, or None where it names a file or nothing."""
+    """The directory that `-o` names, or None."""
     if output is None or output == "-":
         return None
     path = place(output)
@@ -280,7 +280,7 @@ def _output_directory(inputs: Sequence[Source], output: str | None) -> Path | No
     if many or is_directory(path) or output.endswith(("/", os.sep)):
         names_file = path.suffix.lower() in FORMATS and not is_directory(path) and not output.endswith(("/", os.sep))
         if path.is_file() or names_file:
-            raise UsageError(output, "names a file, but the inputs need a directory", "give -o DIRECTORY")
+            raise UsageError(output, "names a file, but the inputs need a directory", "use -o DIRECTORY")
         return path
     return None
 
@@ -290,22 +290,22 @@ def _output_file(output: str, format: str) -> Path:
     written = FORMATS.get(path.suffix.lower())
     if written is None:
         raise UsageError(
-            output, "does not say a format we write", f"end it in {', '.join(sorted(FORMATS))}, or in / for a directory"
+            output, "has no suffix of an output format", f"end it in {', '.join(sorted(FORMATS))}, or in / for a directory"
         )
     if format != "auto" and FORMATS[OUTPUT_FORMATS[format]] != written:
-        raise UsageError(output, f"its suffix contradicts --format {format}", "leave one of the two out")
+        raise UsageError(output, f"its suffix contradicts --format {format}", "use only one of the two")
     return path
 
 
 def _sibling(directory: Path, mark: str) -> Path:
     named = directory if directory.name not in {"", ".."} else directory.resolve()
     if not named.name:
-        raise UsageError(directory, "has no name to derive an output from", "give -o DIRECTORY")
+        raise UsageError(directory, "has no name to derive an output from", "use -o DIRECTORY")
     return named.with_name(f"{named.name}_{mark}")
 
 
 def _shortened(stem: str, ending: str) -> str:
-    """Stem and ending, the stem cut so that the name is one file systems take."""
+    """Join stem and ending, the stem cut to a length that file systems accept."""
     room = _LONGEST_NAME - len(os.fsencode(ending))
     while len(os.fsencode(stem)) > room and len(stem) > 1:
         stem = stem[:-1]
@@ -313,7 +313,7 @@ def _shortened(stem: str, ending: str) -> str:
 
 
 def _results(places: dict[Job, Found], naming: Naming, strip: bool, real: RealPaths) -> Iterator[Source]:
-    """Inputs that are outputs of others. Only files whose names say so are looked at."""
+    """Inputs that are outputs of other inputs. Reads only files with a matching name."""
     inputs = {_identity(job.source, real): job.source for job in places if isinstance(job.source, Path)}
     claims = defaultdict[str, list[Source]](list)
     for job, found in places.items():
@@ -330,7 +330,7 @@ def _results(places: dict[Job, Found], naming: Naming, strip: bool, real: RealPa
 
 
 def _unrecorded(found: Found, naming: Naming, strip: bool) -> Iterator[Path]:
-    """Where outputs that carry no record lie: beside the picture, or in a folder beside one that it lies in."""
+    """Possible paths of outputs without a record: beside the picture, or in a folder beside one of its parents."""
     source, top = found.source, found.top
     if isinstance(source, Piped) or (has_room_for_record(FORMATS[naming.suffix(source).lower()]) and not strip):
         return
@@ -344,7 +344,7 @@ def _unrecorded(found: Found, naming: Naming, strip: bool) -> Iterator[Path]:
 
 def _clashes(jobs: list[Job], real: RealPaths) -> Iterator[tuple[Job, UsageError]]:
     """Jobs whose output is an input, or another job's output."""
-    # compared without case: on many systems A.png and a.png are one file
+    # compared without case: A.png and a.png are one file on many systems
     inputs = {_identity(job.source, real) for job in jobs if isinstance(job.source, Path)}
     targets = defaultdict[str, list[Job]](list)
     for job in jobs:
@@ -353,11 +353,11 @@ def _clashes(jobs: list[Job], real: RealPaths) -> Iterator[tuple[Job, UsageError
     for target, rivals in targets.items():
         for number, job in enumerate(rivals):
             if target in inputs:
-                cause, remedy = f"would overwrite an input, as the output of {job.source}", "choose another place with -o"
+                cause, remedy = f"would overwrite an input, as the output of {job.source}", "choose another path with -o"
                 yield job, UsageError(job.target, cause, f"{remedy}; inputs are never written")
             elif len(rivals) > 1:
                 cause = f"would be written for both {rivals[0].source} and {rivals[max(1, number)].source}"
-                yield job, UsageError(job.target, cause, "process them separately, set -o, or name them apart with --name")
+                yield job, UsageError(job.target, cause, "process them separately, set -o, or distinguish them with --name")
 
 
 def _identity(path: Path, real: RealPaths) -> str:

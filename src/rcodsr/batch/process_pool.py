@@ -1,7 +1,7 @@
-"""`-j N`: one plan, several processes of this machine, each with the engine on its own device or its own share of the cores.
+"""`-j N`: run one plan in several local processes, each with the engine on its own device or its own share of the cores.
 
-A process that is killed (as a rule for lack of memory) costs nobody else anything: what it had not reported is done again, one
-by one, and a picture that kills its process a second time, alone, has failed.
+If a process is killed (usually for lack of memory), its unreported jobs are run again one by one. A picture fails when it
+kills a second process alone.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def run_processes(
     """Enlarge and write the jobs in several processes.
 
     Args:
-        jobs: from `plan`; each with a target.
-        request: the engine that each process loads.
-        options: what to do with each picture.
-        output: how to write.
-        count: of processes.
-        log: receives what the first process says of the engine, and what happens to processes.
-        observer: hears of what was written although the caller left early.
+        jobs: from `plan`, each with a target.
+        request: weights and device of the engine in each process.
+        options: settings of each picture.
+        output: how outputs are written.
+        count: number of processes.
+        log: receives the first process's description of the engine, and news of lost processes.
+        observer: notified of pictures written after the caller stopped early.
 
     Yields:
         One result per job, in order.
 
     Raises:
-        RcodsrError: when the engine cannot be loaded, or an output cannot be written and no further one could.
-        WorkerError: when processes are killed before they get anything done.
+        RcodsrError: when the engine cannot be loaded, or an output cannot be written and every further one would fail too.
+        WorkerError: when processes are killed before they finish any job.
     """
     pool = _Pool(jobs, request, options, output, min(count, len(jobs)), log)
     told = 0
@@ -75,7 +75,7 @@ def run_processes(
 
 
 def threads_each(processes: int) -> int:
-    """How many threads each of several processes computes with: the cores divided, OMP_NUM_THREADS at most."""
+    """Compute threads of each process: an equal share of the cores, at most OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share, asked = max(1, cores // processes), os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(asked)) if asked.isdecimal() and int(asked) > 0 else share
@@ -86,14 +86,14 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     sent: bool = False
-    """Whether it was told to load the engine."""
+    """Whether it was sent a request to load the engine."""
     ready: bool = False
     left: deque[int] = field(default_factory=deque)
-    """Jobs it was given and has not reported."""
+    """Jobs it has received and not yet reported."""
 
 
 class _Pool:
-    """Processes, and who has which job."""
+    """Process pool that tracks which process has which job."""
 
     def __init__(
         self,
@@ -108,18 +108,18 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.waiting = deque(range(len(jobs)))
         self.suspects: deque[int] = deque()
-        """Jobs whose process was lost; given out one by one, so that the guilty one is known next time."""
+        """Jobs of lost processes. They run one by one, so that a second loss identifies the cause."""
         self.handed_out: set[int] = set()
         self.tried: set[int] = set()
         self.existed = existing([job.target for job in jobs])
-        """Outputs that were there before."""
+        """Outputs that existed before the batch."""
         self.reported: dict[int, Result] = {}
         self.hired = 0
         self.lost_in_a_row = 0
         self.described = False
 
     def reports(self) -> Iterator[Report]:
-        """Reports as they come, one for each job."""
+        """Yield one report per job, in order of arrival."""
         while len(self.reported) < len(self.jobs):
             self._staff()
             for connection in wait([worker.connection for worker in self.workers]):
@@ -129,7 +129,7 @@ class _Pool:
                     yield report
 
     def finished_from(self, first: int) -> Iterator[Result]:
-        """Results of the plan's jobs from one on, as far as they were reported, or a file that is new says so."""
+        """Results of jobs from `first` on that were reported or whose output file is new."""
         for index, job in enumerate(self.jobs[first:], first):
             if index in self.reported:
                 yield self.reported[index]
@@ -139,32 +139,32 @@ class _Pool:
                 yield blank(job, "done")
 
     def dismiss(self) -> None:
-        """Everything is done: processes end by themselves."""
+        """Let idle processes exit after the last job."""
         for worker in self.workers:
             with suppress(OSError):
                 worker.connection.send(None)
 
     def stop(self) -> None:
-        """End all processes; those in the middle of a picture give it up and leave nothing half-written."""
+        """Stop all processes. Those in the middle of a picture abandon it and leave no partial file."""
         busy = [worker for worker in self.workers if worker.left or not worker.ready]
         for worker in busy:
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
         for worker in self.workers:
-            worker.connection.close()  # who still listens ends now
+            worker.connection.close()  # a process that still listens exits now
             _bury(worker.process, max(0.0, deadline - time.monotonic()))
         if busy or self.lost_in_a_row or self.tried:
             remove_leftovers(self.jobs)
         self.workers.clear()
 
     def _staff(self) -> None:
-        """Hire for the work there is, and hand it out."""
+        """Start processes as needed and assign jobs."""
         idle = [worker for worker in self.workers if not worker.left]
         open_jobs = len(self.waiting) + len(self.suspects)
         for _ in range(min(self.count - len(self.workers), open_jobs - len(idle))):
             self._hire()
         for worker in self.workers:
-            # the first to come fetches and converts what is missing; the others find it done
+            # the first process fetches and converts missing weights; the others find them ready
             if not worker.sent and (self.described or worker is self.workers[0]):
                 worker.sent = self._send(worker, Chunk())
             if worker.ready and not worker.left and (self.waiting or self.suspects):
@@ -178,7 +178,7 @@ class _Pool:
         with _uninterrupted():
             self.workers.append(_Worker(process, ours))
             process.start()
-        theirs.close()  # or its end would not be noticed
+        theirs.close()  # otherwise its exit would go unnoticed
         self.hired += 1
 
     def _hand_out(self, worker: _Worker) -> None:
@@ -192,7 +192,7 @@ class _Pool:
         self._send(worker, Chunk(tuple((number, self.jobs[number]) for number in numbers)))
 
     def _send(self, worker: _Worker, chunk: Chunk) -> bool:
-        with suppress(OSError):  # it has died; its connection will say so
+        with suppress(OSError):  # it has exited; its connection will report that
             worker.connection.send(chunk)
         return True
 
@@ -224,7 +224,7 @@ class _Pool:
         self.described = True
 
     def _lost(self, worker: _Worker) -> Iterator[Report]:
-        """A process died: its work goes to others, unless its one picture was suspected before."""
+        """Reassign the jobs of a dead process. A single job that was suspected before fails."""
         self.workers.remove(worker)
         worker.connection.close()
         _bury(worker.process, PATIENCE)
@@ -242,7 +242,7 @@ class _Pool:
 
 
 def _bury(process: SpawnProcess, seconds: float) -> None:
-    """Wait for a process to end, and make it."""
+    """Wait for a process to exit, then kill it."""
     process.join(seconds)
     if process.is_alive():
         process.kill()
@@ -252,13 +252,13 @@ def _bury(process: SpawnProcess, seconds: float) -> None:
 def _end_of(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        return f"was killed by {name}" + (", as a rule for lack of memory" if name == "SIGKILL" else "")
+        return f"was killed by {name}" + (", usually for lack of memory" if name == "SIGKILL" else "")
     return f"ended with code {code}"
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A process that is being born inherits that SIGINT waits: a terminal sends it to everybody, and the parent decides."""
+    """Start a process with SIGINT blocked: a terminal sends it to all processes, and the parent decides."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,7 +1,7 @@
-"""`--engine ray`: the same jobs on a Ray cluster, by Ray Data. One engine per actor stays loaded; each job comes back as a row.
+"""`--engine ray`: run the same jobs on a Ray cluster, with Ray Data. Each actor keeps one engine; each job returns one row.
 
-Ray repeats what is lost with a process or a machine, for ever. So a ledger counts: a chunk that was begun too often is given up
-and done once more picture by picture, and one picture that kills its process each time fails alone.
+Ray retries lost work for ever. A ledger therefore counts attempts: a chunk started too often is dropped and run once more
+picture by picture, so that only a picture that kills its process each time fails.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rcodsr.messages import Log, first_line
 from rcodsr.options import UpscaleOptions, WeightsRequest
 
 _PROBE, _ANSWER = 4.0, 10.0
-"""Seconds for a connection, and for a cluster to say what it is."""
+"""Seconds to wait for a connection, and for a cluster to identify itself."""
 _ROUNDS = ((16, 4), (1, 2))
-"""Jobs in a chunk at most, and how often a chunk may be begun; then once more with what is left."""
+"""Rounds: maximum jobs per chunk, and maximum attempts per chunk. The second round takes what the first left."""
 _OBJECT_STORE = 256 << 20
-"""Bytes in a cluster of our own: only names and rows go through it."""
+"""Bytes of the object store in a cluster of our own, which holds only names and rows."""
 
 
 def run_ray(
@@ -52,21 +52,21 @@ def run_ray(
     """Enlarge and write the jobs on a Ray cluster.
 
     Args:
-        jobs: from `plan`; each with a target that every machine reaches.
-        request: the engine that each actor loads.
-        options: what to do with each picture.
-        output: how to write.
-        count: of actors; None takes what the cluster has, one for each GPU or else for each core.
-        address: HOST:PORT of the cluster, "auto" for this machine's; None as RAY_ADDRESS says, or one of our own.
-        log: receives what actors say of the engine.
+        jobs: from `plan`, each with a target that every machine reaches.
+        request: weights and device of the engine in each actor.
+        options: settings of each picture.
+        output: how outputs are written.
+        count: number of actors. None: one per GPU of the cluster, or one per core without GPUs.
+        address: HOST:PORT of the cluster, or "auto" for this machine's. None: RAY_ADDRESS, or a new local cluster.
+        log: receives the actors' description of the engine.
 
     Yields:
         One result per job, in order.
 
     Raises:
-        UsageError: when Ray is not installed or the address is none.
-        DeviceError: when the cluster does not answer or has nothing to compute on.
-        RcodsrError: as `run_processes`.
+        UsageError: when Ray is not installed or the address is not valid.
+        DeviceError: when the cluster does not answer or has no CPUs or GPUs.
+        RcodsrError: see `run_processes`.
     """
     where = _checked(jobs, options.invented, address)
     ray = require_ray()
@@ -81,10 +81,10 @@ def run_ray(
 
 
 def require_ray() -> Any:
-    """Ray, quiet and telling nobody that it runs.
+    """Import Ray with quiet logs and without usage statistics.
 
     Raises:
-        UsageError: when parts of it are missing.
+        UsageError: when Ray is incomplete.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -92,20 +92,20 @@ def require_ray() -> Any:
         import ray.data
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'rcodsr[ray]'") from error
+        raise UsageError("--engine ray", f"Ray is incomplete ({error})", "pip install 'ray[data]' s3fs") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return ray
 
 
 def connect(ray: Any, where: str) -> None:
-    """Join a cluster, or start one of our own on this machine ("local").
+    """Join a cluster, or start a new one on this machine ("local").
 
     Raises:
         DeviceError: when it does not answer within 15 s.
     """
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    if where == "local":  # its processes die with the thread that starts them, so not in one of its own
+    if where == "local":  # its processes die with the thread that starts them
         with _our_signals():
             _join(ray, where, quiet | {"include_dashboard": False, "object_store_memory": _OBJECT_STORE})
         return
@@ -117,12 +117,12 @@ def connect(ray: Any, where: str) -> None:
         except RcodsrError as error:
             failures.append(error)
 
-    # it waits for minutes where something else answers
+    # it waits for minutes if another service answers
     joining = threading.Thread(target=join, daemon=True)
     joining.start()
     joining.join(_ANSWER)
     if joining.is_alive():
-        raise DeviceError("--address", f"{where} does not answer as a Ray cluster", "give the HOST:PORT that ray start printed")
+        raise DeviceError("--address", f"{where} does not answer as a Ray cluster", "use the HOST:PORT that ray start printed")
     if failures:
         raise failures[0]
 
@@ -131,13 +131,13 @@ def _join(ray: Any, where: str, options: dict[str, Any]) -> None:
     try:
         ray.init(address=where, **options)
     except Exception as error:
-        remedy = "give HOST:PORT of a cluster that this machine belongs to, or submit with ray job submit"
+        remedy = "use HOST:PORT of a cluster that this machine belongs to, or submit with ray job submit"
         raise DeviceError("--address", f"{where}: {first_line(error)}", remedy) from error
 
 
 @contextmanager
 def _our_signals() -> Iterator[None]:
-    """Ray puts its own handlers in the place of those that end a batch well."""
+    """Keep our signal handlers, which end a batch cleanly, instead of Ray's."""
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -147,12 +147,12 @@ def _our_signals() -> Iterator[None]:
 
 
 def _checked(jobs: list[Job], invented: bool, address: str | None) -> str:
-    """Where the cluster is, after all that can be refused at once."""
+    """Address of the cluster, after every check that needs no cluster."""
     to_stdout = any(job.target is None or (invented and job.map is None) for job in jobs)
     if to_stdout or any(isinstance(job.source, io.Piped) for job in jobs):
-        raise UsageError("--engine ray", "standard input and output do not reach a cluster", "give files, or leave it out")
+        raise UsageError("--engine ray", "standard input and output do not reach a cluster", "pass files, or omit the option")
     if find_spec("ray") is None:
-        raise UsageError("--engine ray", "Ray is not installed", "pip install 'rcodsr[ray]'")
+        raise UsageError("--engine ray", "Ray is not installed", "pip install 'ray[data]' s3fs")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where not in {"auto", "local"}:
         _probe(where)
@@ -162,12 +162,12 @@ def _checked(jobs: list[Job], invented: bool, address: str | None) -> str:
 def _probe(where: str) -> None:
     host, _, port = where.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
-        raise UsageError("--address", f"'{where}' is no address of a Ray cluster", "give HOST:PORT or auto")
+        raise UsageError("--address", f"'{where}' is not a valid address of a Ray cluster", "use HOST:PORT or auto")
     try:
         socket.create_connection((host, int(port)), timeout=_PROBE).close()
     except (OSError, OverflowError) as error:
         cause = f"{where} cannot be reached ({getattr(error, 'strerror', None) or error})"
-        raise DeviceError("--address", cause, "see that the cluster runs: ray start --head prints its HOST:PORT") from error
+        raise DeviceError("--address", cause, "check that the cluster runs: ray start --head prints its HOST:PORT") from error
 
 
 def _reports(
@@ -179,7 +179,7 @@ def _reports(
     count: int | None,
     log: Log,
 ) -> Iterator[Report]:
-    """Reports as they come: of chunks, then one by one of what was lost with its process each time."""
+    """Yield reports as they arrive: from chunks, then one by one from lost jobs."""
     actors, cpus, gpus = _share(ray, request, count, len(jobs))
     far = [_anywhere(job) for job in jobs]
     existed = existing([job.target for job in jobs])
@@ -212,12 +212,12 @@ def _reports(
             told_by_output(result, jobs[index], jobs[index].target in existed)
             yield Report(index, result, _error(said["lasting"]) if said["lasting"] else None)
     for index in left:
-        error = WorkerError(jobs[index].source, "its process was lost each time", "give it more memory, or crop it")
+        error = WorkerError(jobs[index].source, "its process was lost each time", "allow it more memory, or crop it")
         yield Report(index, failed(jobs[index], error))
 
 
 def _anywhere(job: Job) -> Job:
-    """The job with paths that mean the same in every working directory."""
+    """The job with paths that are valid in every working directory."""
 
     def absolute(path: Any) -> Any:
         return path if isinstance(path, RemotePath) else path.absolute()
@@ -226,26 +226,26 @@ def _anywhere(job: Job) -> Job:
 
 
 def _texts(job: Job) -> tuple[str, str, str]:
-    """Source, output and map, as a row holds them; without a map the last is empty."""
+    """Source, output and map as a row holds them. The map is empty if there is none."""
     return str(job.source), str(job.target), "" if job.map is None else str(job.map)
 
 
 def _job(source: str, target: str, map: str) -> Job:
-    """What `_texts` was given."""
+    """Inverse of `_texts`."""
     return Job(place(source), place(target), map=Path(map) if map else None)
 
 
 def _share(ray: Any, request: WeightsRequest, count: int | None, jobs: int) -> tuple[int, int, int]:
-    """How many actors, and what each gets: CPUs, which are its threads, and GPUs.
+    """Number of actors, then CPUs (= threads) and GPUs of each.
 
     Raises:
-        DeviceError: when the cluster has nothing.
+        DeviceError: when the cluster has no resources.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus, cores = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
     wanted = request.device in {"auto", "cuda"} and gpus > 0
     if not cores or (request.device == "cuda" and not gpus):
-        raise DeviceError("--engine ray", f"the cluster has {cores} CPUs and {gpus} GPUs", "add machines that have some")
+        raise DeviceError("--engine ray", f"the cluster has {cores} CPUs and {gpus} GPUs", "add machines to it")
     smallest = min(int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1)
     actors = max(1, min(count or (gpus if wanted else cores), gpus if wanted else cores, jobs))
     return actors, max(1, min(smallest, cores // actors)), int(wanted)
@@ -256,19 +256,19 @@ def _set_up(ray: Any) -> None:
     context.enable_progress_bars = context.print_on_execution_start = False
     context.enable_rich_progress_bars = context.enable_auto_log_stats = False
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # a lost chunk costs itself only
+    context.max_errored_blocks = -1  # a lost chunk must not end the others
 
 
 class Enlarger:
-    """What Ray keeps in each actor: the engine.
+    """Callable that Ray keeps in each actor, with its engine.
 
     Args:
-        request: the engine.
-        options: what to do with each picture.
-        output: how to write.
-        threads: to compute with.
+        request: weights and device of the engine.
+        options: settings of each picture.
+        output: how outputs are written.
+        threads: number of compute threads.
         ledger: an actor of `Ledger`.
-        tries: how often a chunk may be begun.
+        tries: maximum number of attempts per chunk.
     """
 
     def __init__(
@@ -286,11 +286,11 @@ class Enlarger:
         try:
             self.upscaler = Upscaler.load(request, options)
             self.engine = f"{self.upscaler.weights_id} on {self.upscaler.runtime.reason}"
-        except RcodsrError as error:  # as a value: Ray would start the actor again and again
+        except RcodsrError as error:  # returned as a value, because Ray would restart the actor repeatedly
             self.fatal = _plain(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run a chunk of jobs: column `job` in, column `report` out; nothing of a chunk that is given up."""
+        """Run a chunk of jobs: column `job` in, column `report` out. A dropped chunk returns no rows."""
         import ray
 
         if self.fatal is not None:
@@ -308,13 +308,13 @@ class Enlarger:
 
 
 class Ledger:
-    """How often each chunk was begun; an actor on the machine that asked for the batch, which outlives the others."""
+    """Counts the attempts at each chunk. Runs on the machine that started the batch and outlives the other actors."""
 
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()
 
     def begin(self, chunk: int) -> int:
-        """Count one more beginning of a chunk, which its first job names."""
+        """Count an attempt at a chunk, identified by its first job."""
         self.begun[chunk] += 1
         return self.begun[chunk]
 
@@ -329,7 +329,7 @@ def _plain(error: RcodsrError) -> list[str]:
 
 
 def _error(plain: list[str]) -> RcodsrError:
-    """The error that `_plain` has taken apart."""
+    """Inverse of `_plain`."""
     kind, *words = plain
     made: RcodsrError = getattr(errors, kind)(*words)
     return made

@@ -1,4 +1,4 @@
-"""How a picture was made, and whether an existing output is that picture: what resuming rests on."""
+"""Records of how a picture was made, which decide whether an existing output is up to date."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MADE_BY = "made_by"
-"""Recorded, not compared: a new version finishes what an older one has begun, as long as `PIXELS` is the same."""
+"""Recorded but not compared: a new version may finish a batch that an older one began, if `PIXELS` is the same."""
 
 
 def record_of(source: io.Source, options: UpscaleOptions, spec: VariantSpec, weights: str, dtype: str) -> dict[str, Any]:
-    """How a picture is made: all that decides its pixels, nothing that says when or where.
+    """Record of a picture: every setting that decides its pixels, but no time or place.
 
     Args:
         source: the picture.
-        options: what is done with it.
-        spec: of the weights.
-        weights: their id.
+        options: settings of the picture.
+        spec: variant of the weights.
+        weights: id of the weights.
         dtype: fp32, bf16 or fp16.
 
     Raises:
@@ -50,41 +50,41 @@ def record_of(source: io.Source, options: UpscaleOptions, spec: VariantSpec, wei
 
 
 def size_of(options: UpscaleOptions) -> dict[str, Any]:
-    """What a record says of the size."""
+    """Entries of a record about the size."""
     return {"scale": options.scale, "size": None if options.size is None else str(options.size)}
 
 
 def is_result(picture: io.Source) -> bool:
-    """Whether rcodsr has made a picture, as its record tells; only the header is read. False for an object in a store."""
+    """Whether a picture's record says that rcodsr made it. Reads only the header. False for an object in a store."""
     record = None if isinstance(picture, RemotePath) else io.read_record(picture)
     return record is not None and str(record.get("made_by", "")).startswith("rcodsr ")
 
 
 def is_result_of(source: io.Source, picture: Path, scale: float, size: TargetSize | None, strip: bool) -> bool:
-    """Whether a picture that bears the name of a source's output is one.
+    """Whether a picture with the name of a source's output is that output.
 
     Args:
         source: the input.
-        picture: what may be its output, or an earlier one.
-        scale: of the output, where `size` does not decide.
+        picture: the possible output, from this run or an earlier one.
+        scale: of the output, unless `size` decides.
         size: of the output.
-        strip: outputs carry no record, by the user's wish.
+        strip: outputs carry no record, at the user's request.
     """
     return is_result(picture) or _is_newer(source, picture, UpscaleOptions(scale=scale, size=size), strip)
 
 
 def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool = False, dtypes: Container[str] = ()) -> bool:
-    """True for an existing output that is whole and was made exactly like this, False for a damaged one of ours.
+    """True for an intact existing output made in exactly this way, False for a damaged output of rcodsr.
 
     Args:
         source: the input.
         target: an existing output.
-        record: as from `record_of`; what is known of it.
-        strip: outputs carry no record, by the user's wish.
-        dtypes: others that count as well as the record's.
+        record: from `record_of`, possibly incomplete.
+        strip: outputs carry no record, at the user's request.
+        dtypes: further dtypes that count as equal to the record's.
 
     Raises:
-        InputError: for any other, which is not ours to replace.
+        InputError: for any other file, which must not be replaced.
     """
     found = io.read_record(target)
     if found is not None:
@@ -95,11 +95,11 @@ def is_done(source: io.Source, target: Path, record: dict[str, Any], strip: bool
     if found is None and _is_newer(source, target, UpscaleOptions(scale=record["scale"], size=size), strip):
         return True
     cause = f"{target} already exists and was made differently"
-    raise InputError(source, cause, "use -y to replace it or -o for another place")
+    raise InputError(source, cause, "use -y to replace it or -o for another path")
 
 
 def _is_newer(source: io.Source, target: Path, options: UpscaleOptions, strip: bool) -> bool:
-    """Without a record, a whole picture of the right size, newer than its input, counts as done."""
+    """Whether an intact picture without a record has the right size and is newer than its input."""
     try:
         found, wanted = io.read_header(target), options.output_size(io.read_header(source).size)
         newer = isinstance(source, io.Piped) or target.stat().st_mtime_ns >= source.stat().st_mtime_ns

@@ -1,6 +1,6 @@
-"""The pipeline's steps for pictures of a store: objects are fetched into a temporary folder, outputs are sent from memory.
+"""Pipeline steps for pictures in a store: objects are fetched to a temporary folder, outputs are sent from memory.
 
-A local run and a remote one differ in nothing else: the same checks, the same record, the same bytes.
+Everything else is the same as in a local run: the checks, the record, the bytes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from rcodsr.errors import InputError, OutputError, RcodsrError
 
 
 def is_remote(job: Job) -> bool:
-    """Whether a job's picture or its output lies in a store."""
+    """Whether a job's picture or output is in a store."""
     return isinstance(job.source, RemotePath) or isinstance(job.target, RemotePath)
 
 
 @contextmanager
 def near(job: Job) -> Iterator[Job]:
-    """The job on this machine: its picture and what exists of its output, copied into a temporary folder.
+    """A local version of the job, with its picture and existing output copied to a temporary folder.
 
     Raises:
         InputError: when the picture cannot be fetched.
-        OutputError: when the store does not say whether the output exists.
+        OutputError: when the store does not report whether the output exists.
     """
     if not is_remote(job):
         yield job
@@ -44,7 +44,7 @@ def near(job: Job) -> Iterator[Job]:
 
 
 def named(result: Result, job: Job, local: Job) -> Result:
-    """A result of the job on this machine, in the words of the job itself."""
+    """The result of the local job with the paths of the original job."""
     result.input, result.output = str(job.source), None if job.target is None or result.own else str(job.target)
     result.error = None if result.error is None else _renamed(result.error, job, local)
     return result
@@ -52,20 +52,20 @@ def named(result: Result, job: Job, local: Job) -> Result:
 
 @dataclass(frozen=True)
 class RemoteStages(Stages):
-    """The steps of jobs in a store. Objects travel in the steps that have threads of their own."""
+    """Steps of jobs in a store. Objects are transferred in the steps that run in threads."""
 
     readers = 16
 
     def read(self, item: Passage) -> None:
-        """As the base; the copies on this machine live no longer than this step."""
+        """Read the picture. Local copies are deleted at the end of this step."""
         self._near(item, super().read)
 
     def read_alone(self, item: Passage) -> None:
-        """As the base."""
+        """Read a picture that waited for memory."""
         self._near(item, super().read_alone)
 
     def _near(self, item: Passage, step: Callable[[Passage], None]) -> None:
-        """Do a step on copies; its result or its error is then told of the job itself."""
+        """Run a step on local copies, and report its result or error under the job's own paths."""
         job = item.job
         try:
             with near(job) as local:
@@ -82,18 +82,18 @@ class RemoteStages(Stages):
             item.job = job
 
     def encode(self, item: Passage) -> None:
-        """As the base; an output in a store is sent there already."""
+        """Encode the output. An output in a store is already sent here."""
         super().encode(item)
         assert item.data is not None
         if isinstance(item.job.target, RemotePath):
             try:
                 item.job.target.send(item.data)
             except OSError as error:
-                remedy = "see that the bucket can be written, and run again: finished pictures are kept"
+                remedy = "check that the bucket is writable and run again: finished pictures are kept"
                 raise OutputError(item.job.target, f"cannot be written ({error.strerror})", remedy) from error
 
     def write(self, item: Passage) -> None:
-        """As the base, unless the output has been sent."""
+        """Write the output unless it has been sent."""
         if isinstance(item.job.target, RemotePath):
             self._write_map(item)
             item.result = item.promised
@@ -119,17 +119,17 @@ def _target_near(job: Job, directory: Path) -> Path | None:
     local = directory / "output" / job.target.name
     local.parent.mkdir()
     try:
-        job.target.fetch(local)  # asking first would be dearer: a store lists folders before it says no
+        job.target.fetch(local)  # checking first costs more: a store lists folders before it reports a missing object
     except FileNotFoundError:
         local.unlink(missing_ok=True)
     except OSError as error:
-        cause = f"cannot be looked at ({error.strerror})"
+        cause = f"cannot be checked ({error.strerror})"
         raise OutputError(job.target, cause, "check your credentials", lasting=False) from error
     return local
 
 
 def _keep_times(job: Job, local: Job) -> None:
-    """Where an output has no room for a record, it is done when it is newer than its input."""
+    """Copy the times: an output that cannot carry a record counts as done if it is newer than its input."""
     for remote, copy in ((job.source, local.source), (job.target, local.target)):
         if isinstance(remote, RemotePath) and isinstance(copy, Path):
             with suppress(OSError):

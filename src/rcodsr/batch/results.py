@@ -1,4 +1,4 @@
-"""What becomes of a job, and how outputs are written."""
+"""Results of jobs, and how outputs are written."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:  # the command line shows its help without them
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How results are written."""
+    """How outputs are written."""
 
     quality: int = 95
     overwrite: bool = False
     max_pixels: int = MAX_OUTPUT_PIXELS
     format: str | None = None
-    """Of standard output, the input's if None; files follow their suffix."""
+    """Format of standard output, the input's if None. Files follow their suffix."""
     strip: bool = False
-    """Write the colour profile only, neither metadata nor the record."""
+    """Write only the ICC profile, without metadata or record."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """What transparency is laid on where the format has none."""
+    """Colour behind transparent pixels (R, G, B in 0..255) if the format has no transparency."""
     keep_times: bool = False
-    """Files get the time of modification of their inputs."""
+    """Copy the input's time of modification to the output."""
     again: bool = False
-    """Enlarge also what rcodsr has made; for a picture that is named alone."""
+    """Also enlarge rcodsr's own outputs. Set for a single picture passed by name."""
     dtypes: tuple[str, ...] = ()
-    """An existing output that was computed in one of these counts as done, whatever this machine would choose."""
+    """An existing output computed in one of these dtypes counts as done, whatever this machine would choose."""
 
 
 @dataclass
 class Result:
-    """What became of one job; the fields are the keys of `--json`."""
+    """Result of one job. The fields are the keys of `--json`."""
 
     input: str
     output: str | None
@@ -54,17 +54,17 @@ class Result:
     device: str | None = None
     dtype: str | None = None
     seconds: float | None = None
-    """Spent on it: reading, enlarging, writing; not waiting."""
+    """Time for reading, enlarging and writing, without waiting."""
     weights: str | None = None
     error: str | None = None
     notes: list[str] = field(default_factory=list)
-    """What people should know about it."""
+    """Messages about the picture for the user."""
     exit_code: int = 0
-    """Like the following not a key of `--json`."""
+    """Not written to `--json`, nor are the fields below."""
     lasting: bool = False
     """Whether the fault ends the batch."""
     own: bool = False
-    """Whether it was passed over because rcodsr has made it."""
+    """Whether it was skipped because rcodsr made it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -76,41 +76,41 @@ _INTERNAL = {"exit_code", "lasting", "own"}
 
 
 class Observer:
-    """Hears what happens between two results; this one does not care."""
+    """Receives events between two results. This base class ignores them."""
 
     def tile(self, job: Job, done: int, total: int) -> None:
-        """So many tiles of a picture are done. Called by any thread."""
+        """Called by any thread when `done` of `total` tiles of a picture are finished."""
 
     def late(self, result: Result) -> None:
-        """A picture was finished, although whoever asked has left before its result came."""
+        """Called when a picture is finished after the caller has stopped early."""
 
 
 def blank(job: Job, status: str) -> Result:
-    """A result that says nothing yet but its status."""
+    """A result with only a status."""
     return Result(input=str(job.source), output=None if job.target is None else str(job.target), status=status)
 
 
 def failed(job: Job, error: RcodsrError) -> Result:
-    """The result of a job that an error has ended."""
+    """The result of a job that failed with an error."""
     result = blank(job, "failed")
     result.error, result.exit_code = str(error), error.exit_code
     return result
 
 
 def refused(text: str, error: RcodsrError) -> Result:
-    """Of what a user wrote and no job came of."""
+    """The result of an argument that produced no job."""
     return Result(input=text, output=None, status="failed", error=str(error), exit_code=error.exit_code)
 
 
 def own_result(source: Source) -> Result:
-    """Of a picture that rcodsr has made, which a folder or a glob has brought among the inputs."""
+    """The result of a picture made by rcodsr that was found in a folder or by a glob."""
     result = Result(input=str(source), output=None, status="skipped", own=True)
-    result.notes = ["made by rcodsr; name it alone to enlarge it again"]
+    result.notes = ["made by rcodsr; pass it alone to enlarge it again"]
     return result
 
 
 def decided_ahead(plan: Plan) -> list[Result]:
-    """What the plan has decided without looking further: arguments refused, clashes, and outputs among the inputs."""
+    """Results that follow from the plan alone: refused arguments, clashes, and outputs among the inputs."""
     unread = [refused(text, error) for text, error in plan.refused]
     return unread + [failed(job, error) for job, error in plan.clashes] + [own_result(picture) for picture in plan.results]
 
@@ -121,7 +121,7 @@ def about(error: RcodsrError, job: Job) -> RcodsrError:
 
 
 def unforeseen(error: Exception, job: Job) -> RcodsrError:
-    """Our sentence for an error that nobody raised on purpose."""
+    """Turn an unexpected exception into an error about the job's input."""
     if tells_of_memory(error):
         return TileMemoryError(job.source, "does not fit into memory", "crop it, or close other programs")
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Splitting a batch between machines: each picture belongs to one shard, whatever the others are."""
+"""Split a batch between machines. A picture's shard does not depend on the other pictures."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ _REMEDY = "use I/N with 1 ≤ I ≤ N, or slurm inside a job array"
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """`--shard`: "2/5" → (2, 5); "slurm" → from the job array's variables.
+    """Parse `--shard`: "2/5" → (2, 5), "slurm" → the job array's variables.
 
     Raises:
         UsageError: for anything else.
@@ -20,14 +20,14 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
         return _slurm(environment)
     number, _, count = text.partition("/")
     if not (number.isascii() and number.isdecimal() and count.isascii() and count.isdecimal()):
-        raise UsageError("--shard", f"'{text}' is no shard", _REMEDY)
+        raise UsageError("--shard", f"'{text}' is not a valid shard", _REMEDY)
     if not 1 <= int(number) <= int(count):
         raise UsageError("--shard", f"there is no shard {text}", _REMEDY)
     return int(number), int(count)
 
 
 def belongs(relative: PurePath, shard: tuple[int, int]) -> bool:
-    """Whether a picture belongs to a shard: by a hash of its path, so that new pictures do not move old ones."""
+    """Whether a picture belongs to a shard, by a hash of its path, so that new pictures do not move old ones."""
     digest = hashlib.sha256(os.fsencode(relative.as_posix())).digest()
     return int.from_bytes(digest[:8]) % shard[1] == shard[0] - 1
 
@@ -37,7 +37,7 @@ def _slurm(environment: Mapping[str, str]) -> tuple[int, int]:
         task, count = int(environment["SLURM_ARRAY_TASK_ID"]), int(environment["SLURM_ARRAY_TASK_COUNT"])
         first, step = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")), int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
     except (KeyError, ValueError):
-        raise UsageError("--shard", "slurm, but this is no task of a Slurm job array", _REMEDY) from None
+        raise UsageError("--shard", "slurm, but this is not a task of a Slurm job array", _REMEDY) from None
     number = (task - first) // max(1, step) + 1
     if not 1 <= number <= count:
         raise UsageError("--shard", f"slurm: task {task} does not fit into {count} tasks from {first}", _REMEDY)

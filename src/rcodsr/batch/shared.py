@@ -1,4 +1,4 @@
-"""One engine for a program with many threads, such as a web server: they hand in pictures, and wait for theirs."""
+"""One engine for a program with many threads, such as a web server: each submits pictures and waits for its own."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class _Task(NamedTuple):
 
 
 class SharedUpscaler:
-    """An `Upscaler` behind a bounded queue. On a GPU equal tiles of several pictures share network calls.
+    """An `Upscaler` behind a bounded queue. On a GPU, equal tiles of several pictures share network calls.
 
         with SharedUpscaler(rcodsr.load("rcod-tiny")) as shared:   # once
             shared.upscale("photo.jpg", realism=0.5)               # in any thread
 
-    Threads may share an `Upscaler` itself; then each computes on all cores at once, and nothing limits how many pictures are in
-    memory. Here at most `together` are computed and `waiting` wait; who comes next waits in `submit`.
+    Threads may also share a plain `Upscaler`, but then each computes on all cores, and the number of pictures in memory is
+    unlimited. Here at most `together` pictures are computed and `waiting` are queued. Further calls block in `submit`.
 
     Args:
-        upscaler: the engine; nothing else about it changes.
-        together: pictures under way; by default 8 on a GPU, and 1 on a CPU, where results are then those of the engine alone,
+        upscaler: the engine, which is not modified.
+        together: pictures in progress. Default: 8 on a GPU and 1 on a CPU, where results equal those of the engine alone
             byte for byte.
-        waiting: pictures that may wait.
+        waiting: maximum number of queued pictures.
     """
 
     def __init__(self, upscaler: Upscaler, together: int | None = None, waiting: int = 64) -> None:
@@ -52,15 +52,15 @@ class SharedUpscaler:
     def submit(
         self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]
     ) -> Future[Image.Image]:
-        """Hand in a picture; waits while the queue is full.
+        """Queue a picture. Blocks while the queue is full.
 
         Args:
-            image: as for `Upscaler.upscale`.
-            realism: as for `Upscaler.upscale`.
-            asked: likewise.
+            image: see `Upscaler.upscale`.
+            realism: see `Upscaler.upscale`.
+            asked: see `Upscaler.upscale`.
 
         Returns:
-            A future of the enlarged image. Its `result()` raises what `Upscaler.upscale` would; `cancel()` works until the
+            A future of the enlarged image. Its `result()` raises what `Upscaler.upscale` would. `cancel()` works until the
             engine has taken the picture.
 
         Raises:
@@ -68,23 +68,23 @@ class SharedUpscaler:
         """
         task = _Task(Future(), image, realism, asked)
         if os.getpid() != self._process:
-            raise RuntimeError("this SharedUpscaler has no threads after a fork; make one in each process")
-        with self._lock:  # so that nothing is put behind the end marks
+            raise RuntimeError("this SharedUpscaler has no threads after a fork; create one in each process")
+        with self._lock:  # so that nothing is queued behind the end marks
             if self._closed:
                 raise RuntimeError("this SharedUpscaler is closed")
             self._tasks.put(task)
         return task.future
 
     def upscale(self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]) -> Image.Image:
-        """Enlarge one picture and wait for it: `Upscaler.upscale` for many threads.
+        """Enlarge one picture and wait for the result. Thread-safe form of `Upscaler.upscale`.
 
         Raises:
-            RcodsrError: as there.
+            RcodsrError: see `Upscaler.upscale`.
         """
         return self.submit(image, realism, **asked).result()
 
     def close(self) -> None:
-        """Take nothing more, and wait until everything that was handed in is done."""
+        """Accept no more pictures, and wait until all queued ones are done."""
         with self._lock:
             if not self._closed:
                 self._closed = True

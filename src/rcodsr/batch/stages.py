@@ -1,4 +1,4 @@
-"""What is done with one job: read, enlarge, encode, write. Each step takes what the one before has left in the `Passage`."""
+"""Steps of one job: read, enlarge, encode, write. Each step uses what the previous one stored in the `Passage`."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ if TYPE_CHECKING:  # a run with nothing to do must not load torch
     from rcodsr.images.picture import Picture
 
 LARGE = 1 << 25
-"""Pixels of the model's enlargement, of all pictures under way together; a picture beyond has the memory to itself."""
+"""Maximum pixels of all model outputs in progress. A larger picture is processed alone."""
 
 
 @dataclass
 class Passage:
-    """A job on its way; one thread at a time has it."""
+    """A job in progress, held by one thread at a time."""
 
     job: Job
     pixels: int = 0
-    """Of the model's enlargement; 0 until the header is read."""
+    """Pixels of the model's output. 0 until the header is read."""
     format: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     picture: Picture | None = None
-    """Decoded; None also where that must wait until the memory is free."""
+    """Decoded picture. None also while it waits for memory."""
     upscaled: Upscaled | None = None
     data: bytes | None = None
     map: bytes | None = None
-    """What was invented, as a file, where that was asked for."""
+    """Encoded map of invented detail, if requested."""
     seconds: float = 0.0
     promised: Result | None = None
     """The result it will have once it is written."""
     result: Result | None = None
-    """Set when there is nothing more to do."""
+    """Set when no step is left."""
     lasting: OutputError | None = None
     """The fault that ends the batch."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The steps of all jobs of a batch; `run_step` carries one out.
+    """Steps of all jobs of a batch. `run_step` runs one.
 
     Args:
         upscaler: the engine.
-        options: what to do with each picture.
-        output: how to write.
-        stdout: receives the picture of a job without a target; None where the caller has none.
-        observer: hears of tiles.
+        options: settings of each picture.
+        output: how outputs are written.
+        stdout: receives the picture of a job without a target. None if the caller has none.
+        observer: notified of tiles.
     """
 
     upscaler: Upscaler
@@ -70,10 +70,10 @@ class Stages:
     observer: Observer = field(default_factory=Observer)
 
     readers = 2
-    """Threads that read ahead."""
+    """Number of threads that read ahead."""
 
     def read(self, item: Passage) -> None:
-        """Look at the input and, where an output exists, at that; decode unless memory must be waited for."""
+        """Check the input and any existing output. Decode the picture unless it must wait for memory."""
         job = item.job
         header = io.read_header(job.source)
         if not self.output.again and is_result(job.source):
@@ -98,7 +98,7 @@ class Stages:
         return record_of(job.source, job.options(self.options), engine.model.spec, engine.weights_id, engine.runtime.dtype_name)
 
     def read_alone(self, item: Passage) -> None:
-        """Decode what has been waited for, or refuse it for good."""
+        """Decode a picture that waited for memory, or refuse it."""
         require_memory(item.job.source, item.pixels)
         item.picture = io.read(item.job.source, self.output.max_pixels, VariantSpec.scale)
 
@@ -108,7 +108,7 @@ class Stages:
         item.upscaled = self.upscaler.run(item.picture, item.job.options(self.options), partial(self.observer.tile, item.job))
 
     def encode(self, item: Passage) -> None:
-        """Make the output file in memory."""
+        """Encode the output file in memory."""
         assert item.upscaled is not None
         upscaled, picture = item.upscaled, item.upscaled.picture
         found = {} if "timestep" in item.record else {"timestep": upscaled.timestep, "similarity": upscaled.similarity}
@@ -120,10 +120,10 @@ class Stages:
         if upscaled.invented is not None:
             item.map = encode_map(upscaled.invented.numpy(), record)
         item.promised = self._done(item)
-        item.picture = item.upscaled = None  # by far the larger part of it
+        item.picture = item.upscaled = None  # most of its memory
 
     def write(self, item: Passage) -> None:
-        """Write it; after this there is a result."""
+        """Write the output and set the result."""
         assert item.data is not None
         if item.job.target is None:
             io.write_stream(self.stdout, item.data)
@@ -136,7 +136,7 @@ class Stages:
         item.result = item.promised
 
     def _write_map(self, item: Passage) -> None:
-        """After the picture: what is killed in between is made again, because its map is missing."""
+        """Write the map, after the picture: if killed in between, the picture is made again because its map is missing."""
         if item.map is None:
             return
         if item.job.map is None:
@@ -161,7 +161,7 @@ class Stages:
 
 
 def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
-    """Carry out a step of `Stages` on an item that has no result yet; an error becomes its result."""
+    """Run a step of `Stages` on an item that has no result yet. An error becomes its result."""
     if item.result is not None:
         return item
     started = time.perf_counter()
@@ -172,7 +172,7 @@ def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
         item.lasting, item.result.lasting = (error, True) if error.lasting else (None, False)
     except RcodsrError as error:
         item.result = failed(item.job, about(error, item.job))
-    except Exception as error:  # one strange file must not cost the others
+    except Exception as error:  # one odd file must not stop the others
         item.result = failed(item.job, unforeseen(error, item.job))
     item.seconds += time.perf_counter() - started
     if item.result is not None:
@@ -182,53 +182,53 @@ def run_step(item: Passage, step: Callable[[Passage], None]) -> Passage:
 
 
 def require_no_map(job: Job, output: WriteOptions) -> None:
-    """Refuse to replace a map unless that is wished.
+    """Refuse to replace an existing map unless `-y` is set.
 
     Raises:
-        InputError: naming it.
+        InputError: when the map exists.
     """
     if job.map is not None and not output.overwrite and job.map.exists():
         cause = f"{job.map} already exists"
-        raise InputError(job.source, cause, "use -y to replace it, or choose another place for --invented")
+        raise InputError(job.source, cause, "use -y to replace it, or choose another path for --invented")
 
 
 def check(job: Job, header: io.Header, options: UpscaleOptions, output: WriteOptions) -> int:
-    """Refuse what cannot end well before anything is decoded.
+    """Refuse a job that cannot succeed, before anything is decoded.
 
     Returns:
-        Pixels of the model's enlargement, or of the wanted one where that is larger.
+        Pixels of the model's output, or of the requested size if that is larger.
 
     Raises:
-        InputError: when the enlarged picture passes the limit or the output format's largest side.
+        InputError: when the enlarged picture exceeds the pixel limit or the output format's largest side.
     """
-    # the model works at its own scale, however small the wanted result is
+    # the model works at its own scale, however small the requested size is
     most = max(options.factor(header.size), VariantSpec.scale)
     io.check_size(job.source, header.size, output.max_pixels, most)
     format, size = format_of(job, output, header), options.output_size(header.size)
     if max(size) > io.MAX_SIDE[format]:
-        cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels a side"
+        cause = f"would become {size[0]}×{size[1]}, and {format} holds at most {io.MAX_SIDE[format]} pixels per side"
         raise InputError(job.source, cause, "use -f png")
     width, height = io.output_size(header.size, most)
     return width * height
 
 
 def format_of(job: Job, output: WriteOptions, header: io.Header) -> str:
-    """The format a job's output is written in."""
+    """The output format of a job."""
     if job.target is not None:
         return io.FORMATS[job.target.suffix.lower()]
     return output.format or (header.format if header.format in io.FORMATS.values() else "PNG")
 
 
 def _notes(picture: Picture, format: str, output: WriteOptions) -> list[str]:
-    """What people should know about a picture that was written."""
+    """Messages about a written picture."""
     notes = list(picture.notes)
     if picture.alpha is not None and not io.has_room_for_alpha(format):
         shade = "white" if output.background == (255, 255, 255) else "#{:02x}{:02x}{:02x}".format(*output.background)
-        notes.append(f"transparency laid on {shade}, {format} has none")
+        notes.append(f"transparency flattened onto {shade}: {format} has none")
         if picture.laid_on(output.background).is_one_colour():
-            notes.append("nothing but one flat colour is left of it: choose another --background or -f png")
+            notes.append("only one flat colour is left: choose another --background or -f png")
     if picture.depth == 16 and format not in io.DEEP:
-        notes.append(f"16-bit channels become 8, {format} has no more")
+        notes.append(f"16-bit channels reduced to 8, the most {format} supports")
     if not output.strip and (lost := io.losses(picture.metadata, format)):
         notes.append(lost)
     return notes

@@ -1,4 +1,4 @@
-"""Paths of standard input (`@-`) as they come: each line is planned by itself, and answered without waiting for the next."""
+"""Read paths from standard input (`@-`) as they arrive. Each line is planned and answered without waiting for the next."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rcodsr.images.lists import stream_lines
 from rcodsr.options import UpscaleOptions
 
 _AT_ONCE = 256
-"""Lines at most that are planned before the first of them is worked on."""
+"""Maximum number of lines planned before the first of them is processed."""
 
 
 class LineReader:
-    """Lines of standard input, read by a thread, so that whoever takes them sees which have come already.
+    """Lines of standard input, read by a thread so that the consumer sees which have already arrived.
 
     Raises:
         InputError: when standard input is closed.
@@ -38,10 +38,10 @@ class LineReader:
         Thread(target=self._read, name="rcodsr", daemon=True).start()
 
     def chunks(self) -> Iterator[list[str | RcodsrError]]:
-        """What has come since, at least one line; errors among them say why no more can.
+        """Yield the lines that have arrived since the last call, at least one. An error among them explains why input ended.
 
         Raises:
-            NoInputError: when there is no line at all.
+            NoInputError: when standard input has no lines.
         """
         item, empty = self._queue.get(), True
         while item is not None:
@@ -51,11 +51,11 @@ class LineReader:
             yield chunk
             item = None if item is None else self._queue.get()
         if empty:
-            raise NoInputError("@-", "lists no pictures", "write one path a line")
+            raise NoInputError("@-", "lists no pictures", "write one path per line")
 
     def _read(self) -> None:
         try:
-            # not through sys.stdin, whose lock a thread that waits would hold at the interpreter's end
+            # not through sys.stdin: a waiting thread would hold its lock at interpreter exit
             for line in stream_lines("@-", lambda: os.read(self._stdin, 1 << 16)):
                 self._queue.put(line)
         except RcodsrError as error:
@@ -67,10 +67,10 @@ class LineReader:
 
 @dataclass
 class LinePlanner:
-    """Plans line after line; knows what earlier ones have claimed. A line that is bad, or clashes with one before, fails alone.
+    """Plans line by line and remembers earlier targets. A bad line, or one that clashes with an earlier line, fails alone.
 
     Raises:
-        UsageError: when `-o` cannot take several pictures.
+        UsageError: when `-o` cannot hold several pictures.
     """
 
     output: str | None
@@ -81,23 +81,23 @@ class LinePlanner:
     strip: bool = False
 
     def __post_init__(self) -> None:
-        """Lines need a directory."""
+        """Check that the output is a directory."""
         self._real = RealPaths()
         self._inputs: set[str] = set()
         self._targets: dict[str, Path] = {}
-        """Outputs, and the pictures that they are made of."""
+        """Outputs, and the pictures they come from."""
         if self.output is None:
             return
         if self.output == "-":
-            raise UsageError("-o -", "pictures of a list cannot share one stream", "give -o DIRECTORY")
+            raise UsageError("-o -", "pictures of a list cannot share one stream", "use -o DIRECTORY")
         path, directory = place(self.output), self.output.endswith(("/", os.sep))
         if path.is_file() or (path.suffix.lower() in FORMATS and not directory and not is_directory(path)):
-            raise UsageError(self.output, "names a file, but the inputs need a directory", "give -o DIRECTORY")
+            raise UsageError(self.output, "names a file, but the inputs need a directory", "use -o DIRECTORY")
         if self.output and not directory:
             self.output += "/"
 
     def plan(self, line: str | RcodsrError) -> list[Job | Result]:
-        """What a line asks for: jobs, and what is decided already."""
+        """Jobs of a line, and results that are already decided."""
         if isinstance(line, RcodsrError):
             return [refused("@-", line)]
         try:
@@ -108,18 +108,18 @@ class LinePlanner:
         return [*decided_ahead(plan), *(self._claimed(job) for job in plan.jobs)]
 
     def _claimed(self, job: Job) -> Job | Result:
-        """The job, unless an earlier line has a claim on its files."""
+        """The job, or a failure if an earlier line uses the same files."""
         if not isinstance(job.source, Path) or job.target is None:
             return job
         source, target = (self._real.of(path).casefold() for path in (job.source, job.target))
         if source in self._targets:
             return own_result(job.source)
         if target in self._inputs:
-            cause, remedy = f"would overwrite an input, as the output of {job.source}", "choose another place with -o"
+            cause, remedy = f"would overwrite an input, as the output of {job.source}", "choose another path with -o"
             return failed(job, UsageError(job.target, cause, f"{remedy}; inputs are never written"))
         earlier = self._targets.setdefault(target, job.source)
         if self._real.of(earlier).casefold() != source:
-            remedy = "set -o, or name them apart with --name"
+            remedy = "set -o, or distinguish them with --name"
             return failed(job, UsageError(job.target, f"would be written for both {earlier} and {job.source}", remedy))
         self._inputs.add(source)
         return job

@@ -1,4 +1,4 @@
-"""Threads that carry out tasks in the order they are given."""
+"""Worker threads that run tasks in order of submission."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ T = TypeVar("T")
 
 
 class Later(Generic[T]):
-    """What a task will return, for one taker. Tasks do not raise.
+    """The pending return value of a task, for one consumer. Tasks do not raise.
 
-    Not a `Future`, whose lock a signal's exception could leave taken for ever: nothing here runs Python code under a lock.
+    Not a `Future`, whose lock a signal's exception could leave held for ever. No Python code runs under a lock here.
     """
 
     def __init__(self) -> None:
         self._box: SimpleQueue[T] = SimpleQueue()
 
     def put(self, value: T) -> None:
-        """The task has returned."""
+        """Store the return value."""
         self._box.put(value)
 
     def take(self) -> T:
-        """Wait for it."""
+        """Wait for the value and return it."""
         return self._box.get()
 
     @property
@@ -35,10 +35,10 @@ class Later(Generic[T]):
 
 
 class Workers:
-    """Threads that carry out tasks in the order they are given; several of them finish in any order.
+    """Threads that start tasks in order of submission. With several threads, tasks may finish in any order.
 
     Args:
-        count: number of threads; 0 carries out each task at once, in the caller's own thread.
+        count: number of threads. 0 runs each task at once in the caller's thread.
     """
 
     def __init__(self, count: int) -> None:
@@ -48,7 +48,7 @@ class Workers:
             thread.start()
 
     def submit(self, task: Callable[[], T]) -> Later[T]:
-        """Have a task carried out."""
+        """Queue a task."""
         later: Later[T] = Later()
         if self._threads:
             self._tasks.put(lambda: later.put(task()))
@@ -57,19 +57,19 @@ class Workers:
         return later
 
     def end(self) -> None:
-        """Let the threads end when all tasks are carried out; whoever wants them dropped lets them return at once."""
+        """Stop the threads once the queue is empty. To cancel, make the remaining tasks return immediately."""
         for _ in self._threads:
             self._tasks.put(None)
 
     def join(self, deadline: float) -> None:
-        """Wait for the threads until `time.monotonic()` says so; what takes longer ends with the process."""
+        """Wait for the threads until `time.monotonic()` reaches `deadline`. Longer tasks end with the process."""
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         import torch
 
-        torch.set_num_threads(1)  # of this thread: the others are the engine's
+        torch.set_num_threads(1)  # for this thread only: the other cores are the engine's
         while (task := self._tasks.get()) is not None:
             task()
             del task

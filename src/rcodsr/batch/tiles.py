@@ -1,4 +1,4 @@
-"""Equal tiles of several pictures in one network call."""
+"""Batch equal tiles of several pictures into one network call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Request:
 
     @property
     def shape(self) -> tuple[torch.Size, torch.Size]:
-        """What must be equal for two requests to share a call."""
+        """Key that two requests must share to be batched."""
         return self.tile.shape[1:], self.condition.tokens.shape[1:]
 
     @property
@@ -33,16 +33,16 @@ class _Request:
 
 
 class TileBatcher:
-    """A network that many threads may ask, each for a tile of its own picture; those of one shape are computed together.
+    """A network that many threads call, each with a tile of its own picture. Tiles of equal shape are computed together.
 
-    Whoever finds the network idle asks it for all that wait; what comes meanwhile waits for the next call. So a single thread
-    never waits, and a busy device gets full batches.
+    A thread that finds the network idle computes all waiting tiles. Tiles that arrive meanwhile wait for the next call. So a
+    single thread never waits, and a busy device gets full batches.
 
-    Calls have 1, 2, 4, … tiles, so that few shapes occur: libraries choose their algorithms, and graphs are recorded, for each.
+    Calls have 1, 2, 4, … tiles, so that few shapes occur: libraries choose algorithms, and graphs are captured, per shape.
 
     Args:
         network: tiles (B, 3, H, W) and their conditions → the same shape.
-        most: tiles at most in a call that several share; halved when memory runs out.
+        most: maximum number of tiles in a shared call. Halved when memory runs out.
     """
 
     def __init__(self, network: Network, most: int) -> None:
@@ -55,7 +55,7 @@ class TileBatcher:
         """Tiles (B, 3, H, W) of one picture and their conditions → the same shape.
 
         Raises:
-            RuntimeError: as the network, for these tiles.
+            RuntimeError: raised by the network for these tiles.
         """
         request = _Request(tile, condition.expand(len(tile)))
         with self._signal:
@@ -73,7 +73,7 @@ class TileBatcher:
         return request.result
 
     def _turn(self, request: _Request) -> list[_Request] | None:
-        """Wait until the request is done (None) or the network idle: then it is this thread's turn with the oldest requests."""
+        """Wait until the request is done (None), or until the network is idle, which gives this thread the oldest requests."""
         with self._signal:
             self._signal.wait_for(lambda: request.done or not self._busy)
             if request.done:
@@ -94,7 +94,7 @@ class TileBatcher:
         return equal[:1]
 
     def _compute(self, batch: list[_Request]) -> None:
-        """Ask the network for a batch; smaller ones, at last tile by tile, when it fails."""
+        """Run the network on a batch. If it fails, try smaller batches, down to single tiles."""
         size = len(batch)
         while batch:
             error = self._try(batch[:size])
@@ -110,11 +110,11 @@ class TileBatcher:
     def _try(self, some: list[_Request]) -> Exception | None:
         try:
             result = self._network(torch.cat([one.tile for one in some]), _joined([one.condition for one in some]))
-            # wait, or what comes meanwhile would go in one by one; not for the whole device, since CUDA forbids that while
-            # another thread records a graph
+            # wait, otherwise tiles that arrive meanwhile run one by one; not for the whole device: CUDA forbids that while
+            # another thread captures a graph
             result[0, 0, 0, 0].item()
         except Exception as error:
-            return error.with_traceback(None)  # which would keep the failed batch's tensors alive
+            return error.with_traceback(None)  # a traceback would keep the failed batch's tensors alive
         for one, part in zip(some, result.split([len(one.tile) for one in some]), strict=True):
             one.result = part
         return None

@@ -1,4 +1,4 @@
-"""What a set of M_L says about the grouping: quantiles, shares of the groups, and how good an estimator is."""
+"""Calibration of the grouping on a set of M_L: quantiles, shares of the groups, and the accuracy of an estimator."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def borders(grouping: GroupingSpec) -> list[float]:
-    """M_L at which a picture changes its group, ascending."""
+    """M_L at which a picture changes group, ascending."""
     step = (grouping.metric_max - grouping.metric_min) / grouping.n
     return [grouping.metric_min + i * step for i in range(1, grouping.n)]
 
@@ -26,9 +26,9 @@ def group_shares(values: Sequence[float], grouping: GroupingSpec) -> dict[int, f
 
 
 def suggested_bounds(values: Sequence[float], n: int) -> tuple[float, float]:
-    """M_min and M_max that give the outer groups an equal share each.
+    """M_min and M_max that give both outer groups an equal share.
 
-    Only the outer borders can be placed, because groups are equally wide; with n = 3 all shares become equal.
+    Only the outer borders can be chosen, because groups have equal widths; with n = 3 all shares become equal.
     """
     low, high = np.quantile(values, [1 / n, 1 - 1 / n])
     width = (high - low) / max(1, n - 2)
@@ -36,7 +36,7 @@ def suggested_bounds(values: Sequence[float], n: int) -> tuple[float, float]:
 
 
 def quality(estimated: Sequence[float], true: Sequence[float], grouping: GroupingSpec) -> dict[str, float]:
-    """How good estimates are: mean absolute error, rank correlation, and group accuracy beside the largest group's share."""
+    """Accuracy of estimates: mean absolute error, rank correlation, and group accuracy beside the largest group's share."""
     plain = replace(grouping, continuous=False)
     guessed, right = (group_timestep(torch.tensor(values), plain) for values in (estimated, true))
     return {

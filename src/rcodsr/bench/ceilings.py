@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the same process as what is compared with it."""
+"""Peak rates of this machine, measured in the same process as the benchmark."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rcodsr.bench.clock import lap
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of three plain operations on random data: medians."""
+    """Median rates of three plain operations on random data."""
 
     matmul: float
     """FLOP/s of a square matrix product."""
     conv: float
-    """FLOP/s of a 3×3 convolution, channels innermost."""
+    """FLOP/s of a 3×3 convolution in channels_last layout."""
     copy: float
     """Bytes read and written per second."""
 
     def floor(self, flops: int, read: int) -> float:
-        """Seconds that so many operations and bytes take at least: whichever is slower, each at its full rate."""
+        """Minimum seconds for this many operations and bytes: the slower of both, at its full rate."""
         return max(flops / max(self.matmul, self.conv), read / self.copy)
 
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """Measure them: less than a second on a GPU, a few on a CPU."""
+    """Measure the rates; takes less than a second on a GPU, a few seconds on a CPU."""
     large = device.type == "cuda"
     side, channels, picture, batch = (8192, 256, 512, 8) if large else (1024, 128, 128, 1)
     repeats = 20 if large else 7
@@ -53,7 +53,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
 
 
 def _copied(device: torch.device) -> int:
-    """Bytes to copy: far more than any cache holds."""
+    """Bytes to copy, far more than any cache holds."""
     if device.type != "cuda":
         return 256 << 20
     return int(min(8 << 30, torch.cuda.mem_get_info(device)[0] // 8))

@@ -1,4 +1,4 @@
-"""Timing: CUDA events on a GPU, the monotonic clock and the process's CPU time elsewhere; contenders take turns."""
+"""Timing: CUDA events on a GPU, otherwise the monotonic clock and the process's CPU time; contenders alternate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 
 @dataclass(frozen=True)
 class Lap:
-    """One call."""
+    """Timing of one call."""
 
     seconds: float
     cpu_seconds: float
-    """Of this process, all threads: what a busy machine does not change much."""
+    """CPU seconds of all threads of this process: hardly affected by other load on the machine."""
 
 
 def lap(call: Callable[[], object], device: torch.device) -> Lap:
-    """Time one call, from the moment the device is idle until it is idle again."""
+    """Time one call, from an idle device to an idle device."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -40,16 +40,16 @@ def lap(call: Callable[[], object], device: torch.device) -> Lap:
 def take_turns(
     contenders: dict[str, Callable[[], object]], rounds: int, calls: int, device: torch.device
 ) -> dict[str, list[list[Lap]]]:
-    """Blocks of calls in turn, ABCABC…, so that what disturbs the machine disturbs all of them alike.
+    """Time blocks of calls in turn, ABCABC…, so that disturbances affect all contenders alike.
 
     Args:
-        contenders: what to time, by name.
-        rounds: blocks of each.
-        calls: in each block.
-        device: they run on.
+        contenders: functions to time, by name.
+        rounds: number of blocks per contender.
+        calls: calls per block.
+        device: device on which they run.
 
     Returns:
-        For each name its blocks.
+        Blocks by name.
     """
     blocks: dict[str, list[list[Lap]]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -59,7 +59,7 @@ def take_turns(
 
 
 def summary(blocks: list[list[Lap]]) -> dict[str, float]:
-    """Median, tenth and ninetieth percentile in seconds, number of calls, median CPU seconds."""
+    """Median, 10th and 90th percentile in seconds, number of calls, median CPU seconds."""
     laps = [each for block in blocks for each in block]
     seconds = sorted(each.seconds for each in laps)
     return {
@@ -72,7 +72,7 @@ def summary(blocks: list[list[Lap]]) -> dict[str, float]:
 
 
 def ratio(slow: list[list[Lap]], fast: list[list[Lap]], cpu: bool = False) -> float:
-    """How many times faster: the median over rounds of the ratio of the blocks' medians."""
+    """Speedup: the median over rounds of the ratio of the blocks' medians."""
 
     def middle(block: list[Lap]) -> float:
         return statistics.median(each.cpu_seconds if cpu else each.seconds for each in block)

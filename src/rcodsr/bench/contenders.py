@@ -1,4 +1,4 @@
-"""What `rcodsr bench` compares: our path, and the same weights in plain modules, both from bytes to bytes on the device."""
+"""Contenders of `rcodsr bench`: our path, and the same weights in plain modules, both from bytes to bytes on the device."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rcodsr.options import UpscaleOptions
 class Contender:
     """A model and a way to run it: low-resolution bytes → enlarged bytes, on the device.
 
-    One tile goes through the stages as the engine calls them, padded to what the networks need and not to what the prior
-    prefers; a larger picture goes through the engine with its tiles.
+    A single tile goes through the stages as in the engine, padded to the networks' multiple instead of the prior's minimum; a
+    larger picture goes through the engine in tiles.
 
     Args:
-        runner: the model, how it is run and where.
+        runner: the model and how to run it.
         tiled: whether pictures beyond one tile are tiled.
     """
 
@@ -32,13 +32,13 @@ class Contender:
         self.upscaler = Upscaler(runner.model, runner.runtime, "bench", runner=runner)
 
     def tiles(self, side: int) -> int:
-        """Into how many parts a picture of this enlarged side is cut."""
+        """Number of tiles of a picture with this enlarged side."""
         if not self.tiled or side <= self.model.spec.tile * self.model.spec.scale:
             return 1
         return len(self.upscaler.tiled.plan(torch.Size((side, side)), UpscaleOptions()))
 
     def __call__(self, lr: Tensor, realism: float) -> Tensor:
-        """Enlarge (B, 3, h, w) uint8 → (B, 3, H, W) uint8; several pictures only where one tile holds them."""
+        """Enlarge (B, 3, h, w) uint8 → (B, 3, H, W) uint8; batches only if the picture fits in one tile."""
         pictures = lr.float() / 255
         with torch.no_grad():
             if len(lr) == 1 and self.tiles(lr.shape[-1] * self.model.spec.scale) > 1:
@@ -48,7 +48,7 @@ class Contender:
             return restored.mul_(255).round_().to(torch.uint8)
 
     def network(self, lr: Tensor, realism: float) -> Tensor:
-        """What the networks say before any colour fix: (B, 3, h, w) uint8 → (B, 3, H, W), nominally in [0, 1]."""
+        """Output of the networks before the colour fix: (B, 3, h, w) uint8 → (B, 3, H, W), nominally in [0, 1]."""
         with torch.no_grad():
             return self._network(upsample(lr.float() / 255, self.model.spec.scale), lr.float() / 255, realism)
 
@@ -67,18 +67,21 @@ class Contender:
 
 
 def plain_copy(model: OneStepSR) -> OneStepSR:
-    """The same modules once more. All weights but the kernels, whose layout will differ, stay in memory once."""
+    """Copy a model's kernels, whose layout will change; all other weights are shared."""
     shared = [p for p in model.parameters() if p.dim() != 4] + list(model.buffers())
     return copy.deepcopy(model, {id(each): each for each in shared})
 
 
 def plain_runner(model: OneStepSR, runtime: Runtime) -> Runner:
-    """The usual way: diffusers' and transformers' modules as they are, NCHW, LoRA merged where ours is, no item of ours."""
+    """The usual way: unmodified modules of diffusers and transformers, NCHW, LoRA merged if ours is, no speedups."""
     return Runner(runtime.place(model, runtime.dtype, torch.contiguous_format), runtime)
 
 
 def agreement(found: Tensor, expected: Tensor) -> tuple[float, float, float]:
-    """PSNR in dB against the range of what is expected (0 for NaN, at most 200), relative L2 error, largest absolute error."""
+    """PSNR in dB relative to the range of `expected` (0 for NaN, at most 200), relative L2 error, largest absolute error.
+
+    Both tensors have the same shape, of any rank.
+    """
     if not torch.isfinite(found).all():
         return 0.0, 1.0, float(expected.abs().max())
     error = (found.float() - expected.float()).double()

@@ -1,4 +1,4 @@
-"""What a variant costs whatever the machine: operations, bytes of weights, trainable parameters. Counted, not measured."""
+"""Machine-independent costs of a variant: operations, bytes of weights, trainable parameters. Counted, not measured."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.variants import VariantSpec
 
 PUBLISHED = {"rcod-o": 0.09, "rcod-s": 0.28}
-"""Seconds for 512×512 on one A100, as the paper says of its own implementation (Table 2); not measured here."""
+"""Seconds for 512×512 on one A100, as reported in the paper (Table 2) for its own implementation; not measured here."""
 
 
 def flops(spec: VariantSpec, side: int, batch: int) -> dict[str, int]:
     """FLOP (two per multiply-add) of convolutions, matrix products and attention by stage, on torch's meta device.
 
     Args:
-        spec: the variant; LoRA counts only where it cannot be merged.
-        side: of the enlarged picture, a multiple of what the variant needs.
-        batch: pictures.
+        spec: the variant; LoRA counts only if it cannot be merged.
+        side: side of the enlarged picture, a multiple of the variant's.
+        batch: number of pictures.
     """
     return flops_of(_shape(spec), side, batch)
 
 
 def flops_of(model: OneStepSR, side: int, batch: int) -> dict[str, int]:
-    """The same of a model that is on the meta device already, rewritten for instance."""
+    """Same as `flops`, for a model already on the meta device, such as a rewritten one."""
     x, lr = (torch.rand(batch, 3, n, n, device="meta") for n in (side, side // model.spec.scale))
     t = torch.zeros(batch, dtype=torch.int64, device="meta")
     counted = {}
@@ -51,7 +51,7 @@ def flops_of(model: OneStepSR, side: int, batch: int) -> dict[str, int]:
 
 
 def trainable_parameters(spec: VariantSpec) -> dict[str, int]:
-    """What training changes, by kind, and their sum as `total`. The regulariser's LoRA, which inference drops, is left out."""
+    """Trainable parameters by kind, and their sum as `total`. Excludes the regulariser's LoRA, which inference drops."""
     model = build_model(spec, weightless=True)
     if spec.lora is None:
         counts = {"all": sum(p.numel() for p in model.parameters())}
@@ -70,12 +70,12 @@ def _shape(spec: VariantSpec) -> OneStepSR:
 
 
 def weight_bytes(model: OneStepSR) -> int:
-    """Bytes of everything that one pass reads of the weights."""
+    """Bytes of all weights that one pass reads."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _modulation(model: OneStepSR, lr: Tensor) -> Modulation:
-    """As the modulator measures it, but for its guard against autocast, which the meta device does not know."""
+    """Same as the modulator's `measure`, without its autocast guard, which the meta device does not support."""
     if not isinstance(model.modulator, DegradationModulation):
         return Modulation()
     scores, features = model.modulator.estimator(lr)
@@ -83,11 +83,11 @@ def _modulation(model: OneStepSR, lr: Tensor) -> Modulation:
 
 
 def weightless(spec: VariantSpec) -> OneStepSR:
-    """The networks on the meta device, as they are at inference."""
+    """Build the networks on the meta device in their inference form."""
     model = build_model(spec, weightless=True).eval()
     if not spec.mergeable and spec.lora is not None:
         from rcodsr.models.lora import add_lora
 
         with torch.device("meta"):
             add_lora(model, spec.lora)
-    return model.to("meta")  # what are numbers, not weights, was made in memory
+    return model.to("meta")  # constants were created in memory

@@ -1,4 +1,4 @@
-"""Who judges a picture: PSNR and SSIM always, NIQE and the learned distances where the user has their files."""
+"""Judges of picture quality: PSNR and SSIM always; NIQE and learned distances if the user has their files."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _LPIPS: dict[str, Callable[[], Lpips]] = {"lpips": LpipsAlex, "lpips_vgg": Lpips
 
 @dataclass(frozen=True)
 class JudgeFiles:
-    """Parameter files of the judges, by the score they give; a judge without its file is left out."""
+    """Parameter files of the judges, by score; judges without a file are skipped."""
 
     niqe: Path | None = None
     lpips: Path | None = None
     """LPIPS with AlexNet."""
     lpips_vgg: Path | None = None
-    """LPIPS with VGG16, whose features DISTS sees through as well."""
+    """LPIPS with VGG16, whose features DISTS also uses."""
     dists: Path | None = None
     lpips_squeeze: Path | None = None
 
     @classmethod
     def of_directory(cls, directory: Path) -> JudgeFiles:
-        """Those of `FILES` that a directory holds.
+        """Find the files listed in `FILES` in a directory.
 
         Raises:
-            WeightsError: when it holds none, or DISTS without VGG16.
+            WeightsError: when there are none, or DISTS without VGG16.
         """
         found = {score: directory / name for score, name in FILES.items() if (directory / name).is_file()}
         if not found:
-            cause = f"holds none of {', '.join(FILES.values())}" if directory.is_dir() else "is not a directory"
+            cause = f"contains none of {', '.join(FILES.values())}" if directory.is_dir() else "is not a directory"
             raise WeightsError(directory, cause, "make them with `rcodsr weights convert`, see docs/weights.md")
         if "dists" in found and "lpips_vgg" not in found:
             raise WeightsError(directory / FILES["lpips_vgg"], f"missing, and {FILES['dists']} needs it", _REMEDY)
@@ -49,7 +49,7 @@ class JudgeFiles:
 
     @property
     def missing(self) -> list[str]:
-        """Names of files that are not there."""
+        """Names of missing files."""
         return [name for score, name in FILES.items() if getattr(self, score) is None]
 
 
@@ -60,12 +60,12 @@ FILES = {
     "niqe": "niqe_pris_params.npz",
     "lpips_squeeze": "lpips_squeeze.safetensors",
 }
-"""Score → the name of its file in a directory of judges."""
+"""File name of each score in a directory of judges."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one picture, or means over a set; None where a judge is missing or the picture is too small for it."""
+    """Scores of one picture, or means over a set; None if a judge is missing or the picture is too small for it."""
 
     psnr: float
     ssim: float
@@ -77,11 +77,11 @@ class Scores:
 
 
 class Scorer:
-    """Scores results against ground truth with whatever judges there are.
+    """Scores results against ground truth with the available judges.
 
     Args:
         files: the judges' parameters.
-        device: where the learned distances are computed, in float32 as the papers do.
+        device: device of the learned distances, which run in float32 as in the papers.
 
     Raises:
         WeightsError: when a file cannot be read.
@@ -92,7 +92,7 @@ class Scorer:
         self.device = torch.device(device)
         self.niqe = Niqe(files.niqe) if files.niqe else None
         self.distances: dict[str, Lpips | Dists] = {}
-        """By the field of `Scores`."""
+        """Learned distances by the field of `Scores`."""
         for score, build in _LPIPS.items():
             if (path := getattr(files, score)) is not None:
                 network = build()
@@ -108,11 +108,11 @@ class Scorer:
 
     @property
     def columns(self) -> set[str]:
-        """The fields of `Scores` that it fills."""
+        """Fields of `Scores` that are filled."""
         return {"psnr", "ssim", *self.distances} | ({"niqe"} if self.niqe else set())
 
     def __call__(self, result: Picture, truth: Picture) -> Scores:
-        """Scores of one result; both pictures must have the same size, sides of at least 11 pixels. No NIQE below 192."""
+        """Score one result; both pictures must have the same size, sides of at least 11 pixels. No NIQE below 192."""
         a, b = eight_bit(result.rgb), eight_bit(truth.rgb)
         side = min(result.size)
         niqe = self.niqe(a) if self.niqe and side >= 2 * Niqe.block else None
@@ -123,7 +123,7 @@ class Scorer:
 
 
 def mean_scores(rows: list[Scores]) -> Scores:
-    """Means over a set, column by column, of the pictures that have the score."""
+    """Means over a set, each over the pictures that have the score."""
 
     def mean(name: str) -> float | None:
         present = [value for row in rows if (value := getattr(row, name)) is not None]

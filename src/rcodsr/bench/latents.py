@@ -1,6 +1,6 @@
-"""How well the latent metrics of Eq. (6) follow perceived degradation: Table S1(b) of the paper.
+"""Correlation of the latent metrics of Eq. (6) with perceived degradation: Table S1(b) of the paper.
 
-Seeded crops of photos are degraded and enlarged bicubically; M_L compares the latents of both, SSIM and LPIPS the pictures.
+Seeded crops of photos are degraded and enlarged bicubically. M_L compares their latents, SSIM and LPIPS the pictures.
 Only the autoencoder runs, never the U-Net.
 """
 
@@ -31,23 +31,23 @@ from rcodsr.variants import VariantSpec
 KINDS: tuple[MetricKind, ...] = get_args(MetricKind)
 _BATCH = 8
 _LEAST_CROP = 32
-"""LPIPS needs 17 pixels; a latent of a few positions says nothing."""
+"""LPIPS needs 17 pixels, and latents of a few positions carry no information."""
 
 Pair = tuple[Tensor, Tensor]
 
 
 class DegradedCrops:
-    """Seeded crops of photos, degraded and enlarged again; crop i depends on (seed, i) alone.
+    """Seeded crops of photos, degraded and enlarged again; crop i depends only on (seed, i).
 
-    Iterating yields (enlarged, truth), both (3, crop, crop) in [0, 1], photo by photo, so that each is decoded once.
+    Iterating yields (enlarged, truth), both (3, crop, crop) in [0, 1], grouped by photo, so that each is decoded once.
 
     Args:
         photos: a directory of pictures, each at least as large as the crop.
         count: number of crops.
         crop: side of the ground truth, in pixels.
         presets: names of `data.degradation.PRESETS`, drawn with equal shares.
-        seed: of everything random.
-        multiple: `crop` must be a multiple of it.
+        seed: seed of all random choices.
+        multiple: `crop` must be a multiple of this.
 
     Raises:
         UsageError: when a preset is unknown or the crop does not fit.
@@ -90,16 +90,16 @@ class DegradedCrops:
 def correlate(
     crops: DegradedCrops, model: OneStepSR, scorer: Scorer, advance: Callable[[], None] = lambda: None
 ) -> dict[str, dict[str, float | None]]:
-    """|Spearman| of each latent metric against each score.
+    """Compute |Spearman| of each latent metric against each score.
 
     Args:
-        crops: what to measure.
-        model: whose autoencoder makes the latents.
-        scorer: gives SSIM, and LPIPS where it has its weights.
+        crops: the crops to measure.
+        model: provides the autoencoder.
+        scorer: provides SSIM, and LPIPS if its weights are available.
         advance: called after each crop.
 
     Returns:
-        Metric → score → a value in [0, 1], None where nothing varies.
+        Metric → score → a value in [0, 1], None for constant values.
     """
     metrics, scores = [], []
     pairs = iter(crops)
@@ -118,7 +118,7 @@ def correlate(
 
 
 def _latent_metrics(batch: list[Pair], model: OneStepSR) -> list[tuple[float, ...]]:
-    """M_L of each pair by all kinds, in their order."""
+    """M_L of each pair for all kinds, in their order."""
     enlarged, truth = (torch.stack(pictures).to(model.device) for pictures in zip(*batch, strict=True))
     with torch.no_grad():
         z_l, z_h = model.encode(enlarged), model.encode(truth)
@@ -130,9 +130,9 @@ def _absolute(value: float) -> float | None:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, ties averaged.
+    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, with ties averaged.
 
-    Places where either is NaN are left out. NaN where nothing varies, or fewer than two places are left.
+    Positions where either is NaN are skipped. NaN for constant values, or if fewer than two positions remain.
     """
     pairs = np.array([a, b], dtype=np.float64)
     x, y = (_ranks(values) for values in pairs[:, ~np.isnan(pairs).any(0)])
@@ -144,7 +144,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of their ranks."""
+    """Ranks from 1; equal values get the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     means: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
     return means[places]

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Description of the machine a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GPU_STATE = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw",
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, threads and versions; of a GPU its name, memory and libraries."""
+    """Processor, threads and versions; for a GPU its name, memory and libraries."""
     packages = {}
     for name in ("rcodsr", "torch", "diffusers", "transformers", "triton"):
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -37,7 +37,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def gpu_state() -> list[dict[str, str]]:
-    """Clocks, power, temperature and memory of each NVIDIA GPU as its driver tells them; empty without one."""
+    """Clocks, power, temperature and memory of each NVIDIA GPU as reported by its driver; empty without one."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

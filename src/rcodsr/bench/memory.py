@@ -1,4 +1,4 @@
-"""The most memory a process has held, on every system."""
+"""Peak memory of this process, on every system."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import psutil
 
 
 def peak_resident() -> int:
-    """Bytes that this process held resident at most so far.
+    """Peak resident memory of this process so far, in bytes.
 
-    `getrusage` counts KiB on Linux and bytes on macOS. Windows has no such call; psutil reads its peak working set.
+    `getrusage` returns KiB on Linux and bytes on macOS. Windows has no such call; there psutil reads the peak working set.
     """
     try:
         import resource

@@ -1,4 +1,4 @@
-"""Procedural pictures that look like photos to a network: no data needed, and never the zeros that flatter a benchmark."""
+"""Procedural pictures that resemble photos to a network: no data needed, and none of the zeros that flatter a benchmark."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ _LEAVES = 60
 
 
 def natural_picture(side: int, seed: int) -> Tensor:
-    """Overlapping discs of power-law sizes over clouds: edges, flat parts and a 1/f spectrum (Lee et al., dead leaves, 2001).
+    """Overlapping discs of power-law sizes over clouds: edges, flat areas and a 1/f spectrum (Lee et al., dead leaves, 2001).
 
     Args:
-        side: in pixels.
-        seed: the same seed gives the same picture.
+        side: side of the picture in pixels.
+        seed: the same seed yields the same picture.
 
     Returns:
         Shape (3, side, side), uint8.
@@ -19,7 +19,7 @@ def natural_picture(side: int, seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     clouds = _clouds(side, random)
     picture = 0.5 + 0.12 * clouds
-    clouds = clouds.repeat(1, 2, 2)  # they continue where they end, so each leaf takes a part of its own
+    clouds = clouds.repeat(1, 2, 2)  # tiled periodically, so that each leaf gets its own part
     axis = torch.linspace(0, 1, side)
     for _ in range(_LEAVES):
         y, x, size = torch.rand(3, generator=random).tolist()
@@ -40,7 +40,7 @@ def natural_batch(count: int, side: int, seed: int) -> Tensor:
 
 
 def _clouds(side: int, random: torch.Generator) -> Tensor:
-    """Periodic noise of a 1/f spectrum and unit variance, mostly grey as photos are: (3, side, side)."""
+    """Periodic noise with a 1/f spectrum and unit variance, mostly grey like photos: (3, side, side)."""
     white = torch.randn(3, side, side, generator=random)
     white = 0.8 * white.mean(0) * 3**0.5 + 0.6 * white
     frequency = (torch.fft.fftfreq(side)[:, None].square() + torch.fft.rfftfreq(side).square()).sqrt()

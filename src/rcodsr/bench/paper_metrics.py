@@ -1,7 +1,7 @@
-"""The measures of the paper's Table S2 that this package does not compute itself, through pyiqa: its only door.
+"""Metrics of the paper's Table S2 that this package does not implement, through pyiqa.
 
 pyiqa (PolyForm Noncommercial and S-Lab licences: for non-commercial use) needs torchvision and downloads its own networks, so
-nothing imports it unless asked. The configurations are those of OSEDiff's and S3Diff's test scripts.
+it is imported only on request. The configurations are those of OSEDiff's and S3Diff's test scripts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ METRICS = {
     "clipiqa": "clipiqa",
     "fid": "fid",
 }
-"""Our columns and pyiqa's names."""
+"""Our columns → pyiqa's names."""
 _AGAINST_TRUTH = {"lpips", "dists"}
 
 
 class PaperMetrics:
-    """Scores pictures as the paper does.
+    """Scores pictures as in the paper.
 
     Args:
-        device: where the networks run.
+        device: device of the networks.
 
     Raises:
         UsageError: when pyiqa is not installed or cannot be imported.
@@ -44,7 +44,7 @@ class PaperMetrics:
         self._metrics = {column: _created(create, name, device) for column, name in METRICS.items()}
 
     def __call__(self, result: Tensor, truth: Tensor) -> dict[str, float]:
-        """Every column but FID, of one picture; both (3, H, W) in [0, 1]."""
+        """Score one picture in every column except FID; both (3, H, W) in [0, 1]."""
         scores = {}
         for column, metric in self._metrics.items():
             if column != "fid":
@@ -53,7 +53,7 @@ class PaperMetrics:
         return scores
 
     def fid(self, results: Path, truth: Path) -> float:
-        """Distance between the pictures of two folders; it takes many to mean anything."""
+        """FID between the pictures of two folders; meaningful only for many pictures."""
         return float(self._metrics["fid"](str(results), str(truth), verbose=False))
 
 
@@ -63,9 +63,9 @@ def _create_metric() -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name == "pyiqa":
             cause = "needs pyiqa, which is not installed"
-            raise UsageError("--paper", cause, "pip install 'rcodsr[metrics]', or leave it out") from None
+            raise UsageError("--paper", cause, "pip install pyiqa, or leave it out") from None
         raise _unusable(error) from error
-    except Exception as error:  # torchvision beside a torch from another build raises RuntimeError
+    except Exception as error:  # torchvision built for another torch raises RuntimeError
         raise _unusable(error) from error
     return create_metric
 

@@ -1,4 +1,4 @@
-"""Picture quality as the papers report it: PSNR and SSIM on the Y channel, NIQE.
+"""Picture quality as reported in the papers: PSNR and SSIM on the Y channel, NIQE.
 
 PSNR and SSIM follow pyiqa with `test_y_channel` (OSEDiff's published RealSR results give 25.1511 / 0.7341). NIQE needs a
 parameter file, which is not part of the package.
@@ -16,7 +16,7 @@ from rcodsr.errors import WeightsError
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """Y of BT.601 studio swing, as MATLAB's rgb2ycbcr: (3, H, W) in [0, 1] → (H, W), float64 in [16, 235]."""
+    """Y of BT.601 studio swing, as in MATLAB's rgb2ycbcr: (3, H, W) in [0, 1] → (H, W), float64 in [16, 235]."""
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64)
     return torch.einsum("c,chw->hw", weights, rgb.double()) + 16
 
@@ -51,7 +51,7 @@ def ssim_y(a: Tensor, b: Tensor) -> float:
 class Niqe:
     """Natural image quality evaluator (Mittal et al. 2013): distance of a picture's statistics from pristine photos'.
 
-    Lower is better, but grain lowers it too: believe it only together with your eyes.
+    Lower is better, but noise lowers it too: confirm it by eye.
 
     Args:
         parameters: the npz file of BasicSR and pyiqa (`mu_pris_param`, `cov_pris_param`, `gaussian_window`).
@@ -68,13 +68,13 @@ class Niqe:
                 self.mean, self.covariance = values["mu_pris_param"], values["cov_pris_param"]
                 self.window = torch.from_numpy(values["gaussian_window"].astype(np.float64))[None, None]
         except Exception as error:  # numpy raises five unrelated types
-            raise WeightsError(parameters, f"not NIQE's parameters ({error})", "give BasicSR's niqe_pris_params.npz") from error
+            raise WeightsError(parameters, f"not NIQE's parameters ({error})", "pass BasicSR's niqe_pris_params.npz") from error
         self._alphas = np.arange(0.2, 10.001, 0.001)
         log_ratio = 2 * _lgamma(2 / self._alphas) - _lgamma(1 / self._alphas) - _lgamma(3 / self._alphas)
         self._ratios = np.exp(log_ratio)
 
     def __call__(self, rgb: Tensor) -> float | None:
-        """Score of a picture (3, H, W) in [0, 1], sides of at least 192; None where nothing varies."""
+        """Score a picture (3, H, W) in [0, 1], sides of at least 192; None for flat pictures."""
         x = (torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64), rgb.double()) * 255).round()
         rows, columns = x.shape[0] // self.block, x.shape[1] // self.block
         x = x[: rows * self.block, : columns * self.block]
@@ -111,7 +111,7 @@ class Niqe:
         return features
 
     def _fit(self, x: np.ndarray) -> tuple[float, float, float]:
-        """Asymmetric generalised Gaussian by moment matching: shape, left and right scale."""
+        """Fit an asymmetric generalised Gaussian by moment matching: shape, left and right scale."""
         negative, positive = x[x < 0], x[x > 0]
         left = math.sqrt(np.square(negative).mean()) if negative.size else 0.0
         right = math.sqrt(np.square(positive).mean()) if positive.size else 0.0
@@ -131,5 +131,5 @@ def _lgamma(x: np.ndarray) -> np.ndarray:
 
 
 def eight_bit(rgb: Tensor) -> Tensor:
-    """What a file would hold of pixels in [0, 1], so that scores in memory equal scores of files."""
+    """Round pixels in [0, 1], of any shape, to 8 bits, so that scores in memory equal scores of files."""
     return (rgb.float() * 255).round().clamp(0, 255) / 255

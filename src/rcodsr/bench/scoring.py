@@ -1,4 +1,4 @@
-"""Scores of whole sets: a folder of results, bicubic enlargement, or the engine at a realism level."""
+"""Scores of whole sets: a folder of results, bicubic enlargement, or the engine at one realism level."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ COLUMNS = {
     "lpips_vgg": "LPIPS-VGG↓",
     "lpips_squeeze": "LPIPS-squeeze↓",
 }
-"""Keys and headings in the order of the paper's Table S2, whose LPIPS is that of AlexNet; the last two are not in it."""
+"""Keys and headings in the order of the paper's Table S2, whose LPIPS uses AlexNet; the last two are not in it."""
 
 
 def named_scores(scorer: Scorer, result: Tensor, truth: Tensor) -> dict[str, float]:
-    """Scores of a picture (3, H, W) in [0, 1] by the headings of `COLUMNS`, without their arrows; those it is fit for."""
+    """Scores of a picture (3, H, W) in [0, 1] by the headings of `COLUMNS`, without arrows; only those that apply to it."""
     scores = asdict(scorer(Picture(result), Picture(truth)))
     return {heading[:-1]: scores[key] for key, heading in COLUMNS.items() if scores.get(key) is not None}
 
@@ -50,9 +50,9 @@ class Row:
     name: str
     pictures: int
     scores: dict[str, float | None]
-    """Some of `COLUMNS`; None where no picture was fit for it."""
+    """Some of `COLUMNS`; None if it applies to no picture."""
     realism: float | None = None
-    """The level the set was made at, which makes it a point of the curve."""
+    """Level of the set, which makes it a point of the curve."""
 
 
 class Judge:
@@ -60,8 +60,8 @@ class Judge:
 
     Args:
         truth: directory of ground truth.
-        scorer: PSNR, SSIM and what else it has parameters for.
-        paper: the paper's other columns, or None; where both give a score, this one stands.
+        scorer: PSNR, SSIM and further judges.
+        paper: the paper's other columns, or None; takes precedence over `scorer`.
     """
 
     def __init__(self, truth: Path, scorer: Scorer, paper: PaperMetrics | None = None) -> None:
@@ -70,15 +70,15 @@ class Judge:
         self.columns = [key for key in COLUMNS if key in present]
 
     def folder(self, results: Path) -> Row:
-        """Finished pictures.
+        """Score finished pictures.
 
         Raises:
-            InputError: when a result's size is not its ground truth's.
+            InputError: when the size of a result differs from its ground truth.
         """
         return self._row(str(results), results, lambda picture, size: picture)
 
     def bicubic(self, lr: Path) -> Row:
-        """Bicubic enlargement to the ground truth's size."""
+        """Score bicubic enlargement to the ground truth's size."""
 
         def enlarge(picture: Picture, size: tuple[int, int]) -> Picture:
             return Picture(resize(picture.rgb[None], size[1], size[0])[0])
@@ -86,7 +86,7 @@ class Judge:
         return self._row("bicubic", lr, enlarge)
 
     def engine(self, lr: Path, upscaler: Upscaler, options: UpscaleOptions) -> Row:
-        """What the engine makes at one realism level, by adaptive choice, or at the timestep its weights were made for."""
+        """Score the engine at one realism level, by adaptive choice, or at the fixed timestep of its weights."""
         control = options.control
         level = control.realism if isinstance(control, Level) else None
         name = upscaler.model.spec.name if control is None else "adaptive" if level is None else f"realism {level:g}"
@@ -115,6 +115,6 @@ class Judge:
 
 def _comparable(result: Picture, path: Path, wanted: Picture, truth_path: Path) -> None:
     if result.size != wanted.size:
-        raise InputError(path, f"gives {result.size}, but {truth_path} is {wanted.size}", "compare pictures of one size")
+        raise InputError(path, f"has size {result.size}, but {truth_path} is {wanted.size}", "compare pictures of one size")
     if min(wanted.size) < 17:
-        raise InputError(truth_path, "too small to be scored", "score pictures of at least 17 pixels a side")
+        raise InputError(truth_path, "too small to be scored", "score pictures of at least 17 pixels per side")

@@ -1,4 +1,4 @@
-"""Test sets: seeded LR/HR pairs from any photos, and matching results to ground truth by name."""
+"""Test sets: seeded LR/HR pairs from any photos, and results matched to ground truth by name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,28 +36,28 @@ def synthesize(
     overwrite: bool = False,
     scale: int = VariantSpec.scale,
 ) -> Iterator[Path]:
-    """Write a test set as the papers' DIV2K-Val is made: random crops of photos, and their degraded versions.
+    """Write a test set, made like the papers' DIV2K-Val: random crops of photos and their degraded versions.
 
-    The n-th crop is `<output>/hr/NAME.png` and `<output>/lr/NAME.png`, NAME being that of its photo; photos are taken in turn,
-    and the second crop of a photo is NAME-2. The same arguments give the same bytes.
+    Each crop is written as `<output>/hr/NAME.png` and `<output>/lr/NAME.png`, where NAME is that of its photo. Photos are used
+    in turn; the second crop of a photo is NAME-2. The same arguments yield the same bytes.
 
     Args:
         photos: a directory, or a `.txt` file that lists photos.
-        output: where the set goes.
+        output: directory of the set.
         preset: a name of `data.degradation.PRESETS`.
-        seed: with the crop's number it decides all that is random.
+        seed: together with the crop's number, seeds all random choices.
         crop: side of the ground truth, a multiple of `scale`; 0 takes whole photos, cut to a multiple of `scale`.
-        count: number of crops; one of each photo by default.
-        overwrite: replace the files of an older set of the same names.
-        scale: how much smaller the low-resolution pictures are.
+        count: number of crops; one per photo by default.
+        overwrite: replace the files of an older set with the same names.
+        scale: factor by which the low-resolution pictures are smaller.
 
     Yields:
-        Each file that has been written.
+        Each written file.
 
     Raises:
-        UsageError: when an argument makes no sense, two crops share a name, or `output` holds something already.
+        UsageError: when an argument is not valid, two crops share a name, or `output` is not empty.
         OutputError: when the set cannot be written.
-        InputError: when a photo cannot be read or is smaller than the crop; nothing is written where the header shows it.
+        InputError: when a photo cannot be read or is smaller than the crop; if its header shows it, nothing is written.
     """
     if preset not in PRESETS:
         raise UsageError("--preset", f"'{preset}' is unknown", f"use one of {', '.join(PRESETS)}")
@@ -79,34 +79,34 @@ def synthesize(
 
 
 def _plan(photos: list[Path], seed: int, count: int) -> list[_Crop]:
-    """Crops of photos in turn, each with a name of its own."""
+    """Crops of the photos in turn, each with a unique name."""
     crops: dict[str, _Crop] = {}
     for index in range(count):
         turn, position = divmod(index, len(photos))
         photo = photos[position]
         one = _Crop(photo, f"{photo.stem}-{turn + 1}" if turn else photo.stem, (seed, index))
-        first = crops.setdefault(bare_stem(one.name), one)  # as `pairs` will tell them apart
+        first = crops.setdefault(bare_stem(one.name), one)  # compared as in `pairs`
         if first is not one:
             raise UsageError(photo, f"has the same name as {first.photo}", "give each picture its own name")
     return list(crops.values())
 
 
 def _check_output(output: Path, files: set[Path], photos: set[Path], overwrite: bool) -> None:
-    """Refuse to mix a set with anything else, or to write over a photo it is made of."""
+    """Refuse to mix a set with other files, or to overwrite a photo of its own input."""
     present = {path for path in output.rglob("*") if path.is_file()}
     if not present:
         return
     if not overwrite:
         raise UsageError(output, "is not empty", "choose a new directory with -o, or use --overwrite")
     if inputs := {path.resolve() for path in files & present} & {path.resolve() for path in photos}:
-        raise UsageError(min(inputs), "is a photo the set is made of", "choose another directory with -o")
-    # left from a larger set, it would be scored along with the new one
+        raise UsageError(min(inputs), "is an input photo of the set", "choose another directory with -o")
+    # a leftover of a larger set would be scored along with the new one
     if strangers := {path for path in present - files if path.parent in {output / "hr", output / "lr"}}:
         raise UsageError(min(strangers), "is not part of this set", "remove it or choose a new directory with -o")
 
 
 def _cut(one: _Crop, crop: int, scale: int) -> Tensor:
-    """Shape (3, crop, crop), or all of the photo that is a multiple of `scale`; in [0, 1]."""
+    """Cut a crop: shape (3, crop, crop), or the whole photo cut to a multiple of `scale`; in [0, 1]."""
     rgb = io.read(one.photo).laid_on().rgb
     height, width = rgb.shape[-2:]
     if not crop:
@@ -117,7 +117,7 @@ def _cut(one: _Crop, crop: int, scale: int) -> Tensor:
 
 
 def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
-    """Files of `folder` with their ground truth, matched by stem; tails such as _LR4, _HR and _x4 do not count.
+    """Files of `folder` with their ground truth, matched by stem; suffixes such as _LR4, _HR and _x4 are ignored.
 
     Raises:
         NoInputError: when nothing matches.
@@ -126,9 +126,9 @@ def pairs(folder: Path, truth: Path) -> list[tuple[Path, Path]]:
     made, wanted = find_photos(folder), find_photos(truth)
     matched = match(made, wanted, one_to_one=True)
     if not matched:
-        raise NoInputError(folder, f"no file matches a file of {truth}", "give folders whose files have the same names")
+        raise NoInputError(folder, f"no file matches a file of {truth}", "pass folders whose files have the same names")
     if missing := sorted(bare_stem(path.stem) for path in set(wanted) - set(matched.values())):
         raise UsageError(
-            folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score whole sets"
+            folder, f"{len(missing)} pictures of {truth} have no counterpart, {missing[0]} first", "score complete sets"
         )
     return sorted(matched.items(), key=lambda pair: bare_stem(pair[1].stem))

@@ -1,7 +1,7 @@
-"""`rcodsr bench`: our path beside the same weights in plain modules, beside what this machine can do at most.
+"""`rcodsr bench`: our path compared with plain modules on the same weights, and with the peak rates of this machine.
 
-Protocol: ceilings first; float32 reference of the plain modules; correctness before any speed; then blocks in turn, ours,
-plain, ours again, so that the distance between the two halves of ours says what a difference must exceed to mean anything.
+The float32 reference of the plain modules and the correctness check come before any timing. Blocks then alternate: ours, plain,
+ours. A speed difference counts only if it exceeds the difference between the two halves of ours.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from rcodsr.parts import KlSpec
 from rcodsr.variants import VariantSpec
 
 LEAST_PSNR = 42.0
-"""dB against float32; a path below it prints no speed."""
+"""PSNR in dB against float32; below it, no speed is reported."""
 _INPUTS = 8
-"""Different pictures, in rotation."""
+"""Number of different pictures, used in rotation."""
 _GATE_SIDE = 512
-"""Largest side of the pictures that correctness is judged on."""
+"""Maximum side of the pictures for the correctness check."""
 
 
 @dataclass(frozen=True)
 class SpeedRequest:
-    """What to measure; None leaves it to the device and the weights."""
+    """Settings of a measurement; None uses defaults for the device and the weights."""
 
     weights: str = "random:rcod-o:0"
     sizes: tuple[int, ...] | None = None
@@ -55,27 +55,27 @@ class SpeedRequest:
     dtype: Dtype = "auto"
     realism: float = 0.5
     warmup: int | None = None
-    """Calls of each contender before anything is timed."""
+    """Untimed calls of each contender before the measurement."""
     runs: int | None = None
-    """Rounds: in each a block of ours, one of plain modules, one of ours."""
+    """Rounds, each with a block of ours, one of plain modules, and one of ours."""
     items: tuple[str, ...] | None = None
-    """Of `engine.fast`; None for the device's own choice."""
+    """Items of `engine.fast`; None uses the device's defaults."""
     gpu: bool = False
     """Refuse to run without an accelerator."""
 
 
 def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = None) -> dict[str, Any]:
-    """Measure and report.
+    """Measure correctness and speed; returns a JSON-ready report.
 
     Args:
-        request: what to measure.
-        log: receives lines.
-        model: in the place of loading the request's weights: float32, on the device; it is changed.
+        request: settings.
+        log: receives progress lines.
+        model: replaces the request's weights: float32, on the device; modified in place.
 
     Raises:
-        DeviceError: without an accelerator where one is required.
-        UsageError: for sizes the variant cannot have.
-        WeightsError: as `load_weights`.
+        DeviceError: when an accelerator is required but not available.
+        UsageError: when the variant does not support a size.
+        WeightsError: as in `load_weights`.
     """
     runtime = _runtime(request)
     items = choose(runtime.device.type, request.items)
@@ -87,7 +87,7 @@ def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = Non
     planned = cases(request, model.spec, runtime)
     gate = _Gate(model, runtime, min(_GATE_SIDE, min(side for side, _ in planned)), request.realism, log)
     unchanged = plain_copy(model)
-    ours = Contender(prepare(model, runtime, items, log), tiled=True)  # first: it rewrites in float32
+    ours = Contender(prepare(model, runtime, items, log), tiled=True)  # first, since it rewrites in float32
     plain = Contender(plain_runner(unchanged, runtime), tiled=False)
     verdict = gate.judge(ours)
     rows = [_case(ours, plain, side, batch, request, ceilings, verdict, log) for side, batch in planned]
@@ -118,7 +118,11 @@ def _runtime(request: SpeedRequest) -> Runtime:
 
 
 def cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tuple[int, int]]:
-    """Sides and batches: several pictures at once only where a picture is one tile."""
+    """Sides and batch sizes; batches above 1 only if a picture is one tile.
+
+    Raises:
+        UsageError: when the variant does not support a side, or no picture fits in one tile for the batches.
+    """
     large = runtime.device.type != "cpu"
     small = 256 if isinstance(spec.autoencoder, KlSpec) else 512
     sizes = request.sizes or ((512, 2048, 4096) if large else (small,))
@@ -129,19 +133,19 @@ def cases(request: SpeedRequest, spec: VariantSpec, runtime: Runtime) -> list[tu
             raise UsageError("--sizes", f"{side} is not a multiple of {spec.multiple}, as {spec.name} needs", f"use {nearest}")
     found = [(side, batch) for side in sizes for batch in batches if batch == 1 or side <= spec.tile * spec.scale]
     if not found:
-        raise UsageError("--batch", f"pictures of {sizes[0]} are computed one by one", "use --batch 1, or a smaller size")
+        raise UsageError("--batch", f"pictures with side {sizes[0]} do not fit in one tile", "use --batch 1, or a smaller size")
     return found
 
 
 class _Gate:
-    """What the plain modules say in float32, computed before anything is cast or rewritten.
+    """The float32 output of the plain modules, computed before casting and rewriting.
 
     Args:
         model: float32, on the device.
-        runtime: where.
-        side: of the enlarged pictures.
+        runtime: the device.
+        side: side of the enlarged pictures.
         realism: the level.
-        log: told that it takes a while.
+        log: receives a line before the computation.
     """
 
     def __init__(self, model: OneStepSR, runtime: Runtime, side: int, realism: float, log: Log) -> None:
@@ -153,7 +157,7 @@ class _Gate:
             self.expected = [exact.network(lr[None], realism) for lr in self.pictures]
 
     def judge(self, ours: Contender) -> dict[str, Any]:
-        """The worst agreement over the pictures: plain calls, recorded ones, and replays into poisoned buffers."""
+        """Return the worst agreement over the pictures: eager calls, captured graphs, and replays into poisoned buffers."""
         found = []
         for lr, expected in zip(self.pictures, self.expected, strict=True):
             if isinstance(ours.runner, CudaRunner):
@@ -176,7 +180,7 @@ def _case(
     spec, device = ours.model.spec, ours.runtime.device
     row: dict[str, Any] = {"size": side, "batch": batch, "tiles": ours.tiles(side), **verdict}
     if not verdict["passed"]:
-        log(f"{side}x{side}: {verdict['psnr']:.1f} dB against float32 is below {LEAST_PSNR:g} dB; no speed is given")
+        log(f"{side}x{side}: {verdict['psnr']:.1f} dB against float32 is below {LEAST_PSNR:g} dB; no speed is reported")
         return row
     log(f"{side}x{side}, batch {batch}: measuring")
     pictures = [natural_batch(batch, side // spec.scale, seed).to(device) for seed in range(1 if batch > 1 else _INPUTS)]
@@ -229,13 +233,13 @@ def _speeds(
 
 
 def _rotating(contender: Contender, pictures: list[Tensor], realism: float) -> Callable[[], object]:
-    """Another picture at each call."""
+    """Return a function that enlarges the next picture at each call."""
     turn = iter(range(sys.maxsize))
     return lambda: contender(pictures[next(turn) % len(pictures)], realism)
 
 
 def _fits(plain: Contender, lr: Tensor, realism: float) -> bool:
-    """Whether the plain modules can take the whole picture; on a CPU, where trying may kill the process, only one tile."""
+    """Whether the plain modules can process the whole picture; on a CPU, where trying may kill the process, only one tile."""
     spec = plain.model.spec
     if lr.shape[-1] <= spec.tile:
         return True
@@ -252,7 +256,7 @@ def _fits(plain: Contender, lr: Tensor, realism: float) -> bool:
 
 
 def _stages(model: OneStepSR, lr: Tensor, realism: float, device: torch.device) -> dict[str, float]:
-    """Seconds of each stage on its own, one after the other; they do not sum to the whole where stages overlap."""
+    """Seconds of each stage alone, run in sequence; they do not add up to the total if stages overlap."""
     from rcodsr.images.resize import upsample
     from rcodsr.models.one_step import Condition
 
@@ -276,7 +280,7 @@ def _stages(model: OneStepSR, lr: Tensor, realism: float, device: torch.device) 
 
 
 def _peak(call: Callable[[], object], device: torch.device) -> dict[str, int]:
-    """Most memory during a call, everything that is loaded included: allocated and reserved on a GPU, resident elsewhere."""
+    """Peak memory during a call, including everything loaded: allocated and reserved on a GPU, otherwise resident."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -285,7 +289,7 @@ def _peak(call: Callable[[], object], device: torch.device) -> dict[str, int]:
         torch.cuda.synchronize(device)
         return {"allocated": torch.cuda.max_memory_allocated(device), "reserved": torch.cuda.max_memory_reserved(device)}
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: let the peak start anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     call()
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/status").read_text().splitlines():

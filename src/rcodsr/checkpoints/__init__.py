@@ -1,1 +1,1 @@
-"""Checkpoints on disk: the manifest, resolving a name to files, and our directory format."""
+"""Checkpoints on disk: the manifest, resolving a name to files, and rcodsr's directory format."""

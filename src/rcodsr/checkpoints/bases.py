@@ -1,4 +1,4 @@
-"""The frozen parts of a variant from the files others published: Stable Diffusion's U-Net and autoencoder, CLIP's tower."""
+"""Load the frozen parts of a variant from published files: Stable Diffusion's U-Net and autoencoder, CLIP's vision tower."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from rcodsr.errors import WeightsError
 from rcodsr.models.one_step import OneStepSR
 
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""Names of the autoencoder's attention before diffusers renamed them; published files hold either."""
+"""Old diffusers names of the autoencoder's attention → new ones. Published files use either."""
 
 
 def load_bases(model: OneStepSR, bases: Mapping[str, ResolvedWeights]) -> None:
-    """Load the published weights of a variant's bases, every key of every file accounted for.
+    """Load the published weights of a variant's bases. Every key of every file must be known.
 
     Args:
-        model: without LoRA; may have been built weightless.
+        model: without LoRA. May have been built weightless.
         bases: verified base directories by name: `spec.base` and `spec.vision`.
 
     Raises:
@@ -55,16 +55,16 @@ def _new_attention_name(key: str) -> str:
 
 
 def _vision_name(key: str) -> str | None:
-    """The name within the vision tower; None for the text side, the projections, and position numbers older files carry."""
+    """Name within the vision tower. None for the text encoder, the projections, and position ids in older files."""
     name = key.removeprefix("vision_model.")
     return None if name == key or name == "embeddings.position_ids" else name
 
 
 def _check_prediction(path: Path) -> None:
-    """SD 2.1 and SD 2.1-base have the same shapes, but only the latter predicts noise, as Eq. (3) needs.
+    """Check that the base predicts noise, as Eq. (3) needs: SD 2.1 has the shapes of SD 2.1-base but predicts velocity.
 
     Raises:
-        WeightsError: for any other.
+        WeightsError: when the base predicts anything else.
     """
     try:
         prediction = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")

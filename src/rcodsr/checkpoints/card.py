@@ -1,4 +1,4 @@
-"""The model card that lies in every exported checkpoint: writer and reader of its metadata."""
+"""Write and read the model card of exported checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -11,18 +11,18 @@ from rcodsr.variants import VariantSpec
 _LAYOUTS = {"merged": "complete weights", "adapter": "an adapter over its base: LoRA and VPIM's linear layer"}
 
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CreativeML Open RAIL++-M": "openrail++"}
-"""Names in the manifest → names on the Hub."""
+"""Licence names in the manifest → names on the Hub."""
 _REAL_ESRGAN = PACKAGE / "assets" / "rcod-small" / "LICENSE.Real-ESRGAN"
 _LARGEST = 1 << 20
-"""Bytes of a card that is read."""
+"""Maximum bytes of a card."""
 
 
 def model_card(spec: VariantSpec, training: dict[str, Any], layout: str) -> str:
-    """A README.md with the metadata the Hub reads.
+    """A README.md with metadata for the Hub.
 
     Args:
         spec: the variant.
-        training: `training` of the checkpoint's config.json; what it does not tell is left out.
+        training: `training` of the checkpoint's config.json. Missing values are omitted.
         layout: merged or adapter.
     """
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(spec, training).items())
@@ -46,35 +46,35 @@ This is {_LAYOUTS[layout]}.
 |---|---|
 {rows}
 
-All that is known of the training stands in `config.json` under `training`.
+Everything known about the training is in `config.json` under `training`.
 """
 
 
 def notices(spec: VariantSpec) -> list[Path]:
-    """The licences that come with what a variant's network was made from."""
+    """Licence files of the networks from which a variant's network was made."""
     return [_REAL_ESRGAN] if isinstance(spec.unet, ResidualDenseSpec) else []
 
 
 def write_notices(directory: Path, spec: VariantSpec) -> None:
-    """Put `notices` beside a checkpoint."""
+    """Copy `notices` to a checkpoint directory."""
     for notice in notices(spec):
         shutil.copyfile(notice, directory / notice.name)
 
 
 def as_merged(card: str) -> str:
-    """The card of an adapter, kept for its merged weights: ours calls them complete, other words stay."""
+    """Adapt an adapter's card to its merged weights: replace the layout, keep other text."""
     return card.replace(_LAYOUTS["adapter"], _LAYOUTS["merged"]).replace("\nbase_model_relation: adapter", "")
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The metadata of a card: license, base_model and whatever else it has; empty where it has none that can be read."""
+    """The metadata of a card: license, base_model and others. Empty if it has none or is unreadable."""
     from huggingface_hub import metadata_load
 
     try:
         if path.stat().st_size > _LARGEST:
             return {}
         found = metadata_load(path)
-    except Exception:  # YAML that anybody wrote
+    except Exception:  # arbitrary YAML
         return {}
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
@@ -83,26 +83,26 @@ def _what(spec: VariantSpec, training: dict[str, Any]) -> str:
     sources = training.get("converted_from")
     if isinstance(sources, dict):
         files = ", ".join(f"`{file}` (sha256 {str(sha256)[:12]}…)" for file, sha256 in sources.items())
-        return f"One-step super-resolution ×{spec.scale}: {files} of its authors, converted with rcodsr, not trained anew."
+        return f"One-step super-resolution ×{spec.scale}: {files} from its authors, converted with rcodsr, not retrained."
     knob = " with a realism knob" if spec.fixed_timestep is None else ""
-    return f"One-step super-resolution ×{spec.scale}{knob}, trained with [rcodsr](https://pypi.org/project/rcodsr/)."
+    return f"One-step super-resolution ×{spec.scale}{knob}, trained with rcodsr."
 
 
 def _origin(spec: VariantSpec) -> str:
     if not isinstance(spec.unet, ResidualDenseSpec):
         return ""
     return f"""
-**Whose network this is.** Trunk and head were taken over from the generator of
+**Origin of the network.** Trunk and head were taken from the generator of
 [Real-ESRGAN](https://github.com/xinntao/Real-ESRGAN) (RealESRGAN_x4plus, BSD-3-Clause, © 2021 Xintao Wang;
-`{_REAL_ESRGAN.name}`), about half of its blocks left out, the timestep and the visual tokens added, and trained on. Its authors
-trained it on DIV2K, Flickr2K and OutdoorSceneTraining, which are not all openly licensed. It is a residual-dense network in the
-U-Net's place and predicts ẑ_H itself: one step at the timestep of the wanted realism,
-without diffusion pretraining. `rcod-tiny` was trained on openly licensed photos alone.
+`{_REAL_ESRGAN.name}`), about half of its blocks removed, timestep and visual tokens added, and trained further. Its authors
+trained it on DIV2K, Flickr2K and OutdoorSceneTraining, which are not all openly licensed. It is a residual-dense network in
+place of the U-Net and predicts ẑ_H itself: one step at the timestep of the requested realism,
+without diffusion pretraining. `rcod-tiny` was trained only on openly licensed photos.
 """
 
 
 def _licence(spec: VariantSpec) -> str:
-    """Its own where the manifest knows one, else that of the base, whose terms hold for what is made from it."""
+    """Its own licence if the manifest names one, otherwise the base's, whose terms apply to derived weights."""
     manifest = read_manifest()
     known = [manifest[name].licence for name in (spec.name, spec.base or "") if name in manifest and manifest[name].licence]
     if not known:
@@ -125,6 +125,6 @@ def _facts(spec: VariantSpec, training: dict[str, Any]) -> dict[str, object]:
 
 
 def _repository(base: str) -> str:
-    """Where a base comes from: the Hub wants one of its own names there."""
+    """Repository of a base, for the Hub's `base_model`."""
     entry = read_manifest().get(base)
     return entry.sources[0].repo if entry is not None and entry.sources else base

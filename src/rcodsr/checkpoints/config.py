@@ -1,4 +1,4 @@
-"""`config.json` of a checkpoint, checked value by value, and which files it means. Loads no torch."""
+"""`config.json` of a checkpoint: checks every value and lists the checkpoint's files. Loads no torch."""
 
 import json
 import re
@@ -20,9 +20,9 @@ WEIGHT_FILES = [
     for parts in ("unet vae vision vpim prompt metric_estimator", "unet_lora vae_lora modulation degradation_estimator")
     for part in parts.split()
 ]
-"""Files of weights that a checkpoint may have."""
+"""Weight files that a checkpoint may contain."""
 _LARGEST = 1 << 20
-"""Bytes of a `config.json`; a real one has thousands."""
+"""Maximum bytes of a `config.json`. Real ones have thousands."""
 _SHA256 = re.compile(r"[0-9a-f]{64}|random:\d+")
 
 
@@ -34,12 +34,12 @@ class CheckpointConfig:
     layout: str = "merged"
     """merged, or adapter."""
     bases: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Of an adapter: for each base by name, sha256 of each of its files; none where the trainer's base is not known."""
+    """Bases of an adapter: sha256 of each file by base name. Empty if the trainer's base is unknown."""
     training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Files of weights that the checkpoint consists of, without suffix."""
+        """Weight files of the checkpoint, without suffix."""
         spec = self.spec
         estimator = ("metric_estimator",) if spec.metric_estimator is not None else ()
         if self.layout == "merged":
@@ -51,11 +51,11 @@ class CheckpointConfig:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files of the checkpoint, `config.json` first."""
+        """List the files of the checkpoint, `config.json` first."""
         return (CONFIG_FILE, *(f"{part}.safetensors" for part in self.parts))
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of the file."""
+        """The contents of the file, JSON-ready."""
         plain = {"layout": self.layout, "variant": self.spec.to_dict(), "bases": self.bases, "training": self.training}
         return {"format_version": FORMAT_VERSION, **plain}
 
@@ -65,11 +65,11 @@ def _prompt_parts(prompt: Spec) -> tuple[str, ...]:
 
 
 def read_config(directory: Path, name: str = CONFIG_FILE) -> CheckpointConfig:
-    """The configuration of a checkpoint directory.
+    """Read the configuration of a checkpoint directory.
 
     Args:
         directory: the checkpoint.
-        name: of the file.
+        name: name of the file.
 
     Raises:
         WeightsError: when `config.json` is missing, damaged, or of another format.
@@ -77,7 +77,7 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> CheckpointConfig:
     path = directory / name
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
-            raise ValueError(f"{size_text(path.stat().st_size)} are no configuration")
+            raise ValueError(f"{size_text(path.stat().st_size)} is too large for a configuration")
         if path.exists() and not path.is_file():
             raise ValueError("not a file")
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> CheckpointConfig:
         raise WeightsError(directory, f"not a checkpoint directory (no {name})", "point --weights to one") from None
     except UsageError as error:
         raise WeightsError(path, f"describes weights that cannot be loaded ({first_line(error)})", REMEDY) from error
-    # a file may be nested deeper than Python counts, and a number larger than it divides
+    # nesting may exceed Python's recursion limit, and a number the range of its division
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightsError(path, f"damaged ({first_line(error)})", REMEDY) from error
 
@@ -105,16 +105,16 @@ def _config(values: dict[str, Any]) -> CheckpointConfig:
         raise ValueError("an adapter without a LoRA specification")
     training = values.get("training", {})
     if not isinstance(training, dict):
-        raise ValueError("training is no table")
+        raise ValueError("training is not a table")
     return CheckpointConfig(spec, layout, _bases(values.get("bases", {}), spec, layout), training)
 
 
 def _bases(values: Any, spec: VariantSpec, layout: str) -> dict[str, dict[str, str]]:
-    """The bases with their hashes; of an adapter exactly those that its variant stands on."""
+    """The bases with their hashes. An adapter must name exactly the bases of its variant."""
     bases = {str(name): {str(file): str(sha256) for file, sha256 in files.items()} for name, files in values.items()}
     wanted = {name for name in (spec.base, spec.vision) if name is not None}
     if layout == "adapter" and bases.keys() != wanted:
-        raise ValueError(f"stands on {', '.join(sorted(wanted)) or 'no base'}, but names {', '.join(sorted(bases)) or 'none'}")
+        raise ValueError(f"needs {', '.join(sorted(wanted)) or 'no base'}, but names {', '.join(sorted(bases)) or 'none'}")
     if bad := [sha256 for files in bases.values() for sha256 in files.values() if not _SHA256.fullmatch(sha256)]:
-        raise ValueError(f"'{bad[0][:20]}' is no sha256 of a base")
+        raise ValueError(f"'{bad[0][:20]}' is not a sha256 of a base")
     return bases

@@ -1,4 +1,4 @@
-"""Checkpoints for others: copied as they are, merged into weights that need no base, or as peft and diffusers want them."""
+"""Export checkpoints: copied, merged into weights that need no base, or in the formats of peft and diffusers."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -33,24 +33,24 @@ def export(
     log: Log = silent,
     format: str = "rcodsr",
 ) -> None:
-    """Write a checkpoint directory that `--weights` takes, or one of `interchange`: whole, or not at all.
+    """Write a checkpoint directory for `--weights`, or one of `interchange`, atomically.
 
     Args:
         request: which weights.
-        directory: where they go.
-        merged: fold LoRA into the weights and store them as float16, so that no base is needed; else every file is copied.
-        overwrite: replace a checkpoint that lies there.
+        directory: output directory.
+        merged: merge LoRA into the weights and store them as float16, so that no base is needed. Otherwise copy every file.
+        overwrite: replace an existing checkpoint.
         log: receives a line when something is fetched.
         format: rcodsr, or one of `interchange`.
 
     Raises:
         UsageError: when the request contradicts itself or the format, or the directory must not be replaced.
-        WeightsError: when the weights are unknown, unavailable or damaged, or a merged one does not fit into float16.
+        WeightsError: when the weights are unknown, unavailable or damaged, or a merged value does not fit into float16.
         OutputError: when the directory cannot be written.
     """
     _check_request(request, merged or format == interchange.MERGED)
     check_target(request.name, directory, overwrite)
-    target = directory.resolve()  # through links; and . has no name
+    target = directory.resolve()  # resolve links, and because . has no name
     if format == interchange.MERGED:
         interchange.check(spec_of(request, log), format)
         _merge_for_diffusers(request, target, log)
@@ -63,13 +63,13 @@ def export(
 
 
 def convert(paths: Sequence[Path], directory: Path | None, base_model: str | None, log: Log = silent) -> ResolvedWeights:
-    """Write a published checkpoint of OSEDiff, S3Diff or PiSA-SR as one of ours: whole, or not at all.
+    """Convert a published checkpoint of OSEDiff, S3Diff or PiSA-SR to rcodsr's format, atomically.
 
     Args:
-        paths: the published files; or a directory of `interchange`, which becomes ours again.
-        directory: where it goes; None puts it where its name finds it.
-        base_model: directory or repository of the base, whose hashes are then recorded.
-        log: receives a line about what was found.
+        paths: the published files, or a directory of `interchange` to convert back.
+        directory: output directory. None stores it in the cache under its name.
+        base_model: directory or repository of the base, whose hashes are recorded.
+        log: receives a line about the contents.
 
     Raises:
         WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
@@ -94,11 +94,11 @@ def convert(paths: Sequence[Path], directory: Path | None, base_model: str | Non
 
 
 def _convert_back(source: Path, directory: Path | None, base_model: str | None, log: Log) -> ResolvedWeights:
-    """A directory of `interchange` as one of ours."""
+    """Convert a directory of `interchange` back to rcodsr's format."""
     if directory is None:
-        raise UsageError(source, "no place for the checkpoint", "give -o DIRECTORY")
+        raise UsageError(source, "needs an output directory", "use -o DIRECTORY")
     if base_model is not None:
-        raise UsageError("--base-model", "its bases are recorded in it", "leave it out")
+        raise UsageError("--base-model", "the bases are recorded in the checkpoint", "omit the option")
     config, tables = interchange.read(source)
     log(f"{source}: {config.spec.name}, {sum(map(len, tables.values()))} tensors, none left over")
     with writing(directory.resolve()):
@@ -107,15 +107,15 @@ def _convert_back(source: Path, directory: Path | None, base_model: str | None, 
 
 
 def spec_of(request: WeightsRequest, log: Log = silent) -> VariantSpec:
-    """The variant of weights, before any of them is read or drawn.
+    """The variant of weights, before any of them is read or generated.
 
     Raises:
-        UsageError: for random weights of no variant.
-        WeightsError: when they are unknown, unavailable or damaged.
+        UsageError: when random weights name no variant.
+        WeightsError: when the weights are unknown, unavailable or damaged.
     """
     if request.name.startswith("random:"):
         known = VARIANTS.get(request.name.split(":")[1])
-        return load_weights(request, log=log).model.spec if known is None else known  # which says what is wrong
+        return load_weights(request, log=log).model.spec if known is None else known  # which reports what is wrong
     return read_config(find_weights(request.name, request.revision, request.offline, log).directory).spec
 
 
@@ -124,7 +124,7 @@ def _adapter(request: WeightsRequest, target: Path, format: str, log: Log) -> No
     with writing(target), staged(target) as new:
         beside = interchange.write_adapter(source, new, format)
     if beside:
-        log(f"{target}: {', '.join(beside)} beside the LoRA, for what {format} has no place for")
+        log(f"{target}: {', '.join(beside)} beside the LoRA, for weights that {format} cannot store")
 
 
 def _merge_for_diffusers(request: WeightsRequest, target: Path, log: Log) -> None:
@@ -153,13 +153,13 @@ def _copy(request: WeightsRequest, target: Path, log: Log) -> None:
         for name in found.hashes:
             shutil.copyfile(found.directory / name, new / name)
         if sha256_all(new, list(found.hashes)) != found.hashes:
-            raise WeightsError(found.directory, "has changed while it was copied", "run again when nothing writes to it")
+            raise WeightsError(found.directory, "changed while it was copied", "run again when nothing writes to it")
         (new / _CARD).write_text(card, encoding="utf-8")
         write_notices(new, config.spec)
 
 
 def _card(source: Path | None, config: CheckpointConfig, layout: str) -> str:
-    """The source's card, or a new one where it has none: a repository's is not fetched."""
+    """The source's card, or a new one if it has none. A repository's card is not fetched."""
     path = source / _CARD if source is not None else None
     if path is not None and path.is_file():
         return path.read_text(encoding="utf-8", errors="replace")
@@ -170,14 +170,14 @@ def _check_request(request: WeightsRequest, merged: bool) -> None:
     if not merged and request.name.startswith("random:"):
         raise UsageError(request.name, "random weights have no files to copy", "add --merged")
     if not merged and request.base_model is not None:
-        raise UsageError("--base-model", "a copy needs no base", "add --merged, or leave it out")
+        raise UsageError("--base-model", "a copy needs no base", "add --merged or omit the option")
 
 
 def check_target(source: str, directory: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no checkpoint, or was not meant to be replaced.
+    """Refuse to replace a directory that is not a checkpoint, or without `overwrite`.
 
     Raises:
-        UsageError: naming the remedy.
+        UsageError: when the directory must not be replaced.
     """
     if not directory.is_dir():
         if directory.exists():
@@ -188,16 +188,16 @@ def check_target(source: str, directory: Path, overwrite: bool) -> None:
     if Path(source).is_dir() and directory.samefile(source):
         raise UsageError(directory, "is the source itself", "choose another directory with -o")
     if not overwrite:
-        raise UsageError(directory, "exists already", "choose a new directory with -o, or replace it with -y")
+        raise UsageError(directory, "already exists", "choose a new directory with -o or replace it with -y")
     if not any((directory / name).is_file() for name in ("config.json", interchange.NAME)):
-        raise UsageError(directory, "holds something else than a checkpoint", "choose a new directory with -o")
+        raise UsageError(directory, "is not a checkpoint directory", "choose a new directory with -o")
 
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Every way in which a directory cannot be written, in one sentence."""
+    """Turn every failure to write a directory into an `OutputError`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(target, f"cannot be written ({cause})", "free some space, or choose another place with -o") from error
+        raise OutputError(target, f"cannot be written ({cause})", "free some space, or choose another path with -o") from error

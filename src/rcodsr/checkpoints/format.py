@@ -1,25 +1,25 @@
-"""Our checkpoint directory: reader and writer side by side.
+"""rcodsr's checkpoint directory: reader and writer.
 
     config.json               format version, layout, variant spec, base, training summary
 
-    merged layout             everything that is needed, float16
+    merged layout             everything needed, float16
       unet.safetensors        the U-Net
       vae.safetensors         the autoencoder
       vision.safetensors      the vision tower
       vpim.safetensors        VPIM's linear layer  (or prompt.safetensors: a fixed text prompt's embedding)
       metric_estimator.safetensors    only with `--adaptive`
 
-    adapter layout            what training changed, float32; the rest comes from the bases that config.json names
+    adapter layout            what training changed, float32; the rest comes from the bases named in config.json
       unet_lora.safetensors   LoRA of the U-Net, and its conv_in
       vae_lora.safetensors    LoRA of the autoencoder's encoder
       vpim.safetensors, metric_estimator.safetensors    (a text prompt that config.json spells out is computed, not stored)
-      modulation.safetensors, degradation_estimator.safetensors    where the LoRA follows the picture's degradation
+      modulation.safetensors, degradation_estimator.safetensors    if the LoRA follows the picture's degradation
 
     README.md                 model card (not read)
 
 A LoRA that follows the picture cannot be merged; such variants are always adapters.
 
-Safetensors only, strict keys, shapes and finiteness. Weights are computed as float32 unless the runtime says otherwise.
+Safetensors only, with strict keys, shapes and finiteness. Weights are loaded as float32 unless the runtime sets another dtype.
 """
 
 import json
@@ -46,7 +46,7 @@ from rcodsr.variants import VariantSpec
 
 
 def parts(model: OneStepSR) -> dict[str, nn.Module]:
-    """The model's modules by the name of the file that stores each."""
+    """The model's modules by file name."""
     return {"unet": model.unet, "vae": model.autoencoder, **model.prompt.parts(), **_estimator(model)}
 
 
@@ -55,12 +55,12 @@ def _estimator(model: OneStepSR) -> dict[str, nn.Module]:
 
 
 def save_model(directory: Path, model: OneStepSR, training: dict[str, Any] | None = None, card: str = "") -> None:
-    """Write a merged checkpoint; an old directory of the same name is replaced as a whole.
+    """Write a merged checkpoint. An existing directory is replaced as a whole.
 
     Args:
-        directory: where it goes; parents are created.
-        model: what to store, without LoRA layers.
-        training: summary kept in `config.json` for the reader of the checkpoint.
+        directory: output directory. Parents are created.
+        model: the model, without LoRA layers.
+        training: summary stored in `config.json` for readers of the checkpoint.
         card: contents of README.md.
 
     Raises:
@@ -79,13 +79,13 @@ def save_adapter(
     training: dict[str, Any] | None = None,
     card: str = "",
 ) -> None:
-    """Write an adapter checkpoint: what training changed, over the bases it was trained on.
+    """Write an adapter checkpoint: weights that training changed, over the bases it was trained on.
 
     Args:
-        directory: where it goes; an old one of the same name is replaced as a whole.
-        model: with the LoRA layers of `models.lora.add_lora`.
+        directory: output directory. An existing one is replaced as a whole.
+        model: the model, with the LoRA layers of `models.lora.add_lora`.
         bases: the bases by name, for their hashes.
-        training: summary kept in `config.json`.
+        training: summary stored in `config.json`.
         card: contents of README.md.
 
     Raises:
@@ -104,12 +104,12 @@ def load_model(
 
     Args:
         directory: the checkpoint.
-        bases: of an adapter, what `read_config(directory).bases` names.
-        merge: fold the LoRA into the weights; False keeps the layers, for training; None merges where that is possible.
+        bases: for an adapter, the bases that `read_config(directory).bases` names.
+        merge: merge the LoRA into the weights. False keeps the layers, for training. None merges if the variant allows it.
         keep: adapters whose names end in this stay layers when the others are merged.
 
     Raises:
-        UsageError: when merging is asked for and the variant's LoRA cannot be merged.
+        UsageError: when merging is requested but the variant's LoRA cannot be merged.
         WeightsError: when a file is missing or damaged, a key or shape does not fit, a value is not finite, or a base is not
             the one the adapter was trained on.
     """
@@ -129,10 +129,10 @@ def load_model(
 
 
 def check_files(directory: Path) -> CheckpointConfig:
-    """Read all files of a checkpoint as strictly as `load_model` does, but none of its bases.
+    """Read all files of a checkpoint as strictly as `load_model`, but none of its bases.
 
     Raises:
-        WeightsError: as `load_model`.
+        WeightsError: see `load_model`.
     """
     config = read_config(directory)
     model = _build(directory, config)
@@ -149,11 +149,11 @@ def check_files(directory: Path) -> CheckpointConfig:
 
 
 def _build(directory: Path, config: CheckpointConfig) -> OneStepSR:
-    """The model a checkpoint describes, without weights."""
+    """Build the model that a checkpoint describes, without weights."""
     try:
         return build_model(config.spec, weightless=True)
-    except Exception as error:  # a network's constructor may say of nonsense whatever it likes
-        cause = f"describes no network ({first_line(error)})"
+    except Exception as error:  # a network's constructor may raise anything for invalid values
+        cause = f"does not describe a network ({first_line(error)})"
         raise WeightsError(directory / "config.json", cause, REMEDY) from error
 
 
@@ -180,15 +180,15 @@ def _load_adapter(model: OneStepSR, directory: Path, config: CheckpointConfig, b
 
 
 def read_adapter(model: OneStepSR, directory: Path, parts: Collection[str] | None = None) -> None:
-    """Fill what an adapter checkpoint stores: LoRA and what is trained in full, the prompt's layer, what steers them.
+    """Load the files of an adapter checkpoint: LoRA, fully trained weights, the prompt layer, and modules that modulate them.
 
     Args:
-        model: with the LoRA layers of `models.lora.add_lora`.
+        model: the model, with the LoRA layers of `models.lora.add_lora`.
         directory: the checkpoint.
-        parts: files to read, without suffix; None reads all that the model has.
+        parts: files to read, without suffix. None reads all that the model has.
 
     Raises:
-        WeightsError: naming the first thing that does not fit.
+        WeightsError: naming the first mismatch.
     """
     modules, states = _small_parts(model), lora_parts(model)
     for name in [*modules, *states] if parts is None else parts:
@@ -208,7 +208,7 @@ def _merge(model: OneStepSR, keep: str) -> None:
 
 
 def lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
-    """What training changes in the bases, by the name of the file that stores it; the tensors are the model's own."""
+    """Weights of the bases that training changes, by file name. The tensors are the model's own."""
     from rcodsr.models.lora import trained_in_full, trained_state
 
     unet, vae = trained_state(model.unet, trained_in_full(model.spec.lora)), trained_state(model.autoencoder)
@@ -216,7 +216,7 @@ def lora_parts(model: OneStepSR) -> dict[str, dict[str, Tensor]]:
 
 
 def _small_parts(model: OneStepSR) -> dict[str, nn.Module]:
-    """What an adapter checkpoint stores whole: the prompt's own layer or embedding, the modulator, the estimator."""
+    """Modules that an adapter checkpoint stores whole: the prompt layer or embedding, the modulator, the estimator."""
     own = not model.spec.computes_prompt
     prompt = {name: module for name, module in model.prompt.parts().items() if own and name != "vision"}
     return prompt | model.modulator.parts() | _estimator(model)
@@ -229,7 +229,7 @@ def _require_mergeable(spec: VariantSpec) -> None:
 
 
 def for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as a file holds them.
+    """Convert tensors to their dtype in a file.
 
     Raises:
         WeightsError: when a value is not finite in that dtype.
@@ -237,16 +237,16 @@ def for_disk(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     for key, value in stored.items():
         if not torch.isfinite(value).all():
-            raise WeightsError(key, f"not finite as {dtype}", "the training has diverged; go back to an earlier state")
+            raise WeightsError(key, f"not finite as {dtype}", "the training has diverged; return to an earlier state")
     return stored
 
 
 def write(directory: Path, files: Mapping[str, dict[str, Tensor]], config: CheckpointConfig, card: str) -> None:
-    """Write a whole checkpoint, or nothing.
+    """Write a whole checkpoint atomically.
 
     Args:
-        directory: where it goes; an old one of the same name is replaced as a whole.
-        files: tensors by the name of their file, without suffix.
+        directory: output directory. An existing one is replaced as a whole.
+        files: tensors by file name, without suffix.
         config: contents of `config.json`.
         card: contents of README.md.
     """

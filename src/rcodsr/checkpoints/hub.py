@@ -1,8 +1,8 @@
-"""One repository of the Hugging Face Hub: a pinned commit, downloaded files, and every fault as one clear line.
+"""A repository on the Hugging Face Hub: a pinned commit, file downloads, and every fault as one clear line.
 
-Downloads go through huggingface_hub, so its cache, tokens, proxies and environment (HF_HOME, HF_ENDPOINT, HF_TOKEN, …) hold
-here too. What it lacks is added: it may wait for minutes on a server that never answers, and its errors mislead. Nothing of it
-that the host program might use is changed: neither constants nor verbosity, and no filter of warnings.
+Downloads use huggingface_hub, so its cache, tokens, proxies and environment variables (HF_HOME, HF_ENDPOINT, HF_TOKEN, …)
+apply here too. The library may wait for minutes on a silent server, and its errors mislead, so this module adds a watchdog and
+better errors. It changes no state that the host program might use: no constants, verbosity or warning filters.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from rcodsr.errors import HubError, WeightsError
 from rcodsr.messages import Log
 
 PATIENCE = 8.0
-"""Seconds without an answer or a single new byte after which a server counts as hanging."""
+"""Seconds without an answer or a new byte after which a server counts as hanging."""
 ATTEMPTS = 3
-"""Tries of a download whose connection breaks."""
+"""Attempts at a download whose connection breaks."""
 CHUNK = 1 << 16
-"""Bytes after which a download tells that it goes on."""
+"""Bytes after which a download reports progress."""
 _SLACK = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""sha1 of a git blob, or sha256."""
+"""sha1 of a git blob, or sha256 of a file."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub describes it."""
+    """A file as described by the Hub."""
 
     name: str
     bytes: int | None
     digest: str | None
-    """sha256 of the file, or of small ones the sha1 of their git blob."""
+    """sha256 of the file. For small files the sha1 of their git blob."""
 
 
 class Repository:
-    """A repository of the Hub, by name.
+    """A repository on the Hub, by name.
 
     Args:
         repo: organisation/name.
-        log: receives one line now and then.
+        log: receives occasional lines.
     """
 
     def __init__(self, repo: str, log: Log) -> None:
@@ -63,10 +63,10 @@ class Repository:
         self._folder = f"models--{repo.replace('/', '--')}"
 
     def commit(self, revision: str | None) -> tuple[str, list[RemoteFile]]:
-        """The commit that a branch, tag or hash means now, and its files.
+        """Resolve a branch, tag or hash to its current commit and files.
 
         Raises:
-            WeightsError: when the Hub does not answer, refuses, or knows no such repository or revision.
+            WeightsError: when the Hub does not answer, refuses, or does not know the repository or revision.
         """
         from huggingface_hub import HfApi
 
@@ -75,34 +75,34 @@ class Repository:
 
         info = self._patiently(ask, lambda: None, revision or "main")
         if not COMMIT.fullmatch(info.sha or ""):
-            raise HubError(self.repo, f"{host()} names no commit", "check HF_ENDPOINT and the network")
+            raise HubError(self.repo, f"{host()} did not report a commit", "check HF_ENDPOINT and the network")
         return info.sha, [_described(sibling) for sibling in info.siblings or ()]
 
     def cached(self, name: str, revision: str) -> Path | None:
-        """A file of a commit (or of the branch the cache remembers) if it is in the cache; asks nobody."""
+        """Path of a file in the cache, of a commit or of the branch that the cache remembers. Contacts no server."""
         from huggingface_hub import errors, try_to_load_from_cache
 
         try:
             found = try_to_load_from_cache(self.repo, name, revision=revision)
-        except errors.HFValidationError:  # the Hub's rules for names are stricter than ours, and are explained when it is asked
+        except errors.HFValidationError:  # the Hub's rules for names are stricter, and its own errors explain them
             return None
         return Path(found) if isinstance(found, str) else None
 
     def download(self, name: str, commit: str) -> Path:
-        """Fetch a file of a commit into the cache.
+        """Download a file of a commit into the cache.
 
         Raises:
-            WeightsError: as `commit`, and when the connection keeps breaking.
+            WeightsError: see `commit`. Also when the connection keeps breaking.
         """
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         if not is_inside(name):
-            raise WeightsError(self.repo, f"'{name}' leads out of the repository", "do not use it")
+            raise WeightsError(self.repo, f"'{name}' points outside the repository", "do not use this repository")
         arrivals = 0
         log = self.log
 
         class Bar(tqdm):  # type: ignore[misc]
-            """Shows nothing, but tells that bytes arrive."""
+            """Shows nothing, but reports that bytes arrive."""
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 kwargs.pop("name", None)
@@ -114,7 +114,7 @@ class Repository:
                 arrivals += 1
                 self.meter.add(int(n or 0))
                 if self.meter.total and self.meter.done > 2 * self.meter.total + _SLACK:  # a resumed file may count twice
-                    raise RuntimeError("more bytes than it has announced")
+                    raise RuntimeError("more bytes than announced")
                 return super().update(n)
 
         def fetch() -> str:
@@ -123,39 +123,39 @@ class Repository:
         return Path(self._patiently(fetch, lambda: (arrivals, self._bytes_underway()), commit, name))
 
     def _unfinished(self) -> list[Path]:
-        """Files of downloads that are under way, of any process, or were killed."""
+        """Files of unfinished downloads by any process, running or killed."""
         return list(Path(cache(), self._folder, "blobs").glob("*.incomplete"))
 
     def _bytes_underway(self) -> int:
-        """Size of all unfinished downloads: another process may be fetching what this one waits for."""
+        """Size of all unfinished downloads, because another process may be fetching the same file."""
         total = 0
         for path in self._unfinished():
-            with suppress(OSError):  # finished meanwhile
+            with suppress(OSError):  # finished in the meantime
                 total += path.stat().st_size
         return total
 
     def sweep(self) -> None:
-        """Remove what killed downloads have left: unfinished files whose lock nobody holds.
+        """Remove remains of killed downloads: unfinished files whose lock is free.
 
-        Unlike a lock, the name of an unfinished file is its process's own: nobody would ever go on with it.
+        The name of an unfinished file belongs to its process, unlike a lock, so no other process would ever resume it.
         """
         from filelock import FileLock
 
         for path in self._unfinished():
             lock = Path(cache(), ".locks", self._folder, f"{path.name.split('.')[0]}.lock")
-            with suppress(Exception):  # locked: someone is at it; or gone meanwhile; or not ours to remove
+            with suppress(Exception):  # locked by a running download, already gone, or not removable by this user
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(lock, timeout=0, mode=0o664):
                     path.unlink()
 
     def discard(self, path: Path) -> None:
-        """Remove a damaged file from the cache, the blob behind the link too."""
+        """Remove a damaged file from the cache, including the blob behind the link."""
         blob = path.resolve()
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
 
     def _patiently(self, action: Callable[[], _T], signs: Callable[[], object], revision: str, file: str | None = None) -> _T:
-        """Run `action` until it hangs; faults that may pass are tried again, everything else becomes a `WeightsError`."""
+        """Run `action` until it hangs. Temporary faults are retried, all others become a `WeightsError`."""
         attempt = 1
         while True:
             watchdog = _Watchdog(PATIENCE, signs)
@@ -163,18 +163,18 @@ class Repository:
                 return watchdog.run(action)
             except Exception as error:
                 pause = _pause(error, attempt)
-                # where nothing came for long, the library has already tried again
+                # after a long silence the library has already retried
                 if pause is None or attempt == ATTEMPTS or watchdog.idle > PATIENCE / 3:
                     cause = self._cause_of_waiting(revision, file) if isinstance(error, TimeoutError) else None
                     raise self._explain(cause or error, revision, file) from error
                 status = _status(error)
-                told = f"connection to {host()} broke off" if status is None else f"{host()} answers with status {status}"
+                told = f"connection to {host()} was interrupted" if status is None else f"{host()} answers with status {status}"
                 self.log(f"{told}, trying again ({attempt} of {ATTEMPTS - 1})")
                 time.sleep(pause)
                 attempt += 1
 
     def _cause_of_waiting(self, commit: str, file: str | None) -> Exception | None:
-        """What the Hub says of a file now; the library keeps asking a server that is busy or out of order, and says nothing."""
+        """Query the Hub about a file now, because the library silently keeps retrying a server that is busy or failing."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         if file is None:
@@ -186,15 +186,15 @@ class Repository:
         return None
 
     def _explain(self, error: Exception, revision: str, file: str | None) -> WeightsError:
-        """Every fault of the Hub in words; subclasses before their bases."""
+        """Describe a fault of the Hub. Subclasses are checked before their bases."""
         from huggingface_hub import errors as hub
 
         if isinstance(error, hub.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # it says to check the connection, whatever the Hub has said
+            error = error.__cause__  # its text always blames the connection, whatever the Hub has answered
         where, what = host(), f"{self.repo}@{revision[:12]}"
         status = _status(error)
         log_in = "check the name, or log in with `hf auth login` (or HF_TOKEN) if it is private"
-        later = "try again later; finished files stay"
+        later = "try again later; finished files are kept"
         network = f"check the network, or {later}"
         if isinstance(error, hub.GatedRepoError):
             remedy = f"accept its licence at {address()}/{self.repo}, then log in with `hf auth login`"
@@ -204,13 +204,15 @@ class Repository:
         if isinstance(error, hub.RevisionNotFoundError):
             return WeightsError(self.repo, f"has no revision {revision} on {where}", "check --revision")
         if file and status == 404:
-            return WeightsError(what, f"has no file {file}", "choose a repository that holds this checkpoint")
+            return WeightsError(what, f"has no file {file}", "choose a repository with this checkpoint")
         if isinstance(error, hub.HFValidationError):
             return WeightsError(self.repo, "not a repository name", "write organisation/name")
         if status == 404:
             return WeightsError(what, f"not found on {where} (404)", log_in)
         if status == 403:
-            return WeightsError(what, f"{where} refuses access (403)", "check the rights of your token with `hf auth whoami`")
+            return WeightsError(
+                what, f"{where} refuses access (403)", "check the permissions of your token with `hf auth whoami`"
+            )
         if status == 429:
             return HubError(what, f"{where} limits the rate (429)", "wait a few minutes, or log in with `hf auth login`")
         if status is not None:
@@ -227,7 +229,7 @@ class Repository:
 
 
 def address() -> str:
-    """Address of the Hub, for people to read: without the password that one may hold."""
+    """Address of the Hub, for messages, without a password it may contain."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
@@ -235,19 +237,19 @@ def address() -> str:
 
 
 def host() -> str:
-    """Host of the Hub, for people to read."""
+    """Host name of the Hub, for messages."""
     return urlsplit(address()).netloc
 
 
 def cache() -> str:
-    """Where downloads go."""
+    """Cache directory of downloads."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_CACHE
 
 
 def _described(sibling: Any) -> RemoteFile:
-    """A file as far as its description makes sense; what a Hub says is not to be trusted in type either."""
+    """A file description with invalid values dropped, because the Hub's answer may have any type."""
     size, digest = sibling.size, sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     return RemoteFile(
         str(sibling.rfilename),
@@ -257,12 +259,12 @@ def _described(sibling: Any) -> RemoteFile:
 
 
 def _status(error: Exception) -> int | None:
-    """The status that a server has answered with."""
+    """HTTP status of an error."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _pause(error: Exception, attempt: int) -> float | None:
-    """Seconds after which to ask again; None where that makes no sense, or is too long to wait for."""
+    """Seconds to wait before a retry. None if a retry is pointless or the wait too long."""
     status = _status(error)
     if status is None:
         return 0.5 * attempt if _is_broken_connection(error) else None
@@ -274,22 +276,22 @@ def _pause(error: Exception, attempt: int) -> float | None:
 
 
 def _is_broken_connection(error: Exception) -> bool:
-    """Reset or cut off, as opposed to refused or answered."""
+    """Whether the connection was reset or cut, not refused or answered."""
     names = {base.__name__ for base in type(error).__mro__}
     broken = names & {"ReadError", "RemoteProtocolError", "WriteError", "ConnectionResetError"}
     return bool(broken) or "Consistency check" in str(error)
 
 
 def _own_downloads() -> Any:
-    """The library's module of downloads once more, for us alone, with smaller chunks.
+    """A second, private instance of the library's download module, with smaller chunks.
 
-    It tells of each whole chunk: of its own, 10 MB, a slow line makes few. There is no parameter for it, and the constants
-    themselves belong to the host program.
+    It reports each whole chunk. Its own chunks of 10 MB are rare on a slow connection, there is no parameter for their size,
+    and the constants belong to the host program.
     """
     from huggingface_hub import constants
 
     spec = importlib.util.find_spec("huggingface_hub.file_download")
-    assert spec is not None and spec.loader is not None  # or the import above had failed
+    assert spec is not None and spec.loader is not None  # otherwise the import above would have failed
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     vars(module)["constants"] = SimpleNamespace(**vars(constants) | {"DOWNLOAD_CHUNK_SIZE": CHUNK})
@@ -298,7 +300,7 @@ def _own_downloads() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what the library warns of in this thread off standard error; not where the host program asks it to say more."""
+    """Hide the library's warnings in this thread from standard error, unless the host program has raised its verbosity."""
     from huggingface_hub import logging as library
 
     ours = threading.get_ident()
@@ -318,14 +320,14 @@ def _quiet() -> Iterator[None]:
 
 
 class _Watchdog:
-    """Runs something that may hang, in a thread, and gives up on it when there is no sign of it going on.
+    """Runs an action in a thread, and gives up on it when it shows no sign of progress.
 
     The library's own retries and waits add up to minutes. A thread that hangs in a socket cannot be stopped, but it can be
-    left: it is a daemon and ends with the process.
+    abandoned: it is a daemon and ends with the process.
 
     Args:
         patience: seconds to wait for the next sign.
-        signs: its value changes as long as things go on.
+        signs: function whose value changes as long as there is progress.
     """
 
     def __init__(self, patience: float, signs: Callable[[], object]) -> None:
@@ -334,14 +336,14 @@ class _Watchdog:
 
     @property
     def idle(self) -> float:
-        """Seconds since the last sign."""
+        """Seconds since the last sign of progress."""
         return time.monotonic() - self._last
 
     def run(self, action: Callable[[], _T]) -> _T:
-        """The result of `action`, or its exception.
+        """Return the result of `action`, or raise its exception.
 
         Raises:
-            TimeoutError: when it hangs.
+            TimeoutError: when the action hangs.
         """
         outcome: Future[_T] = Future()
 

@@ -1,4 +1,4 @@
-"""What records call weights and what these can do, known before torch is loaded and before anything is fetched."""
+"""Identify weights and check their capabilities, before torch is loaded and anything is fetched."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from rcodsr.variants import VARIANTS, VariantSpec
 
 @dataclass(frozen=True)
 class Identity:
-    """Weights that are on this machine, and that can do what is asked."""
+    """Local weights that support the requested options."""
 
     id: str
-    """Name, abbreviated digest, and what is fixed at loading: records compare it."""
+    """Name, abbreviated digest, and settings fixed at loading. Compared by records."""
     spec: VariantSpec
     share: float | None = None
-    """What the semantic half counts, where it is weighed."""
+    """Weight of PiSA-SR's semantic half, if the variant has one."""
     resolved: ResolvedWeights | None = None
-    """Where they lie; None where they are random."""
+    """Location. None for random weights."""
     config: CheckpointConfig | None = None
-    """As their directory has it; None where they are random."""
+    """Configuration from their directory. None for random weights."""
 
 
 def identify(request: WeightsRequest, options: UpscaleOptions, log: Log = silent) -> Identity:
-    """Find weights, fetched and converted where they must be, and refuse what they cannot do before bases are fetched.
+    """Find weights, fetching and converting them if needed. Refuses unsupported options before bases are fetched.
 
     Raises:
         UsageError: when the request contradicts itself or the weights.
-        WeightsError: when they are unknown, unavailable or damaged.
+        WeightsError: when the weights are unknown, unavailable or damaged.
     """
     if request.name.startswith("random:"):
         return _random(request, options)
@@ -45,11 +45,11 @@ def identify(request: WeightsRequest, options: UpscaleOptions, log: Log = silent
 
 
 def identify_here(request: WeightsRequest, options: UpscaleOptions) -> Identity | None:
-    """The same for what is on this machine, without asking a server or converting anything; None where that is needed first.
+    """Identify local weights without a server or conversion. None if they must be fetched or converted first.
 
     Raises:
-        UsageError: as `identify`.
-        WeightsError: as `identify`.
+        UsageError: see `identify`.
+        WeightsError: see `identify`.
     """
     if request.name.startswith("random:"):
         return _random(request, options)
@@ -57,9 +57,9 @@ def identify_here(request: WeightsRequest, options: UpscaleOptions) -> Identity 
     if entry is not None and entry.status in {"foreign", "manual"} and request.revision is None:
         found = read_converted(request.name)
         if found is None and entry.status == "manual":
-            found = find_weights(request.name)  # which says where to get them
+            found = find_weights(request.name)  # which reports where to get them
         if found is None and _is_offline(request):
-            resolve(request.name, offline=True)  # which says that they are missing
+            resolve(request.name, offline=True)  # which reports that they are missing
         return None if found is None else _found(found, request, options)
     fetched = (entry is not None and bool(entry.sources)) or (entry is None and _is_repository(request.name))
     try:
@@ -71,10 +71,10 @@ def identify_here(request: WeightsRequest, options: UpscaleOptions) -> Identity 
 
 
 def read_random(name: str) -> tuple[VariantSpec, int]:
-    """What `random:VARIANT[:SEED]` means.
+    """Parse `random:VARIANT[:SEED]`.
 
     Raises:
-        UsageError: when it is not that.
+        UsageError: when the name has another form.
     """
     _, _, rest = name.partition(":")
     variant, _, seed = rest.partition(":")
@@ -96,7 +96,7 @@ def _is_offline(request: WeightsRequest) -> bool:
 def _random(request: WeightsRequest, options: UpscaleOptions) -> Identity:
     spec, seed = read_random(request.name)
     if request.base_model is not None or request.revision is not None:
-        raise UsageError("--weights", "random weights have no base and no revision", "leave --base-model and --revision out")
+        raise UsageError("--weights", "random weights have no base and no revision", "omit --base-model and --revision")
     share = _share(options.control, spec.weighable)
     _check(request, spec, options, share)
     name = f"random:{spec.name}:{seed}"
@@ -108,27 +108,27 @@ def _found(resolved: ResolvedWeights, request: WeightsRequest, options: UpscaleO
     share = _share(options.control, config.layout == "adapter" and config.spec.weighable)
     _check(request, config.spec, options, share)
     if request.base_model is not None and (config.layout != "adapter" or config.spec.base is None):
-        raise UsageError("--base-model", f"{request.name} needs no base", "leave it out")
+        raise UsageError("--base-model", f"{request.name} needs no base", "omit the option")
     return Identity(_named(resolved.id, request, share), config.spec, share, resolved, config)
 
 
 def _share(control: Control | None, weighable: bool) -> float | None:
-    """What the semantic half counts where it is weighed."""
+    """Weight of the semantic half, for variants that have one."""
     return control.realism if weighable and isinstance(control, Level) else None
 
 
 def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, share: float | None) -> None:
-    """Refuse what these weights cannot do, before gigabytes are fetched."""
+    """Refuse options that these weights do not support, before gigabytes are fetched."""
     spec.check(options, share)
     prompt = spec.prompt
     if request.prompt is not None and not spec.takes_prompt:
-        raise UsageError("--prompt", f"{spec.name} looks at the picture instead of a text", "leave it out")
+        raise UsageError("--prompt", f"{spec.name} uses the picture instead of a text", "omit the option")
     if request.guidance is not None and not (isinstance(prompt, TextSpec) and prompt.negative is not None):
-        raise UsageError("--guidance", f"{spec.name} was not made to be guided", "leave it out; it is for s3diff")
+        raise UsageError("--guidance", f"{spec.name} does not support guidance", "omit the option; it is for s3diff")
 
 
 def _named(id: str, request: WeightsRequest, share: float | None) -> str:
-    """The id with what else decides every pixel."""
+    """The id extended by other settings that decide every pixel."""
     fixed = {} if share is None else {"semantic": f"{share:g}"}
     fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
     fixed |= {} if request.prompt is None else {"prompt": prompt_digest(request.prompt)}

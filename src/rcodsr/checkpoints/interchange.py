@@ -1,14 +1,14 @@
-"""Our checkpoints as peft's and diffusers' own files, and back without loss.
+"""Convert checkpoints to the files of peft and diffusers, and back without loss.
 
-peft, diffusers     the LoRA as `peft_format` writes it; what neither has a place for lies beside it:
+peft, diffusers     the LoRA as written by `peft_format`, with weights that the format cannot store beside it:
   conv_in.safetensors         weight and bias of the U-Net's first convolution, which is trained in full
-  vpim.safetensors, …         the small parts of our adapters, as they are
+  vpim.safetensors, …         the small parts of our adapters, unchanged
 
-merged-diffusers    folders that `from_pretrained` of diffusers and transformers takes, float16:
+merged-diffusers    folders for `from_pretrained` of diffusers and transformers, float16:
   unet, vae, scheduler, image_encoder (CLIP's tower), and the small parts
 
-rcodsr.json         in each: our config.json, and which of the three it is
-README.md           what loads it, without rcodsr
+rcodsr.json         in each: our config.json, and which of the three formats it is
+README.md           code that loads it without rcodsr
 """
 
 import json
@@ -42,35 +42,37 @@ _CONV_IN = "conv_in"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 Tables = dict[str, dict[str, Tensor]]
-"""Tensors by the name of our file, without suffix."""
+"""Tensors by rcodsr's file name, without suffix."""
 
 
 def check(spec: VariantSpec, format: str) -> None:
-    """Refuse what a format cannot hold.
+    """Refuse a variant that a format cannot store.
 
     Raises:
-        UsageError: naming the remedy.
+        UsageError: when the format cannot store it.
     """
     if not isinstance(spec.unet, SdUNetSpec):
-        raise UsageError(spec.name, f"not Stable Diffusion's networks, so not for {format}", "use --format rcodsr or onnx")
+        raise UsageError(
+            spec.name, f"does not use Stable Diffusion's networks, which {format} needs", "use --format rcodsr or onnx"
+        )
     if not spec.mergeable:
-        cause = f"its LoRA follows each picture's degradation, which {format} cannot hold"
+        cause = f"its LoRA follows each picture's degradation, which {format} cannot store"
         raise UsageError(spec.name, cause, "keep it as an adapter (--format rcodsr)")
 
 
 def write_adapter(source: Path, target: Path, format: str) -> list[str]:
-    """Write an adapter checkpoint as peft's or diffusers' files.
+    """Write an adapter checkpoint as files of peft or diffusers.
 
     Args:
-        source: our adapter.
+        source: an adapter of rcodsr.
         target: an existing, empty directory.
         format: one of `LORA_FORMATS`.
 
     Returns:
-        Files with what the format has no place for.
+        Names of further files, with weights that the format cannot store.
 
     Raises:
-        UsageError: when the source is no adapter, or the format cannot hold it.
+        UsageError: when the source is not an adapter, or the format cannot store it.
         WeightsError: when the source is damaged.
     """
     config = check_files(source)
@@ -95,8 +97,8 @@ def write_merged(target: Path, model: OneStepSR, config: CheckpointConfig) -> No
 
     Args:
         target: an existing, empty directory.
-        model: merged, float32.
-        config: of the checkpoint it was loaded from.
+        model: the merged model, float32.
+        config: configuration of its checkpoint.
 
     Raises:
         WeightsError: when a value does not fit into float16.
@@ -123,11 +125,11 @@ def write_merged(target: Path, model: OneStepSR, config: CheckpointConfig) -> No
 
 
 def read(directory: Path) -> tuple[CheckpointConfig, Tables]:
-    """Read back what `write_adapter` or `write_merged` has written: the tensors of our files, bit for bit.
+    """Read what `write_adapter` or `write_merged` has written: the tensors of our files, bit for bit.
 
     Raises:
-        WeightsError: when a file is missing or damaged, an adapter is for another base or of another rank, or a tensor does not
-            fit.
+        WeightsError: when a file is missing or damaged, an adapter is for another base or of another rank, or a tensor does
+            not fit.
     """
     config = read_config(directory, NAME)
     format = json.loads((directory / NAME).read_text(encoding="utf-8")).get("format")
@@ -172,7 +174,7 @@ def _read_merged(directory: Path, spec: VariantSpec) -> Tables:
 
 
 def _shared(tables: Mapping[str, Mapping[str, Tensor]], spec: LoraSpec) -> tuple[dict[str, Lora], dict[str, Tensor]]:
-    """Our tables → LoRA by NETWORK, and what is trained in full."""
+    """Convert our tables to LoRA by NETWORK, and fully trained weights."""
     ranks = {"unet": spec.unet_rank, "vae": spec.vae_rank}
     loras: dict[str, Lora] = {}
     others: dict[str, Tensor] = {}
@@ -188,7 +190,7 @@ def _shared(tables: Mapping[str, Mapping[str, Tensor]], spec: LoraSpec) -> tuple
 
 
 def _repositories(spec: VariantSpec) -> list[str]:
-    """Where the base is had, and its own name."""
+    """Repositories of the base, and its own name."""
     base = spec.base or ""
     entry = read_manifest().get(base)
     return [*(source.repo for source in entry.sources), base] if entry is not None else [base]
@@ -200,12 +202,12 @@ def _describe(target: Path, format: str, config: CheckpointConfig, card: str) ->
     (target / "README.md").write_text(card, encoding="utf-8")
 
 
-# ---- where diffusers and transformers look for the parts of merged weights
+# ---- file layout of merged weights in diffusers and transformers
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A file, what its keys are called, and the configuration beside it."""
+    """A file, the names of its keys, and its configuration file."""
 
     file: str
     config: Callable[[OneStepSR], dict[str, Any]]

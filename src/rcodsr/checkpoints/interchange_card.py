@@ -1,4 +1,4 @@
-"""The README of a directory for peft or diffusers: what loads it, without rcodsr. The tests run its lines."""
+"""README of a directory for peft or diffusers, with code that loads it without rcodsr. The tests run this code."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ _STEPS = {
 
 
 def readme(config: CheckpointConfig, format: str, networks: Sequence[str], conv_in: bool) -> str:
-    """The text, with the metadata the Hub reads.
+    """The README, with metadata for the Hub.
 
     Args:
-        config: of the checkpoint.
+        config: configuration of the checkpoint.
         format: peft, diffusers or merged-diffusers.
-        networks: that have a LoRA.
-        conv_in: whether the U-Net's first convolution lies beside it.
+        networks: networks with a LoRA.
+        conv_in: whether the U-Net's first convolution is in a file of its own.
     """
     head = model_card(config.spec, config.training, config.layout).split("\n---\n")[0]
     head = head.replace("library_name: rcodsr", f"library_name: {'peft' if format == 'peft' else 'diffusers'}")
@@ -33,8 +33,8 @@ def readme(config: CheckpointConfig, format: str, networks: Sequence[str], conv_
 
 # {config.spec.name}, for {"peft" if format == "peft" else "diffusers"}
 
-Written by `rcodsr weights export --format {format}`. `rcodsr weights convert DIRECTORY -o OTHER` makes a checkpoint of
-rcodsr of it again, tensor for tensor.
+Written by `rcodsr weights export --format {format}`. `rcodsr weights convert DIRECTORY -o OTHER` converts it back to a
+checkpoint of rcodsr, tensor for tensor.
 
 ```python
 {lines}
@@ -45,7 +45,7 @@ rcodsr of it again, tensor for tensor.
 
 
 def _adapter(format: str, networks: Sequence[str], conv_in: bool) -> str:
-    """`base` and `here` are directories or repositories."""
+    """Code for an adapter. `base` and `here` are directories or repositories."""
     classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
     used = sorted({network.partition("_")[0] for network in networks})
     lines = [f"from diffusers import {', '.join(sorted(classes[name] for name in used))}"]
@@ -53,7 +53,7 @@ def _adapter(format: str, networks: Sequence[str], conv_in: bool) -> str:
     lines += ["from safetensors.torch import load_file"] if conv_in else []
     lines += ["", *(f'{name} = {classes[name]}.from_pretrained(base, subfolder="{name}")' for name in used)]
     if conv_in:
-        lines.append('unet.conv_in.load_state_dict(load_file(f"{here}/conv_in.safetensors"))  # before the LoRA is put on')
+        lines.append('unet.conv_in.load_state_dict(load_file(f"{here}/conv_in.safetensors"))  # before the LoRA is added')
     loaded = set()
     for network in networks:
         name, _, half = network.partition("_")
@@ -69,12 +69,15 @@ def _adapter(format: str, networks: Sequence[str], conv_in: bool) -> str:
         loaded.add(name)
     if halves := [network.partition("_")[2] for network in networks if "_" in network]:
         both = f"unet.set_adapters({halves})" if format == "diffusers" else f"unet.base_model.set_adapter({halves})"
-        lines.append(f"{both}  # both count in full".replace("'", '"'))
+        lines.append(f"{both}  # both with full weight".replace("'", '"'))
     return "\n".join(lines)
 
 
 def _merged(spec: VariantSpec) -> str:
-    """`here` is the directory; `x` an enlarged picture (1, 3, H, W) in [0, 1], sides multiples of 64; `t` the timestep."""
+    """Code for merged weights. `here` is the directory and `t` the timestep.
+
+    `x` is an enlarged picture (1, 3, H, W) in [0, 1] with sides that are multiples of 64.
+    """
     told, coefficient = ("t" if fixed is None else str(fixed) for fixed in (spec.embedded_timestep, spec.coefficient_timestep))
     return f"""from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
@@ -98,7 +101,7 @@ import torch.nn.functional as F
 from transformers import CLIPVisionModel
 
 tower = CLIPVisionModel.from_pretrained(here, subfolder="image_encoder", dtype=torch.float32)
-tower = getattr(tower, "vision_model", tower)  # its place depends on the version of transformers
+tower = getattr(tower, "vision_model", tower)  # depends on the version of transformers
 mean, std = torch.tensor([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]).view(2, 3, 1, 1)
 small = F.interpolate(x, ({side}, {side}), mode="bicubic", antialias=True).clamp(0, 1)
 seen = tower.post_layernorm(tower(pixel_values=(small - mean) / std).last_hidden_state)
@@ -109,9 +112,9 @@ tokens = F.linear(seen, vpim["weight"].float(), vpim["bias"].float())
 
 def _after(spec: VariantSpec, format: str) -> str:
     if format != "merged-diffusers":
-        return """`base` is the base's directory or repository, `here` this directory. Beside the LoRA lies what the format has
-no place for: `conv_in.safetensors`, the U-Net's first convolution, where it was trained in full; `vpim.safetensors`, the layer
-between CLIP's tokens and the U-Net. The README of `--format merged-diffusers` spells the whole step out."""
+        return """`base` is the base's directory or repository, `here` this directory. Files beside the LoRA hold what the
+format cannot store: `conv_in.safetensors`, the U-Net's first convolution, if it was trained in full; `vpim.safetensors`, the
+layer between CLIP's tokens and the U-Net. The README of `--format merged-diffusers` shows the whole step."""
     first, last = spec.grouping.timesteps[0], spec.grouping.timesteps[-1]
     step = f"{first} (evidence) to {last} (realism)" if spec.fixed_timestep is None else f"{first}"
     size = f"shape (1, 3, H, W) in [0, 1], sides multiples of {spec.multiple} and at least {spec.least_side}"

@@ -1,4 +1,4 @@
-"""From what a user calls weights to a model: resolve, read, and for adapters find the bases."""
+"""Load a model from a user's name for weights: resolve, read, and find the bases of adapters."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,13 +27,13 @@ _NOTHING = UpscaleOptions()
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model on the CPU (random weights: where they were drawn), float32, and what to call it."""
+    """A model in float32 on the CPU (random weights: on the device where they were generated), with its id."""
 
     model: OneStepSR
     id: str
-    """Name, abbreviated digest, and what was fixed at loading, as records and reports show it."""
+    """Name, abbreviated digest, and settings fixed at loading, as shown in records and reports."""
     directory: Path | None = None
-    """The checkpoint; None where the weights are random."""
+    """Checkpoint directory. None for random weights."""
 
 
 def load_weights(
@@ -43,9 +43,9 @@ def load_weights(
 
     Args:
         request: which weights.
-        options: of the pictures to come: refused here, before bases are fetched, where the weights cannot do it; and a level is
-            what PiSA-SR's weights weigh two U-Net passes by.
-        drawn_on: where random weights are drawn and stay.
+        options: options of the pictures. Unsupported ones are refused before bases are fetched. For PiSA-SR, a level
+            sets the weights of its two U-Net passes.
+        drawn_on: device where random weights are generated and stay.
         log: receives a line when something is fetched.
 
     Raises:
@@ -68,7 +68,7 @@ def load_weights(
 
 
 def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, log: Log) -> None:
-    """Give the model its texts, and a second pass where one is opted into."""
+    """Set the model's prompts, and its second pass if requested."""
     spec, prompt = model.spec, model.spec.prompt
     if not isinstance(prompt, TextSpec) or not isinstance(model.prompt, FixedPrompt):
         return
@@ -82,7 +82,7 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
     def fitting(embedding: Tensor) -> Tensor:
         if embedding.shape != (1, prompt.tokens, prompt.context):
             wanted = (1, prompt.tokens, prompt.context)
-            cause = f"its text encoder gives {tuple(embedding.shape)}, {spec.name} wants {wanted}"
+            cause = f"its text encoder returns {tuple(embedding.shape)}, {spec.name} needs {wanted}"
             raise WeightsError(spec.base, cause, REMEDY)
         return embedding
 
@@ -119,12 +119,12 @@ def _random(found: Identity, request: WeightsRequest, drawn_on: torch.device) ->
 
 
 def _drawn(shape: torch.Size, text: str) -> Tensor:
-    """A random embedding that follows the text."""
+    """A random embedding that depends on the text."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(int(prompt_digest(text), 16)))
 
 
 def _add_lora(model: OneStepSR) -> None:
-    """LoRA is part of what runs where it is never merged."""
+    """Add LoRA layers, for variants that never merge them."""
     from rcodsr.models.lora import add_lora
 
     assert model.spec.lora is not None

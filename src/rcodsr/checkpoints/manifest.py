@@ -1,4 +1,4 @@
-"""The weights manifest `weights.toml`: names of checkpoints, where they come from, and what each file must hash to."""
+"""The weights manifest `weights.toml`: names of checkpoints, their sources, and the hash of each file."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_inside(name: str) -> bool:
-    """Whether a file's name stays inside the directory it is relative to, on every system."""
+    """Whether a relative file name stays inside its directory, on every system."""
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and not {"..", "."} & {*name.split("/")} and not set(name) & set("\\:\0")
 
@@ -25,16 +25,16 @@ class ManifestFile:
     name: str
     bytes: int | None = None
     sha256: str | None = None
-    """None: nobody has computed it yet; the resolver records what it finds at the first download."""
+    """Expected hash. None: not yet known, so the resolver records the hash of the first download."""
 
     def __post_init__(self) -> None:
-        """Refuse names that lead elsewhere.
+        """Refuse names that point outside their directory.
 
         Raises:
-            WeightsError: naming it.
+            WeightsError: when the name does.
         """
         if not is_inside(self.name):
-            raise WeightsError(self.name, "leads out of the directory it should be in", "do not use this list of files")
+            raise WeightsError(self.name, "points outside its directory", "do not use this list of files")
 
 
 @dataclass(frozen=True)
@@ -43,51 +43,51 @@ class Source:
 
     repo: str
     revision: str | None = None
-    """40 hex digits, or None: the resolver pins the commit at the first download."""
+    """40 hex digits. None: the resolver pins the commit of the first download."""
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One named checkpoint or base."""
+    """A named checkpoint or base."""
 
     name: str
     status: str
-    """packaged; hub: a base; foreign: others' checkpoint, converted when it is fetched; manual: the same, but not on the Hub;
+    """packaged, hub (a base), foreign (others' checkpoint, converted when fetched), manual (the same, but not on the Hub),
     or unpublished."""
     about: str
     licence: str
     sources: tuple[Source, ...]
-    """Where it can be had, in the order they are tried."""
+    """Repositories, in the order they are tried."""
     files: tuple[ManifestFile, ...]
     bytes: int | None = None
-    """About how much is fetched, where files do not say."""
+    """Approximate download size, if files do not state theirs."""
     page: str = ""
-    """Where people find what cannot be fetched."""
+    """Web page for weights that cannot be fetched."""
 
     def __post_init__(self) -> None:
-        """Refuse names that lead elsewhere.
+        """Refuse names that point outside their directory.
 
         Raises:
-            WeightsError: naming it.
+            WeightsError: when the name does.
         """
         for name, rule in ((self.name, _NAME), *((source.repo, REPO) for source in self.sources)):
             if not rule.fullmatch(name):
-                raise WeightsError("weights.toml", f"'{name}' is not a name", "install rcodsr again")
+                raise WeightsError("weights.toml", f"'{name}' is not a valid name", "install rcodsr again")
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files, or about as many."""
+        """Bytes of all files, possibly approximate."""
         known = [file.bytes for file in self.files]
         return sum(size for size in known if size is not None) if known and None not in known else self.bytes
 
     @property
     def directory(self) -> Path:
-        """Where a packaged checkpoint lives."""
+        """Directory of a packaged checkpoint."""
         return PACKAGE / "assets" / self.name
 
 
 def read_manifest() -> dict[str, ManifestEntry]:
-    """All entries of the manifest by name."""
+    """Read the entries of the manifest by name."""
     values = tomllib.loads(project_file("weights.toml").read_text(encoding="utf-8"))
     return {
         name: ManifestEntry(
@@ -105,17 +105,17 @@ def read_manifest() -> dict[str, ManifestEntry]:
 
 
 def upscaling(manifest: dict[str, ManifestEntry]) -> list[str]:
-    """Names of weights that enlarge pictures and can be had; neither bases nor what nobody has published."""
+    """Names of available weights that enlarge pictures, without bases and unpublished ones."""
     return [name for name, entry in manifest.items() if entry.status in {"packaged", "foreign", "manual"}]
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package, as `rcod-o` or `ablations/tiny`."""
+    """Names of the packaged recipes, such as `rcod-o` or `ablations/tiny`."""
     top = project_file("recipes")
     return sorted(path.relative_to(top).with_suffix("").as_posix() for path in top.rglob("*.toml"))
 
 
 def project_file(name: str) -> Path:
-    """A file that stands at the top of the source tree and inside the package of an installed wheel."""
+    """Path of a file at the top of the source tree, which an installed wheel has inside the package."""
     installed = PACKAGE / name
     return installed if installed.exists() else PACKAGE.parents[1] / name

@@ -1,4 +1,4 @@
-"""How far a download is, told now and then: a line with share, speed and the time that is left."""
+"""Progress of a download: an occasional line with share, speed and remaining time."""
 
 import time
 
@@ -12,8 +12,8 @@ class Meter:
     """Counts the bytes of one file.
 
     Args:
-        what: the file, for people to read.
-        total: its bytes, where they are known.
+        what: name of the file, for messages.
+        total: its bytes, if known.
         log: receives the lines.
     """
 
@@ -23,7 +23,7 @@ class Meter:
         self.started = self.last = time.monotonic()
 
     def add(self, count: int) -> None:
-        """So many more bytes have arrived."""
+        """Count newly arrived bytes."""
         self.done += count
         now = time.monotonic()
         if now - self.last < EVERY:

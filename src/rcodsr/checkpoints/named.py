@@ -1,4 +1,4 @@
-"""Weights by name, others' checkpoints included: fetched as published, converted once, kept beside the Hub's cache."""
+"""Weights by name, including others' checkpoints, which are fetched as published, converted once, and cached."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from rcodsr.messages import Log, silent
 
 
 def find_weights(weights: str, revision: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
-    """Find weights in our format and verify their files, as `resolve`; others' checkpoints are converted at first use.
+    """Find weights in rcodsr's format and verify their files, like `resolve`. Others' checkpoints are converted at first use.
 
     Raises:
-        UsageError: when a revision is given for what has none.
-        WeightsError: when they are unknown, not to be had, damaged, or cannot be converted.
+        UsageError: when a revision is passed for weights that have none.
+        WeightsError: when the weights are unknown, unavailable or damaged, or cannot be converted.
     """
     entry = read_manifest().get(weights)
     if entry is None or entry.status not in {"foreign", "manual"} or revision is not None:
@@ -27,7 +27,7 @@ def find_weights(weights: str, revision: str | None = None, offline: bool = Fals
     from rcodsr.checkpoints.published import read_published
 
     paths = [published.directory / name for name in published.hashes if name.endswith(PICKLES)]
-    log(f"{weights}: converting {', '.join(path.name for path in paths)} into safetensors")
+    log(f"{weights}: converting {', '.join(path.name for path in paths)} to safetensors")
     try:
         read_published(paths).write(converted_directory(weights))
     except OSError as error:
@@ -48,14 +48,14 @@ def _published(entry: ManifestEntry, offline: bool, log: Log) -> ResolvedWeights
 
 
 def converted_directory(name: str) -> Path:
-    """Where a converted checkpoint of that name lies."""
+    """Directory of a converted checkpoint."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "rcodsr" / "converted" / name
 
 
 def record_converted(entry: ManifestEntry) -> ResolvedWeights:
-    """Record what has been converted, so that rot is noticed."""
+    """Record the hashes of a converted checkpoint, so that later damage is detected."""
     directory = converted_directory(entry.name)
     names = sorted(path.name for path in directory.iterdir() if path.name != "README.md")
     hashes = sha256_all(directory, names)
@@ -65,7 +65,7 @@ def record_converted(entry: ManifestEntry) -> ResolvedWeights:
 
 
 def read_converted(name: str, log: Log = silent) -> ResolvedWeights | None:
-    """A converted checkpoint, verified; None when there is none, or a damaged one, which is then converted again."""
+    """A converted checkpoint, verified. None if it is missing, or damaged and to be converted again."""
     pin, directory = converted_pin(name), converted_directory(name)
     if pin is None:
         return None
@@ -77,13 +77,13 @@ def read_converted(name: str, log: Log = silent) -> ResolvedWeights | None:
 
 
 def converted_pin(name: str) -> Pin | None:
-    """What is recorded of a converted checkpoint whose files are all there."""
+    """The record of a converted checkpoint whose files all exist."""
     pin = read_pin(_key(name))
     return pin if pin is not None and all((converted_directory(name) / file.name).is_file() for file in pin.files) else None
 
 
 def forget_converted(name: str) -> None:
-    """Forget the record of a converted checkpoint."""
+    """Delete the record of a converted checkpoint."""
     write_pin(_key(name), None)
 
 

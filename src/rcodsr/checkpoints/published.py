@@ -1,10 +1,10 @@
-"""Others' published checkpoints → our directory: OSEDiff's, S3Diff's and PiSA-SR's, every key of them accounted for.
+"""Convert published checkpoints of OSEDiff, S3Diff and PiSA-SR to our directory. Every key must be known.
 
     osediff.pkl               LoRA of U-Net (258 modules) and autoencoder (32), conv_in
-    s3diff.pkl, de_net.pth    LoRA of U-Net (257) and autoencoder (31), conv_in, what steers them; the degradation estimator
+    s3diff.pkl, de_net.pth    LoRA of U-Net (257) and autoencoder (31), conv_in, their modulation; the degradation estimator
     pisa_sr.pkl               LoRA of the U-Net for pixels and for semantics (258 each)
 
-None of them stores LoRA's alpha: it is peft's default of 8, as in our specs.
+None of them stores LoRA's alpha. It is peft's default of 8, as in our specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,38 +29,38 @@ from rcodsr.variants import OSEDIFF, PISA_SR, S3DIFF, VariantSpec
 
 _SIDES = ("encoder", "decoder", "others")
 _MLPS = tuple(f"state_dict_{network}_{kind}_mlp" for network in ("vae", "unet") for kind in ("de", "block", "fuse"))
-_REMEDY = "get it again from its authors"
+_REMEDY = "download it again from its authors"
 _ESTIMATOR = "de_net.pth"
 
 Tables = dict[str, dict[str, Tensor]]
-"""Tensors by the name of our file, without suffix."""
+"""Tensors by our file name, without suffix."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """A published file."""
+    """Layout of a published file."""
 
     name: str
     keys: frozenset[str]
     spec: Callable[[], VariantSpec]
     ranks: tuple[tuple[str, str], ...]
-    """Where it says the ranks: key, field of `LoraSpec`."""
+    """Ranks: key in the file, field of `LoraSpec`."""
     lists: Callable[[Path, Mapping[str, Any], OneStepSR], None]
-    """Compares its lists of modules with the modules that we adapt."""
+    """Compares its lists of modules with the modules we adapt."""
     tables: Callable[[Path, Mapping[str, Any]], Tables]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, read and found complete."""
+    """A published checkpoint, read and complete."""
 
     config: CheckpointConfig
     tables: Tables
     summary: str
-    """What was found, for people to read."""
+    """Description of the contents, for messages."""
 
     def write(self, directory: Path) -> None:
-        """Write it as one of ours; an old directory of the same name is replaced as a whole.
+        """Write it in our format. An existing directory is replaced as a whole.
 
         Raises:
             OSError: when it cannot be written.
@@ -72,7 +72,7 @@ def read_published(paths: Sequence[Path]) -> Published:
     """Read a published checkpoint.
 
     Args:
-        paths: the file, and for S3Diff `de_net.pth`, which is also looked for beside it.
+        paths: the file, and for S3Diff also `de_net.pth`, by default the one beside it.
 
     Raises:
         WeightsError: when a file is damaged or dangerous, or a key is missing, unexpected, misshapen or not finite.
@@ -98,7 +98,7 @@ def read_published(paths: Sequence[Path]) -> Published:
 
 
 def _opened(paths: Sequence[Path]) -> tuple[Path, _Layout, dict[str, Any], tuple[Path, dict[str, Any]] | None]:
-    """What the files are."""
+    """Open the files and recognise their layout."""
     checkpoints, estimators = [], []
     for path in paths:
         state = unwrapped(open_pickle(path))
@@ -108,23 +108,23 @@ def _opened(paths: Sequence[Path]) -> tuple[Path, _Layout, dict[str, Any], tuple
             checkpoints.append((path, _recognised(path, state), state))
     if len(checkpoints) != 1 or len(estimators) > 1:
         others = ", ".join(map(str, paths))
-        raise WeightsError(others, "not one checkpoint", f"give osediff.pkl, pisa_sr.pkl, or s3diff.pkl and {_ESTIMATOR}")
+        raise WeightsError(others, "not a single checkpoint", f"pass osediff.pkl, pisa_sr.pkl, or s3diff.pkl and {_ESTIMATOR}")
     ((path, layout, state),) = checkpoints
     if layout.spec().modulation is None:
         if estimators:
-            raise WeightsError(estimators[0][0], f"{layout.name} has no degradation estimator", "leave it out")
+            raise WeightsError(estimators[0][0], f"{layout.name} has no degradation estimator", "omit that file")
         return path, layout, state, None
     if not estimators:
         beside = path.with_name(_ESTIMATOR)
         if not beside.is_file():
-            cause = "needs its degradation estimator as well"
-            raise WeightsError(path, cause, f"give {_ESTIMATOR} after it (from the repository zhangap/S3Diff)")
+            cause = "also needs its degradation estimator"
+            raise WeightsError(path, cause, f"pass {_ESTIMATOR} after it (from the repository zhangap/S3Diff)")
         estimators.append((beside, unwrapped(open_pickle(beside))))
     return path, layout, state, estimators[0]
 
 
 def _recognised(path: Path, state: Mapping[str, Any]) -> _Layout:
-    """The layout that shares most keys with the file, all of which must then be there.
+    """The layout that shares most keys with the file. All its keys must be present.
 
     Raises:
         WeightsError: naming keys that are missing or unexpected.
@@ -133,8 +133,8 @@ def _recognised(path: Path, state: Mapping[str, Any]) -> _Layout:
     layout = max(_LAYOUTS, key=lambda layout: len(layout.keys & keys) / len(layout.keys | keys))
     if len(layout.keys & keys) < len(layout.keys) / 2:
         some = ", ".join(sorted(keys)[:3]) or "nothing"
-        cause = f"not a checkpoint of OSEDiff, S3Diff or PiSA-SR (it holds {some}…)"
-        raise WeightsError(path, cause, "give the file that its authors publish")
+        cause = f"not a checkpoint of OSEDiff, S3Diff or PiSA-SR (it contains {some}…)"
+        raise WeightsError(path, cause, "pass the file that its authors publish")
     check_fit(path, dict.fromkeys(keys, ()), dict.fromkeys(layout.keys, ()))
     return layout
 
@@ -151,7 +151,7 @@ def _ranked(path: Path, layout: _Layout, state: Mapping[str, Any], lora: LoraSpe
 
 
 def _check(model: OneStepSR, found: Tables, path: Path, estimator: tuple[Path, dict[str, Any]] | None) -> None:
-    """Every tensor is one that our model has, of its shape, and none is missing."""
+    """Check that every tensor belongs to our model, has its shape, and that none is missing."""
     parts = {name: module.state_dict() for name, module in model.modulator.parts().items()}
     for name, expected in {**lora_parts(model), **parts}.items():
         where = estimator[0] if estimator is not None and name == "degradation_estimator" else path
@@ -175,10 +175,10 @@ def _osediff_lists(path: Path, state: Mapping[str, Any], model: OneStepSR) -> No
 
 
 def _compare(path: Path, key: str, state: Mapping[str, Any], expected: Iterable[str]) -> None:
-    """A published list of modules (which may name one twice) with ours."""
+    """Compare a published list of modules (possibly with duplicates) with ours."""
     found = state[key]
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
-        raise WeightsError(path, f"{key} is no list of modules", _REMEDY)
+        raise WeightsError(path, f"{key} is not a list of modules", _REMEDY)
     wanted = set(expected)
     if wanted != set(found):
         strange = sorted(wanted ^ set(found))
@@ -195,12 +195,12 @@ def _osediff_tables(path: Path, state: Mapping[str, Any]) -> Tables:
 
 
 def _s3diff_lists(path: Path, state: Mapping[str, Any], model: OneStepSR) -> None:
-    """The U-Net's modules are given by their endings, the autoencoder's by a pattern, which is not run: its tensors tell."""
+    """Check the lists: the U-Net's modules by their endings, the autoencoder's by its tensors, since its pattern is not run."""
     endings, pattern = state["unet_lora_target_modules"], state["vae_lora_target_modules"]
     if not isinstance(endings, list | tuple) or not all(isinstance(ending, str) for ending in endings):
-        raise WeightsError(path, "unet_lora_target_modules is no list of modules", _REMEDY)
+        raise WeightsError(path, "unet_lora_target_modules is not a list of modules", _REMEDY)
     if not isinstance(pattern, str | list | tuple):
-        raise WeightsError(path, "vae_lora_target_modules is no pattern", _REMEDY)
+        raise WeightsError(path, "vae_lora_target_modules is not a pattern", _REMEDY)
     (expected,) = modules_of(model)["unet"].values()
     found = {"unet_lora_target_modules": targets(model.unet, tuple(endings))}
     _compare(path, "unet_lora_target_modules", found, expected)

@@ -1,6 +1,6 @@
-"""A checkpoint directory to a repository of the Hugging Face Hub, and every fault as one clear line.
+"""Upload a checkpoint directory to the Hugging Face Hub, with every fault as one clear line.
 
-Uploads go through huggingface_hub like downloads. It waits for ever on a server that is silent, so it is given limits.
+Uploads use huggingface_hub like downloads. It waits for ever on a silent server, so timeouts are added.
 """
 
 import logging
@@ -16,18 +16,18 @@ from rcodsr.errors import WeightsError
 from rcodsr.messages import Log, size_text
 
 PATIENCE = 30.0
-"""Seconds for which the Hub may be silent during an upload; the library tries five times more, with pauses."""
+"""Seconds for which the Hub may be silent during an upload. The library then retries five times, with pauses."""
 
 
 class Destination(Repository):
-    """A repository that is to be written, by name.
+    """A repository to upload to, by name.
 
     Args:
         repo: organisation/name.
         log: receives a line.
 
     Raises:
-        WeightsError: when nobody is logged in, the Hub must not be asked, or no repository can have that name.
+        WeightsError: when no token is set, the Hub must not be contacted, or the name is not valid.
     """
 
     def __init__(self, repo: str, log: Log) -> None:
@@ -47,17 +47,17 @@ class Destination(Repository):
             raise WeightsError(repo, f"no token for {host()}", "log in with `hf auth login`, or set HF_TOKEN")
 
     def upload(self, directory: Path, private: bool) -> str:
-        """Make the repository hold a checkpoint, and none of another one's weights; other files stay.
+        """Upload a checkpoint and delete other weight files. Other files in the repository are kept.
 
         Args:
             directory: the checkpoint.
-            private: create the repository as one that only you can see.
+            private: create the repository as private.
 
         Returns:
             The repository's address.
 
         Raises:
-            WeightsError: when the Hub does not answer or refuses; when the repository exists and is public, but should not be.
+            WeightsError: when the Hub does not answer or refuses, or the repository is public but should be private.
         """
         from huggingface_hub import HfApi
 
@@ -81,15 +81,15 @@ class Destination(Repository):
         return url
 
     def _explain(self, error: Exception, revision: str, file: str | None) -> WeightsError:
-        """As of a download, but for the rights it takes."""
+        """Describe a fault of an upload. Adds missing permissions to the faults of downloads."""
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # it says which file, not why
+            error = error.__cause__  # it names the file, not the reason
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 401:
             return WeightsError(self.repo, f"{host()} does not accept your token", "log in with `hf auth login` (or HF_TOKEN)")
         if status == 403:
             cause = f"your token may not write to it on {host()} (403)"
-            return WeightsError(self.repo, cause, "check the name, and the rights of your token with `hf auth whoami`")
+            return WeightsError(self.repo, cause, "check the name, and the permissions of your token with `hf auth whoami`")
         if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in README.md"):
             reason = "; ".join(str(error).splitlines()[1:])
             return WeightsError(self.repo, f"{host()} refuses README.md ({reason})", "correct it")
@@ -98,7 +98,7 @@ class Destination(Repository):
 
 @contextmanager
 def _calm_library() -> Iterator[None]:
-    """The library without a word, and with a limit on the Hub's silence; afterwards as it was."""
+    """Silence the library and limit the Hub's silence. Restores both afterwards."""
     from huggingface_hub import get_session
     from huggingface_hub import logging as library
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def _calm_library() -> Iterator[None]:
     if hide:
         disable_progress_bars()
     try:
-        with warnings.catch_warnings(action="ignore"):  # on the card's metadata; the Hub shows them on the page
+        with warnings.catch_warnings(action="ignore"):  # about the card's metadata, which the Hub shows on the page
             yield
     finally:
         session.timeout = timeout

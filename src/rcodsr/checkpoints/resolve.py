@@ -1,6 +1,6 @@
-"""From what a user calls weights to a verified local directory: packaged, a path, or a commit on the Hub.
+"""Resolve a user's name for weights to a verified local directory: packaged, a path, or a commit on the Hub.
 
-Every file is hashed each time it is used. Once downloaded and pinned, nothing is asked of any server.
+Every file is hashed each time it is used. Once files are downloaded and pinned, no server is contacted.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rcodsr.messages import Log, nearest, silent, size_text
 
 _CONFIG = ManifestFile(CONFIG_FILE)
 LARGEST = 32 << 30
-"""Bytes of a file that is hashed; the largest of a base has 3.5 billion."""
+"""Maximum bytes of a hashed file. The largest base has 3.5 billion."""
 PICKLES = (".pkl", ".pth")
 """Suffixes of others' checkpoints in the manifest."""
 _FOREIGN = {".pkl", ".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
-"""Suffixes of single files of weights, which we do not load as they are."""
+"""Suffixes of single weight files, which are not loaded directly."""
 
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """A checkpoint or base that is on this machine, its files verified."""
+    """A local checkpoint or base with verified files."""
 
     name: str
     directory: Path
@@ -41,12 +41,12 @@ class ResolvedWeights:
 
     @property
     def digest(self) -> str:
-        """sha256 over the hashes of its files: two checkpoints with the same digest give the same pixels."""
+        """sha256 over the hashes of the files. Checkpoints with the same digest produce the same pixels."""
         return hashlib.sha256("".join(self.hashes[name] for name in sorted(self.hashes)).encode()).hexdigest()
 
     @property
     def id(self) -> str:
-        """Name and abbreviated digest, as records and reports show it."""
+        """Name and abbreviated digest, as shown in records and reports."""
         return f"{self.name}@{self.digest[:12]}"
 
 
@@ -54,21 +54,23 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
     """Find weights and verify their files.
 
     Args:
-        weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub. Of others' checkpoints
-            (status foreign) these are the files as published; `named.find_weights` converts them.
-        revision: commit, branch or tag, for a repository; a commit of 40 hex digits pins it.
-        offline: ask no server.
+        weights: a name of the manifest, a directory, or organisation/name of a repository on the Hub. Others' checkpoints
+            (status foreign) are returned as published; `named.find_weights` converts them.
+        revision: commit, branch or tag of a repository. A commit of 40 hex digits pins it.
+        offline: contact no server.
         log: receives a line when something is fetched.
 
     Raises:
-        UsageError: when a revision is given for what has none.
-        WeightsError: when they are unknown, not published, not to be had, or do not match their hashes.
+        UsageError: when a revision is passed for weights that have none.
+        WeightsError: when the weights are unknown, unpublished or unavailable, or do not match their hashes.
     """
     manifest = read_manifest()
     entry = manifest.get(weights)
     is_repo = entry is None and not Path(weights).exists() and REPO.fullmatch(weights) is not None
     if revision is not None and not is_repo:
-        raise UsageError("--revision", f"{weights} is not a repository on the Hub", "leave it out, or use --weights org/repo")
+        raise UsageError(
+            "--revision", f"{weights} is not a repository on the Hub", "omit the option, or use --weights org/repo"
+        )
     if is_repo:
         return _Fetcher(f"{weights}@{revision or 'main'}", (Source(weights, revision),), (), offline, log).resolve()
     if entry is None:
@@ -89,16 +91,16 @@ def resolve(weights: str, revision: str | None = None, offline: bool = False, lo
 
 
 def resolve_base(name: str, override: str | None = None, offline: bool = False, log: Log = silent) -> ResolvedWeights:
-    """Find what a checkpoint is an adapter of.
+    """Find a base of an adapter.
 
     Args:
         name: a base of the manifest.
         override: a directory laid out like the base's repository, or organisation/name of another repository.
-        offline: ask no server.
+        offline: contact no server.
         log: receives a line when something is fetched.
 
     Raises:
-        WeightsError: as `resolve`.
+        WeightsError: see `resolve`.
     """
     entry = read_manifest().get(name)
     if entry is None or entry.status != "hub":
@@ -109,7 +111,7 @@ def resolve_base(name: str, override: str | None = None, offline: bool = False, 
         names = [file.name for file in entry.files]
         return ResolvedWeights(name, Path(override), sha256_all(Path(override), names))
     if not REPO.fullmatch(override):
-        raise WeightsError(override, "no such directory", "give --base-model a directory, or organisation/name")
+        raise WeightsError(override, "no such directory", "pass --base-model a directory or organisation/name")
     return _Fetcher(f"{name}@{override}", (Source(override),), entry.files, offline, log).resolve()
 
 
@@ -123,7 +125,7 @@ def _packaged(entry: ManifestEntry) -> ResolvedWeights:
 
 
 def known_digest(name: str) -> str | None:
-    """Digest of a base as it was when it was last verified; None when it never was."""
+    """Digest of a base at its last verification. None if it was never verified."""
     pin = read_pin(name)
     if pin is None or any(file.sha256 is None for file in pin.files):
         return None
@@ -135,9 +137,9 @@ def _local(weights: str, manifest: dict[str, ManifestEntry]) -> ResolvedWeights:
     if not directory.is_dir():
         if directory.suffix.lower() in _FOREIGN and directory.exists():
             remedy = f"run `rcodsr weights convert {weights}`, or point --weights to a checkpoint directory"
-            raise WeightsError(weights, "a file of weights is not loaded as it is", remedy)
+            raise WeightsError(weights, "a single weight file cannot be loaded", remedy)
         if directory.exists():
-            raise WeightsError(weights, "not a directory", "give the directory that holds config.json")
+            raise WeightsError(weights, "not a directory", "pass the directory that contains config.json")
         if weights.startswith((".", "/", "~")) or "\\" in weights or weights.endswith("/"):
             raise WeightsError(weights, "no such directory", "check the path; a checkpoint is a directory with a config.json")
         raise WeightsError(weights, "unknown weights", _nearest(weights, manifest))
@@ -145,7 +147,7 @@ def _local(weights: str, manifest: dict[str, ManifestEntry]) -> ResolvedWeights:
 
 
 def _nearest(weights: str, manifest: dict[str, ManifestEntry]) -> str:
-    """What an unknown name may have meant, and what there is."""
+    """Suggest the nearest known name, and list the valid ones."""
     names = upscaling(manifest)
     near = nearest(weights.lower(), [name for name, entry in manifest.items() if entry.status != "hub"])
     others = f"{', '.join(names)}, random:rcod-o, a checkpoint directory, or org/repo"
@@ -153,13 +155,13 @@ def _nearest(weights: str, manifest: dict[str, ManifestEntry]) -> str:
 
 
 class _Fetcher:
-    """Brings the files of one name into the cache: pinned commit first, then the sources in order.
+    """Fetches the files of a name into the cache: pinned commit first, then the sources in order.
 
     Args:
-        key: what the pin is recorded under.
+        key: name of the pin.
         sources: repositories to try.
-        files: wanted files; empty for all of our checkpoint format.
-        offline: ask no server.
+        files: files to fetch. Empty: all files of our checkpoint format.
+        offline: contact no server.
         log: receives a line when something is fetched.
     """
 
@@ -170,7 +172,7 @@ class _Fetcher:
         self.offline = offline or constants.is_offline_mode()
 
     def resolve(self) -> ResolvedWeights:
-        """Verified files; no request when they are cached and pinned."""
+        """Verified files, without a request if they are cached and pinned."""
         for pin in self._known_pins():
             paths = self._cached(pin)
             if paths is not None and (hashes := self._verified(pin, paths)) is not None:
@@ -195,7 +197,7 @@ class _Fetcher:
         raise WeightsError(first.subject, first.cause + also, first.remedy) from first
 
     def _known_pins(self) -> Iterable[Pin]:
-        """The recorded pin, else what the cache holds of the sources, fetched by another program perhaps."""
+        """Yield the recorded pin, or else pins for cached files of the sources, possibly fetched by another program."""
         recorded = read_pin(self.key)
         if recorded is not None:
             yield recorded
@@ -219,17 +221,17 @@ class _Fetcher:
         return found if len(found) == len(paths) and found else None
 
     def _verified(self, pin: Pin, paths: list[Path]) -> dict[str, str] | None:
-        """Hashes of the files if all are as pinned; damaged ones leave the cache, to be fetched again.
+        """Hashes of the files if all match the pin. Damaged files are removed from the cache, to be fetched again.
 
         Raises:
-            WeightsError: naming the damaged file when nothing may be fetched.
+            WeightsError: naming the damaged file, when nothing may be fetched.
         """
         hashes = sha256_all(_root(paths[0], pin.files[0].name), [file.name for file in pin.files])
         pairs = zip(pin.files, paths, strict=True)
         damaged = [path for file, path in pairs if not _is_as_expected(path, hashes[file.name], file.sha256)]
         for path in damaged:
             if self.offline:
-                raise WeightsError(path, "damaged (its sha256 has changed)", "run once online, it is then fetched again")
+                raise WeightsError(path, "damaged (its sha256 has changed)", "run once online to fetch it again")
             self.log(f"{path}: damaged (its sha256 has changed), fetching it again")
             Repository(pin.repo, self.log).discard(path)
         return None if damaged else hashes
@@ -240,11 +242,11 @@ class _Fetcher:
         commit, remote = repository.commit(revision)
         described = {file.name: file for file in remote}
         if not self.files and CONFIG_FILE not in described:
-            raise WeightsError(source.repo, "no checkpoint of rcodsr (no config.json)", "choose another repository")
+            raise WeightsError(source.repo, "not an rcodsr checkpoint (no config.json)", "choose another repository")
         fixed = {file.name: file.sha256 for file in known.files} if known is not None else {}
         repository.sweep()
         paths, files = [], []
-        # what a checkpoint of ours consists of, its config.json says, which is the first to be fetched
+        # config.json lists the files of an rcodsr checkpoint, so it is fetched first
         wanted = [_placed(file, described) for file in self.files] or [_CONFIG]
         for file in wanted:
             about = described.get(file.name)
@@ -275,10 +277,10 @@ class _Fetcher:
 
 
 def _fetch(repository: Repository, name: str, commit: str, expected: str | None) -> tuple[Path, str]:
-    """A file that hashes as expected; a wrong one is thrown away and fetched once more.
+    """Fetch a file with the expected hash. A wrong file is deleted and fetched once more.
 
     Raises:
-        WeightsError: when it is wrong again, and as `Repository.download`.
+        WeightsError: when the file is wrong again. See also `Repository.download`.
     """
     for _ in range(2):
         path = repository.download(name, commit)
@@ -286,49 +288,49 @@ def _fetch(repository: Repository, name: str, commit: str, expected: str | None)
         if _is_as_expected(path, found, expected or _cache_hash(path)):
             return path, found
         repository.discard(path)
-    cause = f"{name} is not what was published (its sha256 is {found[:12]}…)"
+    cause = f"{name} is not the published file (its sha256 is {found[:12]}…)"
     raise WeightsError(f"{repository.repo}@{commit[:12]}", cause, "do not use this source; report it")
 
 
 def _is_as_expected(path: Path, found: str, expected: str | None) -> bool:
-    """Whether a file whose sha256 is `found` has the expected sha256, or git blob's sha1; None expects nothing."""
+    """Whether a file has the expected sha256 (`found`) or git blob sha1. None expects nothing."""
     if expected is not None and len(expected) == 40:
-        data = path.read_bytes()  # git names small files only
+        data = path.read_bytes()  # the Hub lists the sha1 only for small files
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == expected
     return expected in {None, found}
 
 
 def _checkpoint_files(snapshot: Path) -> list[ManifestFile]:
-    """What a checkpoint of ours consists of; where its config.json cannot be read, only that."""
+    """Files of an rcodsr checkpoint. Only config.json if that is unreadable."""
     try:
         return [ManifestFile(name) for name in read_config(snapshot).files]
-    except WeightsError:  # the hash of the file will tell whether it is damaged, and who is to be asked again
+    except WeightsError:  # its hash shows later whether it is damaged and must be fetched again
         return [_CONFIG]
 
 
 def _placed(file: ManifestFile, described: Iterable[str]) -> ManifestFile:
-    """The file where the repository has it: mirrors of others' checkpoints sort them into folders of their own."""
+    """The file at its path in the repository: mirrors of others' checkpoints put them in different folders."""
     found = [name for name in described if PurePosixPath(name).name == file.name]
     moved = file.name.endswith(PICKLES) and file.name not in found and len(found) == 1
     return replace(file, name=found[0]) if moved else file
 
 
 def _with_cache_hash(snapshot: Path, file: ManifestFile) -> ManifestFile:
-    """The file with the hash the Hub gave it: it is stored under it as name."""
+    """The file with the hash under which the Hub's cache stores it."""
     return ManifestFile(file.name, file.bytes, file.sha256 or _cache_hash(snapshot / file.name))
 
 
 def _cache_hash(path: Path) -> str | None:
-    """The hash by which the Hub names a file's contents, if it is one.
+    """The hash by which the Hub's cache names a file's contents, if it is one.
 
-    It is the name of what the file links to, which may be a link itself: to contents that several repositories share.
+    It is the name of the link's target, which may itself be a link to contents shared by several repositories.
     """
     blob = path.readlink().name if path.is_symlink() else path.name
     return blob if DIGEST.fullmatch(blob) else None
 
 
 def _root(path: Path, name: str) -> Path:
-    """The directory that `name` is relative to."""
+    """The directory to which `name` is relative."""
     return path.parents[len(Path(name).parts) - 1]
 
 
@@ -338,7 +340,7 @@ def _warn_of_plain_http(log: Log) -> None:
 
 
 def sha256_all(directory: Path, names: Sequence[str]) -> dict[str, str]:
-    """Hashes of several files, side by side."""
+    """Hashes of several files, computed in parallel."""
     with ThreadPoolExecutor(4) as pool:
         return dict(zip(names, pool.map(lambda name: sha256(directory / name), names), strict=True))
 
@@ -353,7 +355,11 @@ def sha256(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise WeightsError(path, "not a file", "delete it and fetch or export the checkpoint again")
         if path.is_file() and path.stat().st_size > LARGEST:
-            raise WeightsError(path, f"{size_text(path.stat().st_size)} are no weights", "delete it and fetch it again")
+            raise WeightsError(
+                path,
+                f"{size_text(path.stat().st_size)} is larger than any supported weight file",
+                "delete it and fetch it again",
+            )
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all."""
+"""Atomic creation of directories."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from pathlib import Path
 
 @contextmanager
 def staged(directory: Path) -> Iterator[Path]:
-    """A directory to write into, beside the wanted one, whose place it takes when the `with` block ends well.
+    """A temporary directory to write into, which replaces `directory` when the `with` block succeeds.
 
-    An old directory of the same name is replaced as a whole; parents are created. When the block fails, nothing of it remains.
+    An old directory is replaced as a whole, and parents are created. When the block fails, nothing remains.
 
     Raises:
-        OSError: when the directories cannot be made or renamed.
+        OSError: when the directories cannot be created or renamed.
     """
     new, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
-    _settle(directory, new, old)  # what a killed process has left
+    _settle(directory, new, old)  # clean up after a killed process
     try:
         new.mkdir(parents=True)
         yield new
@@ -28,7 +28,7 @@ def staged(directory: Path) -> Iterator[Path]:
 
 
 def _settle(directory: Path, new: Path, old: Path) -> None:
-    """Remove what is not in its place; an old directory without successor goes back to its own."""
+    """Remove leftovers. An old directory without a successor is moved back."""
     if old.exists() and not directory.exists():
         old.rename(directory)
     for leftover in (new, old):

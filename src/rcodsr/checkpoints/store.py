@@ -1,4 +1,4 @@
-"""What weights there are and which of them lie on this machine: list, pull, locate, verify, remove."""
+"""Known weights and their local state: list, pull, locate, verify, remove."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from rcodsr.variants import VARIANTS
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """Weights or a base, as `weights list` shows them; the fields are the keys of `--json`."""
+    """Weights or a base, as shown by `weights list`. The fields are the keys of `--json`."""
 
     name: str
     status: str
@@ -31,10 +31,10 @@ class WeightsEntry:
     bytes: int | None = None
     licence: str = ""
     source: str = ""
-    """Where it lies or comes from."""
+    """Local path or source."""
     about: str = ""
     needs: list[str] = field(default_factory=list)
-    """Bases it stands on."""
+    """Bases that it needs."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -53,7 +53,7 @@ class PlannedFile:
 
 
 def list_weights() -> Iterator[WeightsEntry]:
-    """Everything the manifest names, and the repositories that were used before. Asks no server."""
+    """Every entry of the manifest, and repositories used before. Contacts no server."""
     pins = read_pins()
     for name, entry in read_manifest().items():
         cached = entry.status == "packaged" or _lies_here(entry)
@@ -71,10 +71,10 @@ def list_weights() -> Iterator[WeightsEntry]:
 
 
 def describe(weights: str, log: Log = silent) -> WeightsEntry:
-    """One item: by name, a checkpoint directory, or a repository, whose model card and configuration are read.
+    """One entry: by name, a checkpoint directory, or a repository, whose model card and configuration are read.
 
     Raises:
-        WeightsError: when there is no such thing, or the Hub does not answer.
+        WeightsError: when it does not exist, or the Hub does not answer.
     """
     for item in list_weights():
         if item.name == weights and item.status != "repository":
@@ -90,7 +90,7 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
     commit, files = repository.commit(None)
     about = {file.name: file for file in files}
     if CONFIG_FILE not in about:
-        raise WeightsError(weights, "no checkpoint of rcodsr (no config.json)", "choose another repository")
+        raise WeightsError(weights, "not an rcodsr checkpoint (no config.json)", "choose another repository")
     config = read_config(repository.download(CONFIG_FILE, commit).parent)
     card = read_card(repository.download("README.md", commit)) if "README.md" in about else {}
     size = sum(about[file].bytes or 0 for file in config.files if file in about)
@@ -100,7 +100,7 @@ def describe(weights: str, log: Log = silent) -> WeightsEntry:
 def _unknown(name: str) -> WeightsError:
     near = nearest(name.lower(), read_manifest())
     hint = f"did you mean {near}? See" if near else "see"
-    return WeightsError(name, "unknown weights", f"{hint} `rcodsr weights list`, or give a directory or org/repo")
+    return WeightsError(name, "unknown weights", f"{hint} `rcodsr weights list`, or pass a directory or org/repo")
 
 
 def _described(name: str, status: str, config: CheckpointConfig, size: int, source: str, card: dict[str, Any]) -> WeightsEntry:
@@ -111,7 +111,7 @@ def _described(name: str, status: str, config: CheckpointConfig, size: int, sour
 
 
 def needs(name: str) -> list[str]:
-    """Names of the bases that weights of the manifest stand on."""
+    """Names of the bases that weights of the manifest need."""
     spec = VARIANTS.get(name)
     return [] if spec is None else _needs(CheckpointConfig(spec, "adapter"))
 
@@ -125,12 +125,12 @@ def _needs(config: CheckpointConfig) -> list[str]:
 
 
 def missing(weights: str, config: CheckpointConfig | None, base_model: str | None = None) -> dict[str, int | None]:
-    """Names of what is not on this machine of weights and what they stand on, and its bytes where known. Asks no server.
+    """Weights and bases that are missing on this machine, with their bytes if known. Contacts no server.
 
     Args:
-        weights: as a user calls them.
-        config: of weights that are here; None where they are not.
-        base_model: what stands in for a base, and is left out here.
+        weights: the user's name for them.
+        config: configuration of local weights. None if they are missing.
+        base_model: replacement for a base, which is then not listed.
     """
     known = {item.name: item for item in list_weights()}
     spec = VARIANTS.get(weights) if config is None else config.spec
@@ -143,11 +143,11 @@ def missing(weights: str, config: CheckpointConfig | None, base_model: str | Non
 
 
 def pull(weights: str, revision: str | None = None, force: bool = False, log: Log = silent) -> list[ResolvedWeights]:
-    """Fetch weights and all that they stand on, convert what has to be, verify everything.
+    """Fetch weights and their bases, convert them if needed, and verify every file.
 
     Raises:
-        UsageError: when a revision is given for what has none.
-        WeightsError: when something is not to be had.
+        UsageError: when a revision is passed for weights that have none.
+        WeightsError: when something is unavailable.
     """
     entry = read_manifest().get(weights)
     if force and (entry is None or entry.status != "packaged"):
@@ -160,16 +160,16 @@ def pull(weights: str, revision: str | None = None, force: bool = False, log: Lo
 
 
 def plan_pull(weights: str, revision: str | None = None, log: Log = silent) -> list[PlannedFile]:
-    """What `pull` would fetch; only asks what there is.
+    """Files that `pull` would fetch. Queries only their names and sizes.
 
     Raises:
-        WeightsError: as `pull`.
+        WeightsError: see `pull`.
     """
     entry = read_manifest().get(weights)
     if entry is None and not REPO.fullmatch(weights):
         raise _unknown(weights)
     if entry is not None and entry.status in {"packaged", "unpublished", "manual"}:
-        pull(weights, log=log)  # nothing to fetch, or it says why not
+        pull(weights, log=log)  # nothing to fetch, or it reports why not
         return []
     files = _planned(weights, entry, revision, log)
     below = needs(weights) if entry is not None else []
@@ -207,10 +207,10 @@ def _is_wanted(file: RemoteFile, entry: ManifestEntry | None) -> bool:
 
 
 def locate(weights: str) -> Path:
-    """The directory of weights that are on this machine; nothing is hashed, and no server asked.
+    """The directory of local weights, without hashing or a server.
 
     Raises:
-        WeightsError: when they are not here.
+        WeightsError: when they are not on this machine.
     """
     entry = read_manifest().get(weights)
     if entry is not None and entry.status == "packaged":
@@ -233,7 +233,7 @@ def verify(weights: str) -> int:
     """Hash all files of weights again. Returns their bytes.
 
     Raises:
-        WeightsError: when they are not here, or naming the first file that is not what it was.
+        WeightsError: when they are missing, or naming the first file that has changed.
     """
     entry = read_manifest().get(weights)
     if entry is not None and entry.status == "packaged":
@@ -249,7 +249,7 @@ def verify(weights: str) -> int:
         if directory == named.converted_directory(weights)
         else read_pin(weights) or read_pin(f"{weights}@main")
     )
-    assert pin is not None  # or it had not been located
+    assert pin is not None  # otherwise it would not have been located
     hashes = sha256_all(directory, [file.name for file in pin.files])
     for file in pin.files:
         if hashes[file.name] != file.sha256:
@@ -259,17 +259,17 @@ def verify(weights: str) -> int:
 
 
 def remove(weights: str, dry_run: bool = False) -> int:
-    """Remove weights from the cache; bases that they stand on stay. Returns how many bytes.
+    """Remove weights from the cache, but not their bases. Returns the number of bytes.
 
     Raises:
-        UsageError: for what is part of the package, or a directory of the user's.
+        UsageError: when they are part of the package, or a directory of the user's.
         WeightsError: when they are not in the cache.
     """
     entry = read_manifest().get(weights)
     if entry is not None and entry.status == "packaged":
         raise UsageError(weights, "comes with the package", "uninstall rcodsr to remove it")
     if entry is None and Path(weights).is_dir():
-        raise UsageError(weights, "a directory of yours", "remove it yourself")
+        raise UsageError(weights, "your own directory", "remove it yourself")
     freed = _remove_converted(weights, dry_run)
     for key in (weights, f"{weights}@main"):
         if (pin := read_pin(key)) is not None:
@@ -290,7 +290,7 @@ def _remove_converted(name: str, dry_run: bool) -> int | None:
 
 
 def _remove_pinned(key: str, pin: Pin, dry_run: bool) -> int:
-    """Remove the files of a pin that no other pin needs; contents that other commits or repositories hold too stay."""
+    """Remove the files of a pin that no other pin needs. Contents shared with other commits or repositories are kept."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

@@ -1,7 +1,7 @@
-"""Safetensors files, read strictly: exactly the expected keys and shapes, floating point, finite values.
+"""Read safetensors files strictly: exactly the expected keys and shapes, floating point, finite values.
 
-Names, dtypes and shapes are compared before any value is read, so that a file cannot make us allocate what nobody expects.
-Values are read one tensor at a time: at no moment are there two copies of everything.
+Names, dtypes and shapes are compared before any value is read, so that a file cannot cause unexpected allocations. Values are
+read one tensor at a time, so that there are never two copies of all of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ __all__ = ["REMEDY", "check_fit", "load_strictly", "read_into", "read_names", "r
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _STRANGERS = {
-    b"version https://git-lfs": "a pointer of git-lfs, not the file itself",
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself",
     b"PK\x03\x04": "a zip file or pickle, not safetensors; pickles are never loaded, see `rcodsr weights convert`",
     b"\x80": "a pickle, not safetensors; pickles are never loaded, see `rcodsr weights convert`",
     b"<": "a web page, not safetensors",
@@ -28,14 +28,14 @@ _STRANGERS = {
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, as float32.
+    """Read every tensor of a safetensors file, as float32.
 
     Args:
         path: the file.
-        expected: exactly these names and shapes are accepted; None accepts any.
+        expected: exactly these names and shapes are accepted. None accepts any.
 
     Raises:
-        WeightsError: when the file is missing, damaged, does not fit, or holds values that are not finite.
+        WeightsError: when the file is missing, damaged, does not fit, or contains values that are not finite.
     """
     found: dict[str, Tensor] = {}
     read_into(path, found.__setitem__, expected)
@@ -43,7 +43,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
 
 
 def read_names(path: Path) -> set[str]:
-    """Names of all tensors of a safetensors file.
+    """Names of all tensors in a safetensors file.
 
     Raises:
         WeightsError: when the file is missing or damaged.
@@ -53,15 +53,15 @@ def read_names(path: Path) -> set[str]:
 
 
 def load_strictly(module: nn.Module, path: Path, rename: Callable[[str], str | None] = str) -> None:
-    """Load a safetensors file into a module: exactly its keys and shapes, finite values.
+    """Load a safetensors file into a module, with exactly its keys and shapes, and finite values.
 
     Args:
-        module: what to fill; may have been built weightless.
+        module: the module to fill. May have been built weightless.
         path: the file.
-        rename: the module's name of a key of the file; None for keys that are not wanted.
+        rename: maps a key of the file to the module's name, or to None to skip it.
 
     Raises:
-        WeightsError: naming the first thing that does not fit.
+        WeightsError: naming the first mismatch.
     """
     tensors: dict[str, Tensor] = {}
     read_into(path, tensors.__setitem__, module.state_dict(), rename)
@@ -74,10 +74,10 @@ def read_into(
     expected: Mapping[str, Tensor] | None = None,
     rename: Callable[[str], str | None] = str,
 ) -> None:
-    """Hand the tensors of a safetensors file over one by one, as float32.
+    """Pass the tensors of a safetensors file to `take` one by one, as float32.
 
     Raises:
-        WeightsError: as `read_tensors`; all names and shapes are compared before the first is handed over.
+        WeightsError: see `read_tensors`. All names and shapes are compared before the first tensor is passed.
     """
     with _opened(path) as file:
         names = {key: name for key in file.offset_keys() if (name := rename(key)) is not None}
@@ -85,17 +85,17 @@ def read_into(
         wanted = {} if expected is None else expected
         shapes = {name: _shape(tuple(stored[key].get_shape()), wanted.get(name)) for key, name in names.items()}
         if len(shapes) < len(names):
-            raise WeightsError(path, "holds a tensor under two names", REMEDY)
+            raise WeightsError(path, "contains a tensor under two names", REMEDY)
         if expected is not None:
             check_fit(path, shapes, {name: tuple(value.shape) for name, value in expected.items()})
         for key, tensor in stored.items():
             if (dtype := tensor.get_dtype()) not in _FLOATS:
-                raise WeightsError(path, f"{key} holds {dtype}, not floating point numbers", REMEDY)
+                raise WeightsError(path, f"{key} has dtype {dtype}, not floating point", REMEDY)
         for key, name in names.items():
             value = file.get_tensor(key)
             if not torch.isfinite(value).all():
                 raise WeightsError(path, f"{key} holds NaN or infinity", REMEDY)
-            # a copy: what is mapped would change with the file
+            # a copy, because mapped memory would change with the file
             take(name, value.to(torch.float32, copy=True).reshape(shapes[name]))
 
 
@@ -114,7 +114,7 @@ def check_fit(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mappin
 
 
 def _shape(shape: tuple[int, ...], expected: Tensor | None) -> tuple[int, ...]:
-    """As stored; but a 1×1 convolution of old attention layers is a linear layer now."""
+    """The stored shape, except that a 1×1 convolution of old attention layers becomes a linear layer."""
     linear = expected is not None and expected.dim() == 2 and len(shape) == 4 and shape[2:] == (1, 1)
     return shape[:2] if linear else shape
 
@@ -126,10 +126,10 @@ def _some(keys: Iterable[str], most: int = 5) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[safe_open]:
-    """An open file whose header safetensors has accepted: no gap, no overlap, nothing beyond the end.
+    """Open a file whose header safetensors accepts: no gap, no overlap, nothing beyond the end.
 
     Raises:
-        WeightsError: when it is missing or damaged.
+        WeightsError: when the file is missing or damaged.
     """
     try:
         if path.exists() and not path.is_file():
@@ -144,7 +144,7 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 
 def _diagnosis(path: Path) -> str:
-    """What a file is that is no safetensors file, where its first bytes tell."""
+    """Recognise by its first bytes a file that is not a safetensors file."""
     try:
         with path.open("rb") as handle:
             start = handle.read(32)
@@ -153,7 +153,7 @@ def _diagnosis(path: Path) -> str:
     if not start:
         return "empty"
     if not any(start):
-        return "nothing but zeros"
-    # a length of header may begin with any byte, but a brace follows its eight
+        return "only zeros"
+    # the header's length may begin with any byte, but a brace follows its eight bytes
     told = (what for sign, what in _STRANGERS.items() if start.startswith(sign) and (len(sign) > 1 or start[8:9] != b"{"))
     return next(told, "")

@@ -1,4 +1,4 @@
-"""Text prompts: the base's text encoder computes an embedding once, a file keeps it, and it never runs again for that text."""
+"""Text prompts: the base's text encoder computes an embedding once, and a file caches it for later runs."""
 
 import hashlib
 import os
@@ -18,26 +18,26 @@ from rcodsr.messages import Log, first_line, silent
 
 
 def prompt_embedding(base: str, prompt: str, override: str | None = None, offline: bool = False, log: Log = silent) -> Tensor:
-    """What a prompt means to a base's U-Net; the text encoder is only looked for when nobody has asked it this before.
+    """Embedding of a prompt for a base's U-Net. The text encoder is located only if the embedding is not cached.
 
     Args:
         base: name of the diffusion base in the manifest, such as `sd21-base`.
         prompt: the text.
-        override: directory or repository in place of the base; its text encoder is used if it has one.
-        offline: ask no server.
+        override: directory or repository that replaces the base. Its text encoder is used if it has one.
+        offline: contact no server.
         log: receives a line when something is fetched.
 
     Returns:
-        As `text_embedding`.
+        See `text_embedding`.
 
     Raises:
-        WeightsError: when the text encoder is not to be had or cannot be loaded.
+        WeightsError: when the text encoder is unavailable or cannot be loaded.
     """
     return prompt_encoder(base, override, offline, log)(prompt)
 
 
 def prompt_encoder(base: str, override: str | None = None, offline: bool = False, log: Log = silent) -> Callable[[str], Tensor]:
-    """`prompt_embedding` for text after text, with one text encoder for all of them; arguments and errors as there."""
+    """A function like `prompt_embedding` for many texts with one text encoder. See there for arguments and errors."""
     name = f"{base}-text"
     if override is not None and Path(override).is_dir() and not (Path(override) / "text_encoder").is_dir():
         override = None
@@ -55,14 +55,14 @@ def prompt_encoder(base: str, override: str | None = None, offline: bool = False
 
 
 def text_embedding(base: ResolvedWeights, prompt: str) -> Tensor:
-    """What a prompt means to a base's U-Net, from the cache or computed now.
+    """Embedding of a prompt for a base's U-Net, from the cache or newly computed.
 
     Args:
         base: a verified base with `text_encoder/` and `tokenizer/`, such as `sd21-base-text`.
-        prompt: the text; longer ones are cut at the encoder's length.
+        prompt: the text, truncated to the encoder's length.
 
     Returns:
-        Shape (1, 77, 1024) for SD 2.1-base, float32: the states of the encoder's last layer, normalised.
+        Shape (1, 77, 1024) for SD 2.1-base, float32: the normalised states of the encoder's last layer.
 
     Raises:
         WeightsError: when the encoder or tokenizer cannot be loaded.
@@ -71,12 +71,12 @@ def text_embedding(base: ResolvedWeights, prompt: str) -> Tensor:
 
 
 class TextEncoder:
-    """A base's text encoder, which is loaded at the first text that no file knows.
+    """A base's text encoder, loaded at the first text that is not cached.
 
     Args:
         base: a verified base with `text_encoder/` and `tokenizer/`.
-        keep: store what it computes; a training set has too many texts for that.
-        device: where it runs.
+        keep: cache the embeddings. False for a training set, which has too many texts.
+        device: device of the encoder.
     """
 
     def __init__(self, base: ResolvedWeights, keep: bool = True, device: torch.device | str = "cpu") -> None:
@@ -86,7 +86,7 @@ class TextEncoder:
         self._loaded: tuple[Any, Any] | None = None
 
     def __call__(self, text: str) -> Tensor:
-        """As `text_embedding`, on its device."""
+        """Embedding of a text on `device`, see `text_embedding`."""
         path = _place(self.base.digest, text)
         if path.is_file():
             return read_tensors(path)["embedding"].to(self.device)
@@ -107,7 +107,7 @@ class TextEncoder:
 
 
 def _load(directory: Path) -> tuple[Any, Any]:
-    """Tokenizer and encoder of a base."""
+    """Load tokenizer and encoder of a base."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -128,7 +128,7 @@ def _load(directory: Path) -> tuple[Any, Any]:
 
 
 def _place(digest: str, prompt: str) -> Path:
-    """Where an embedding is kept: by the encoder's files and the text."""
+    """Cache file of an embedding, named by the encoder's files and the text."""
     from huggingface_hub import constants
 
     key = hashlib.sha256(f"{digest}\n{prompt}".encode()).hexdigest()
@@ -136,7 +136,7 @@ def _place(digest: str, prompt: str) -> Path:
 
 
 def _keep(path: Path, embedding: Tensor) -> None:
-    """Store an embedding; a read-only home costs only the memory of it."""
+    """Cache an embedding. A read-only home directory is tolerated."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

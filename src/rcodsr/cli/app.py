@@ -1,4 +1,4 @@
-"""The Typer application and its exit codes. Commands import what they need when they run, so that `--help` is instant."""
+"""The Typer application and its exit codes. Commands import what they need when they run, so that `--help` is fast."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from rcodsr.messages import first_line
 app = typer.Typer(
     name="rcodsr",
     cls=Group,
-    help="Enlarge real photos ×4 with one diffusion step, and say how much the model may invent.",
+    help="Enlarge real photos ×4 with one diffusion step, and control how much the model may invent.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -42,7 +42,7 @@ def _root(
     try:
         Path.cwd()
     except OSError:
-        raise RcodsrError(".", "the current directory is gone", "cd to one that exists, and run again") from None
+        raise RcodsrError(".", "the current directory is gone", "cd to one that exists and run again") from None
 
 
 app.command("upscale", cls=Command)(upscale.upscale)
@@ -55,9 +55,9 @@ app.command("env", cls=Command)(env.env)
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; every expected failure is one line on standard error."""
-    # Read when torch is loaded, which has not happened yet: threads that wait burn a core otherwise, and on a machine where
-    # anything else runs they mostly wait
+    """Run the command line and return its exit code. Every expected failure prints one line on standard error."""
+    # Torch reads this when it is loaded, which has not happened yet. Otherwise waiting threads occupy a core, and on a busy
+    # machine they mostly wait
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.install()
     try:
@@ -72,7 +72,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _stopped(stopped)
     except Exception as error:
         try:
-            stopping.check()  # what a library made of the exception in its midst
+            stopping.check()  # the exception may have been lost inside a library
         except stopping.Stopped as stopped:
             return _stopped(stopped)
         return _unexpected(error)
@@ -86,11 +86,11 @@ def _stopped(stopped: stopping.Stopped) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Typer's usage errors, and what nobody foresaw, as one line too."""
-    # Typer carries its own copy of Click; its errors are told by these two attributes
+    """Print Typer's usage errors and unforeseen exceptions as one line."""
+    # Typer carries its own copy of Click; its errors are recognised by these two attributes
     message = getattr(error, "format_message", None)
     if message is None and tells_of_memory(error) and not os.environ.get("RCODSR_DEBUG"):
-        error_line(f"out of memory ({first_line(error)}); close other programs, or raise the limit (ulimit -v)")
+        error_line(f"out of memory ({first_line(error)}); close other programs or raise the limit (ulimit -v)")
         return TileMemoryError.exit_code
     if message is None:
         if os.environ.get("RCODSR_DEBUG"):

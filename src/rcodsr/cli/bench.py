@@ -21,17 +21,17 @@ app = typer.Typer(cls=Group, callback=speed, invoke_without_command=True, rich_m
 
 @app.command("synth", cls=Command)
 def synth(
-    photos: Annotated[Path, typer.Argument(help="A directory of photos, or a .txt file that lists some.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Receives hr/ and lr/.", show_default=False)],
+    photos: Annotated[Path, typer.Argument(help="Directory of photos, or a .txt file that lists them.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory that receives hr/ and lr/.", show_default=False)],
     preset: Annotated[
         str, typer.Option("--preset", help="light, full, camera, sensor, clean or independent.", autocompletion=_PRESETS)
     ] = "light",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
-    crop: Annotated[int, typer.Option("--crop", min=0, help="Side of the random crops, in pixels; 0: whole photos.")] = 512,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="Number of crops; one of each photo by default.")] = None,
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an older set of the same names.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
+    crop: Annotated[int, typer.Option("--crop", min=0, help="Side of the random crops in pixels; 0 keeps whole photos.")] = 512,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Number of crops; default: one per photo.")] = None,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing set of the same name.")] = False,
 ) -> int:
-    """Write a seeded LR/HR test set: random crops of photos, degraded as the papers degrade DIV2K-Val."""
+    """Write a seeded LR/HR test set: random crops of photos, degraded as DIV2K-Val is in the papers."""
     from rcodsr.bench.sets import synthesize
 
     for path in synthesize(photos, output, preset, seed, crop, count, overwrite):
@@ -44,25 +44,25 @@ app.command("quality", cls=Command)(quality)
 
 @app.command("metric", cls=Command)
 def metric(
-    photos: Annotated[Path, typer.Argument(help="A directory of photos.")],
+    photos: Annotated[Path, typer.Argument(help="Directory of photos.")],
     count: Annotated[int, typer.Option("--count", min=2, help="Number of crops.")] = 600,
-    crop: Annotated[int, typer.Option("--crop", help="Side of each crop, in pixels.")] = 256,
+    crop: Annotated[int, typer.Option("--crop", help="Side of each crop in pixels.")] = 256,
     preset: Annotated[
         list[str] | None,
         typer.Option(
             "--preset",
-            help="light, full, camera, sensor, clean, independent; repeat it for a mix. Default full.",
+            help="light, full, camera, sensor, clean, independent; repeat for a mix. Default: full.",
             autocompletion=_PRESETS,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
     lpips: Annotated[Path | None, typer.Option("--lpips", help="LPIPS-squeeze weights (safetensors).")] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
     dtype: Number = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per metric.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric.")] = False,
 ) -> int:
-    """Correlate the latent metrics of Eq. (6) with what people see: |Spearman| against SSIM and LPIPS (Table S1(b))."""
+    """Correlate the latent metrics of Eq. (6) with perceived degradation: |Spearman| against SSIM and LPIPS (Table S1(b))."""
     from rcodsr.bench.judges import JudgeFiles, Scorer
     from rcodsr.bench.latents import DegradedCrops, correlate
     from rcodsr.engine.upscaler import Upscaler
@@ -80,7 +80,7 @@ def metric(
 
 
 def _table(table: "dict[str, dict[str, float | None]]", count: int, json: bool) -> None:
-    """Aligned on a terminal, else separated by tabs."""
+    """Print the table: aligned on a terminal, otherwise separated by tabs."""
     if json:
         for kind, values in table.items():
             json_line({"metric": kind, "crops": count} | values)

@@ -20,26 +20,27 @@ Region = tuple[int, int, int, int]
 """Left, top, width, height in input pixels."""
 
 _MOST = 9
-"""Levels."""
+"""Maximum number of levels."""
 _LARGEST_SIDE = 768
-"""Of the part that is compared, in input pixels: a browser holds every level in memory."""
+"""Largest side of the compared region in input pixels. A browser holds every level in memory."""
 
 
 def compare(
-    input: Annotated[Path, typer.Argument(help="A picture file, or the directory of a training run.", show_default=False)],
+    input: Annotated[Path, typer.Argument(help="Picture file, or directory of a training run.", show_default=False)],
     output: Annotated[
         Path | None,
         typer.Option(
             "-o", "--output", help="PAGE.html or SHEET.png; a run's scores are printed without it.", show_default=False
         ),
     ] = None,
-    realism: Annotated[str, typer.Option("-r", "--realism", help="Levels, separated by commas.")] = "0,0.5,1",
+    realism: Annotated[str, typer.Option("-r", "--realism", help="Realism levels, separated by commas.")] = "0,0.5,1",
     gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth, four times as large as the input.")] = None,
     judges: Annotated[
-        Path | None, typer.Option("--judges", help="Directory of judges' files, as of bench quality: more scores against --gt.")
+        Path | None, typer.Option("--judges", help="Directory of judges' files (see bench quality): adds scores against --gt.")
     ] = None,
     region: Annotated[
-        str | None, typer.Option("--region", help="LEFT,TOP,WIDTH,HEIGHT in input pixels; default: all, or the middle.")
+        str | None,
+        typer.Option("--region", help="LEFT,TOP,WIDTH,HEIGHT in input pixels; default: all, or the centre of a large picture."),
     ] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     base_model: BaseModel = None,
@@ -50,7 +51,7 @@ def compare(
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show one picture at several realism levels: a page with sliders that opens in any browser, or a sheet.
+    """Show one picture at several realism levels: a page with sliders for any browser, or a contact sheet.
 
     Of the directory of a training run, show its checkpoints side by side, as validation has seen them.
     """
@@ -61,7 +62,7 @@ def compare(
     if output is None:
         raise UsageError("--output", "not given", "add -o PAGE.html or -o SHEET.png")
     if judges is not None and gt is None:
-        raise UsageError("--judges", "has nothing to compare the picture with", "add --gt FILE, or leave it out")
+        raise UsageError("--judges", "needs a ground truth", "add --gt FILE or omit the option")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)
     from rcodsr.images.io import make_directory, read_header, write_atomic
     from rcodsr.variants import VariantSpec
@@ -72,7 +73,7 @@ def compare(
     scale = VariantSpec.scale
     if gt is not None and (found := read_header(gt).size) != (wanted := (size[0] * scale, size[1] * scale)):
         cause = f"is {found[0]}×{found[1]}, and the enlarged picture will be {wanted[0]}×{wanted[1]}"
-        raise UsageError(gt, cause, "give the ground truth of this picture")
+        raise UsageError(gt, cause, "use the ground truth of this picture")
     from rcodsr.bench.judges import Scorer
     from rcodsr.bench.scoring import named_scores
     from rcodsr.engine.upscaler import Upscaler
@@ -94,7 +95,7 @@ def compare(
     made = compared(upscaler, shown(input, 1), str(input), levels, truth, lambda a, b: named_scores(scorer, a, b))
     if part[2:] != size:
         left, top, width, height = part
-        made = made.with_remark(f"a part of {size[0]}×{size[1]} pixels: --region {left},{top},{width},{height}")
+        made = made.with_remark(f"a region of {size[0]}×{size[1]} pixels: --region {left},{top},{width},{height}")
         log(f"comparing {made.remark}")
     make_directory(output.parent)
     write_atomic(output, html_page(made) if output.suffix.lower() in {".html", ".htm"} else contact_sheet(made))
@@ -103,7 +104,7 @@ def compare(
 
 def _compare_run(run: Path, output: Path | None, of_pictures: Mapping[str, object], overwrite: bool) -> None:
     if not (run / "validation.jsonl").is_file():
-        raise InputError(run, "a directory", "give one picture file, or a training run that has validated")
+        raise InputError(run, "a directory", "pass one picture file, or a training run that has validated")
     for option, value in of_pictures.items():
         if value is not None:
             raise UsageError(option, "belongs to a picture, not to a run", "leave it out")
@@ -123,30 +124,30 @@ def _read(path: Path) -> "Picture":
 def _levels(text: str) -> list[float]:
     levels = sorted({parse_realism(part) for part in text.split(",")})
     if len(levels) > _MOST:
-        raise UsageError("--realism", f"{len(levels)} levels are too many to compare", f"give at most {_MOST}")
+        raise UsageError("--realism", f"{len(levels)} levels are too many to compare", f"use at most {_MOST}")
     return levels
 
 
 def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
-    """Refuse what cannot be written, before anything is computed."""
+    """Refuse an output that cannot be written, before anything is computed."""
     if output.suffix.lower() not in {".html", ".htm", ".png"}:
-        raise UsageError(output, "does not say a format we write", "end it in .html for a page, or .png for a sheet")
+        raise UsageError(output, "has no suffix of an output format", "end it in .html for a page or .png for a sheet")
     from rcodsr.images.io import require_writable
 
     require_writable(output, inputs, overwrite=overwrite, makes_directory=True)
 
 
 def _region(text: str | None, size: tuple[int, int]) -> Region:
-    """The part to compare: as asked, or the whole picture, or the middle of a large one."""
+    """The region to compare: the requested one, the whole picture, or the centre of a large one."""
     if text is None:
         width, height = (min(side, _LARGEST_SIDE) for side in size)
         return (size[0] - width) // 2, (size[1] - height) // 2, width, height
     try:
         left, top, width, height = (int(number) for number in text.split(","))
     except ValueError:
-        raise UsageError("--region", f"'{text}' is no region", "give LEFT,TOP,WIDTH,HEIGHT in input pixels") from None
+        raise UsageError("--region", f"'{text}' is not a valid region", "use LEFT,TOP,WIDTH,HEIGHT in input pixels") from None
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
-        raise UsageError("--region", f"{text} is not inside the {size[0]}×{size[1]} picture", "give LEFT,TOP,WIDTH,HEIGHT")
+        raise UsageError("--region", f"{text} is not inside the {size[0]}×{size[1]} picture", "use LEFT,TOP,WIDTH,HEIGHT")
     if max(width, height) > _LARGEST_SIDE:
-        raise UsageError("--region", f"{width}×{height} is too large", f"compare at most {_LARGEST_SIDE} pixels a side")
+        raise UsageError("--region", f"{width}×{height} is too large", f"compare at most {_LARGEST_SIDE} pixels per side")
     return left, top, width, height

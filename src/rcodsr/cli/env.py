@@ -1,4 +1,4 @@
-"""`rcodsr env`: what a bug report needs."""
+"""`rcodsr env`: information for bug reports."""
 
 import os
 import platform
@@ -16,8 +16,8 @@ _OPTIONAL = ("accelerate", "pillow-heif", "pillow-jxl-plugin", "isal", "onnxrunt
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 
 
-def env(json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> int:
-    """Show versions, devices, free memory, weights, caches and settings: for bug reports. Asks no server."""
+def env(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
+    """Show versions, devices, free memory, weights, caches and settings for bug reports. Contacts no server."""
     found = _environment()
     if json:
         json_line(found)
@@ -68,7 +68,7 @@ def _version(package: str) -> str | None:
 def _concerns_us(name: str) -> bool:
     return (
         name.startswith(("RCODSR_", "HF_", "OMP_", "MKL_", "CUDA_", "PYTORCH_")) and name != "OMP_WAIT_POLICY"
-    )  # which we set
+    )  # set by rcodsr itself
 
 
 def _shown(name: str, value: str) -> str:

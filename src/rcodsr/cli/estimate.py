@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("input", "similarity", "timestep", "realism", "level")
 _NAMES = 40
-"""Characters of the first column on a terminal."""
+"""Maximum width of the first column on a terminal."""
 
 
 def estimate(
     inputs: Annotated[list[str], typer.Argument(help="Picture files and directories, @list.txt or @-.", show_default=False)],
-    gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth of the same names: prints the true M_L, too.")] = None,
+    gt: Annotated[
+        Path | None, typer.Option("--gt", help="Directory of ground truth with the same names: adds the true M_L.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the rows to this file.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw a histogram to this PNG file.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Quantiles, group shares, and bounds they suggest.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Show quantiles, group shares and suggested bounds.")] = False,
     weights: Weights = DEFAULT_WEIGHTS,
     base_model: BaseModel = None,
     revision: Revision = None,
@@ -35,10 +37,10 @@ def estimate(
     device: Device = "auto",
     dtype: Number = "auto",
     max_pixels: MaxPixels = MAX_OUTPUT_PIXELS,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per picture.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Say how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
+    """Report how degraded pictures are, and the timestep and realism that --adaptive would choose. Enlarges nothing."""
     from rcodsr.batch.discovery import expand_lists, sources
 
     keep_libraries_quiet()
@@ -47,7 +49,7 @@ def estimate(
         error_line(error)
     found = sources(listed.sources)
     if not found:
-        raise NoInputError(inputs[0], "no pictures found", "give picture files, or a directory that holds some")
+        raise NoInputError(inputs[0], "no pictures found", "pass picture files or a directory that contains some")
     from rcodsr.batch.estimates import estimates, match_truths
     from rcodsr.engine.upscaler import Upscaler
     from rcodsr.images.io import require_writable

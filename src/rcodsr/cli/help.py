@@ -1,4 +1,4 @@
-"""What --help shows: options in panels, values by name, examples; as wide as the terminal. Rich would start too slowly."""
+"""The text of --help: options in panels, named values, examples, as wide as the terminal. Rich would start too slowly."""
 
 import re
 from collections.abc import MutableMapping
@@ -24,7 +24,7 @@ PANELS = {
     "Batch": ("shard", "fail_fast", "max_failures", "report", "dry_run"),
     "Messages": ("json", "print0", "quiet", "verbose", "no_progress"),
 }
-"""Names of parameters. A command shows those it has, in the order it declares them; what is in no panel comes last."""
+"""Parameter names by panel. A command shows its own in order of declaration, and those without a panel last."""
 
 _VALUES = {
     "realism": "LEVEL",
@@ -56,7 +56,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "": (
         ("rcodsr upscale photo.jpg", "photo_x4.jpg, four times as large"),
         ("rcodsr upscale album/ -r fidelity", "a folder, into album_x4/"),
-        ("rcodsr compare photo.jpg -o page.html", "see what the knob does"),
+        ("rcodsr compare photo.jpg -o page.html", "see what the realism knob does"),
     ),
     "upscale": (
         ("rcodsr upscale photo.jpg", "photo_x4.jpg, four times as large"),
@@ -64,64 +64,64 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("rcodsr upscale scan.tif --size long=6000 -f jpg -o print.jpg", "a final size, another format"),
     ),
     "estimate": (
-        ("rcodsr estimate album/", "a row for each picture"),
+        ("rcodsr estimate album/", "one row per picture"),
         ("rcodsr estimate album/ --plot chart.png --csv rows.csv", "a histogram, and a table for other programs"),
     ),
     "compare": (
         ("rcodsr compare photo.jpg -o page.html", "a page with sliders, for any browser"),
-        ("rcodsr compare photo.jpg -r 0,0.25,0.5,0.75,1 -o sheet.png", "one picture of five levels"),
+        ("rcodsr compare photo.jpg -r 0,0.25,0.5,0.75,1 -o sheet.png", "one picture with five levels"),
     ),
     "train": (
         ("rcodsr train rcod-tiny photos=DIR perceptual.weights=FILE --dry-run", "one step of every phase"),
         ("rcodsr train rcod-tiny --init-config my.toml", "a recipe to edit"),
-        ("rcodsr train my.toml photos=DIR seed=3 phases.0.steps=100", "with values of your own"),
+        ("rcodsr train my.toml photos=DIR seed=3 phases.0.steps=100", "with your own values"),
     ),
     "bench": (
-        ("rcodsr bench --weights rcod-tiny --sizes 128", "speed, in seconds to half a minute"),
+        ("rcodsr bench --weights rcod-tiny --sizes 128", "speed, in up to half a minute"),
         ("rcodsr bench --gpu --export-json speed.json", "at the paper's sizes"),
     ),
     "bench synth": (
         ("rcodsr bench synth photos/ -o set --count 100", "set/hr and set/lr"),
-        ("rcodsr bench synth photos/ -o heavy --preset full --seed 5", "badly degraded ones"),
+        ("rcodsr bench synth photos/ -o heavy --preset full --seed 5", "a heavily degraded set"),
     ),
     "bench quality": (
         ("rcodsr bench quality --gt set/hr --lr set/lr --realism 0,1,adaptive", "score each level"),
-        ("rcodsr bench quality --gt set/hr --results mine/ --judges judges/", "score any method's pictures"),
+        ("rcodsr bench quality --gt set/hr --results mine/ --judges judges/", "score any method's results"),
     ),
     "bench metric": (
         ("rcodsr bench metric photos/", "600 crops, as in the paper"),
-        ("rcodsr bench metric photos/ --count 24 --crop 128", "a quick look"),
+        ("rcodsr bench metric photos/ --count 24 --crop 128", "a quick check"),
     ),
     "env": (
-        ("rcodsr env", "a table, to paste into a report"),
-        ("rcodsr env --json | jq .devices", "for programs"),
+        ("rcodsr env", "a table to paste into a report"),
+        ("rcodsr env --json | jq .devices", "for scripts"),
     ),
     "weights": (
-        ("rcodsr weights list", "what there is, and what is here"),
-        ("rcodsr weights pull s3diff --dry-run", "which files would be fetched"),
+        ("rcodsr weights list", "available and cached weights"),
+        ("rcodsr weights pull s3diff --dry-run", "files that would be fetched"),
     ),
     "weights list": (
-        ("rcodsr weights list", "everything by name"),
-        ("rcodsr weights list org/repo --json", "one repository of the Hub"),
+        ("rcodsr weights list", "all names"),
+        ("rcodsr weights list org/repo --json", "one repository on the Hub"),
     ),
     "weights pull": (
         ("rcodsr weights pull s3diff", "fetch, convert, verify"),
         ("rcodsr weights pull org/repo --revision main", "a branch, pinned to its commit"),
     ),
     "weights path": (
-        ("rcodsr weights path rcod-tiny", "where it lies"),
+        ("rcodsr weights path rcod-tiny", "its directory"),
         ("ls $(rcodsr weights path rcod-tiny)", "its files"),
     ),
     "weights verify": (
-        ("rcodsr weights verify", "all that is cached"),
-        ("rcodsr weights verify rcod-tiny", "one"),
+        ("rcodsr weights verify", "everything cached"),
+        ("rcodsr weights verify rcod-tiny", "one name"),
     ),
     "weights rm": (
-        ("rcodsr weights rm s3diff -n", "what would be freed"),
-        ("rcodsr weights rm s3diff", "free it"),
+        ("rcodsr weights rm s3diff -n", "files that would be removed"),
+        ("rcodsr weights rm s3diff", "remove them"),
     ),
     "weights convert": (
-        ("rcodsr weights convert pisa_sr.pkl", "from now on --weights pisa-sr"),
+        ("rcodsr weights convert pisa_sr.pkl", "then use it as --weights pisa-sr"),
         ("rcodsr weights convert s3diff.pkl de_net.pth -o mine", "into a directory"),
     ),
     "weights export": (
@@ -129,11 +129,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("rcodsr weights export rcod-tiny -o tiny.onnx --format onnx", "for other programs"),
     ),
 }
-"""By command: what to type, and what it does."""
+"""Examples by command: what to type, and what it does."""
 
 
 class _Help:
-    """What the help of commands and groups has in common."""
+    """Shared by the help of commands and groups."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -143,7 +143,7 @@ class _Help:
             parameter.metavar = parameter.metavar or _VALUES.get(parameter.name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """As Typer; its errors say where they belong, which those of its parser do not."""
+        """Parse like Typer, but with errors that know their command, which its parser omits."""
         options = [name for parameter in self.get_params(ctx) for name in parameter.opts]  # type: ignore[attr-defined]
         if slip := one_dash_too_few(args, options, _path(ctx)):
             raise slip
@@ -155,7 +155,7 @@ class _Help:
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options by panel."""
+        """Write arguments, then options by panel."""
         arguments, panels, others = [], {name: [] for name in PANELS}, []  # type: ignore[var-annotated]
         for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
             record = parameter.get_help_record(ctx)
@@ -173,14 +173,14 @@ class _Help:
                     formatter.write_dl(rows)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What follows the command's name: INPUTS... or [KEY=VALUE]..."""
+        """The part after the command's name: INPUTS... or [KEY=VALUE]..."""
         pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
         arguments = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == "argument"]  # type: ignore[attr-defined]
         named = [_argument(argument) if argument.required else f"[{_argument(argument)}]" for argument in arguments]
         return [pieces[0], *named, *pieces[1 + len(arguments) :]]
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Examples, as they are typed."""
+        """Write examples as they are typed."""
         examples = EXAMPLES.get(_path(ctx), ())
         if examples:
             with formatter.section("Examples"):
@@ -196,25 +196,25 @@ class Command(_Help, TyperCommand):
 
 
 class Group(_Help, TyperGroup):
-    """Commands under one name."""
+    """Commands under a common name."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Options, then commands."""
+        """Write options, then commands."""
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of that name; what looks like a picture was meant for `upscale`.
+        """Find a command by name. A word that looks like a picture gets a hint at `upscale`.
 
         Raises:
-            UsageError: when there is none.
+            UsageError: when there is no such command.
         """
         if args[0] in self.commands or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         raise no_such_command(args[0], _path(ctx), self.commands)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Each with the whole first paragraph of what it says of itself."""
+        """List each command with the whole first paragraph of its docstring."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, _summary(command)) for name, command in self.commands.items()])
 
@@ -228,7 +228,7 @@ def _summary(command: Any) -> str:
 
 
 def _path(ctx: Any) -> str:
-    """The words of a command after the program's name."""
+    """A command's words after the program's name."""
     words: list[str] = []
     while ctx.parent is not None:
         words.insert(0, ctx.info_name)
@@ -237,7 +237,7 @@ def _path(ctx: Any) -> str:
 
 
 def _plain(name: str, help: str) -> tuple[str, str]:
-    """A row in words: values by what they are called, bounds and defaults as people write them."""
+    """Make a help row readable: names for values, plain text for bounds and defaults."""
     name = re.sub(r"<(list\[)?\w+[^>]*>", lambda found: _BY_TYPE.get(found[0].rstrip("]>").split()[0], found[0]), name)
     help = re.sub(r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2", help)
     help = re.sub(r"x>=([\d.]+)", r"\1 or more", help)

@@ -1,4 +1,4 @@
-"""Usage errors that Typer finds, as lines of ours: what was typed, what is wrong with it, what to type instead."""
+"""Usage errors found by Typer, as lines in our format: what was typed, what is wrong, what to type instead."""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ _PATHLIKE = ("/", "\\", "@", "*")
 
 
 def no_such_command(name: str, group: str, commands: Iterable[str]) -> UsageError:
-    """A word that stands where a command should.
+    """An unknown word in place of a command.
 
     Args:
         name: as typed.
-        group: the words before it, after the program's own.
-        commands: what could stand there.
+        group: the words before it, after the program's own name.
+        commands: valid commands there.
     """
     if not group and (name == "-" or Path(name).suffix or any(sign in name for sign in _PATHLIKE) or _exists(name)):
         return UsageError(name, "not a command", f"to enlarge it: rcodsr upscale {name}")
@@ -27,7 +27,7 @@ def no_such_command(name: str, group: str, commands: Iterable[str]) -> UsageErro
 
 
 def one_dash_too_few(arguments: Iterable[str], options: Iterable[str], path: str) -> UsageError | None:
-    """`-realism`, which a parser takes for `-r ealism`; None where there is no such slip."""
+    """`-realism`, which a parser reads as `-r ealism`. None if there is no such slip."""
     known, before = set(options), ""
     for argument in arguments:
         name = argument.partition("=")[0]
@@ -38,10 +38,10 @@ def one_dash_too_few(arguments: Iterable[str], options: Iterable[str], path: str
 
 
 def usage_error(error: Any) -> UsageError:
-    """An exception of Typer's own, or of the library that it reads values with.
+    """Convert an exception of Typer, or of the library that parses its values.
 
     Args:
-        error: what has `format_message`, told by the names of its class, because Typer carries a copy of Click.
+        error: an object with `format_message`, recognised by its class names because Typer carries a copy of Click.
     """
     kind, context = type(error).__name__, getattr(error, "ctx", None)
     path = "" if context is None else context.command_path.partition(" ")[2]
@@ -52,15 +52,15 @@ def usage_error(error: Any) -> UsageError:
         named = _named(parameter)
         what = parameter.help.rstrip(".")
         what = what[0].lower() + what[1:] if what[:2].istitle() or what[:2] == "A " else what
-        return UsageError(path, f"{named} missing", f"give {what}; see {_help(path)}")
+        return UsageError(path, f"{named} missing", f"add {what}; see {_help(path)}")
     if kind == "BadParameter" and parameter is not None:
         return _bad_value(error, parameter, path)
     cause = error.format_message().rstrip(".")
     if extra := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", cause):
-        return UsageError(path or "rcodsr", f"takes nothing more, and there is {extra[1]}", f"leave it out; see {_help(path)}")
+        return UsageError(path or "rcodsr", f"takes no further arguments, but got {extra[1]}", f"remove it; see {_help(path)}")
     if kind == "BadOptionUsage":
         needs = "requires" in cause
-        cause, remedy = ("needs a value", "add one") if needs else ("takes no value", "leave the value out")
+        cause, remedy = ("needs a value", "add one") if needs else ("takes no value", "remove the value")
         return UsageError(error.option_name, cause, f"{remedy}; see {_help(path)}")
     return UsageError(path or "rcodsr", f"{cause[:1].lower()}{cause[1:]}", f"see {_help(path)}")
 
@@ -73,12 +73,14 @@ def _no_such_option(error: Any, path: str) -> UsageError:
     inner = getattr(context.command, "commands", {})
     having = [word for word, command in inner.items() if any(name in option.opts for option in command.params)]
     if having:
-        return UsageError(name, "belongs to a command", f"write it after one: rcodsr {f'{path} {having[0]}'.strip()} … {name}")
+        return UsageError(
+            name, "belongs to a command", f"write it after the command: rcodsr {f'{path} {having[0]}'.strip()} … {name}"
+        )
     return UsageError(name, "no such option", f"see {_help(path)}")
 
 
 def _bad_value(error: Any, parameter: Any, path: str) -> UsageError:
-    """A value that is no number, not within its bounds, or not one of a few words."""
+    """A value that is not a number, is out of range, or is not one of the allowed words."""
     found: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # pydantic's
     kind, value = (found[0]["type"], found[0]["input"]) if found else ("", "")
     source = error.ctx.get_parameter_source(parameter.name)
@@ -88,7 +90,7 @@ def _bad_value(error: Any, parameter: Any, path: str) -> UsageError:
     least, most = parameter.min, parameter.max
     if "parsing" in kind or kind.startswith(("int", "float", "less", "greater", "finite")):
         cause = f"'{value}' is not a {'whole ' * whole}number" if "parsing" in kind else f"{value} is out of range"
-        bounds = f"from {least} to {most}" if most is not None else f"from {least} on" if least is not None else ""
+        bounds = f"from {least} to {most}" if most is not None else f"from {least} upwards" if least is not None else ""
         default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
         example = f"such as {default}" if default is not None and not bounds else bounds
         remedy = f"use a {'whole ' * whole}number {example}".rstrip()

@@ -1,4 +1,4 @@
-"""Options that several commands share, and those with a default in the environment: `RCODSR_` and the option's name."""
+"""Options shared by several commands. Some take a default from the environment: `RCODSR_` and the option's name."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import typer
 from rcodsr.errors import naming
 
 _origins: dict[str, str] = {}
-"""Of the running command: what errors call options whose values came from the environment, and what to name instead."""
+"""Option name in errors → variable to name instead, for values of the running command that came from the environment."""
 
 
 def _remember(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
@@ -17,49 +17,49 @@ def _remember(context: typer.Context, parameter: typer.CallbackParam, value: Any
     if source is not None and source.name == "ENVIRONMENT":
         variable = f"{parameter.envvar}={value}"
         _origins.update(dict.fromkeys(parameter.opts, variable))
-        if parameter.name == "weights":  # errors call them by their own name
+        if parameter.name == "weights":  # errors use the weights' own name
             _origins[value] = variable
     return value
 
 
 def option(*names: str, **settings: Any) -> Any:
-    """An option whose default may be set in the environment: `--max-pixels` by `RCODSR_MAX_PIXELS`; empty counts as not set.
+    """An option with an environment variable for its default: `--max-pixels` and `RCODSR_MAX_PIXELS`. Empty counts as unset.
 
     Args:
-        names: of the option, the long one last.
-        settings: of `typer.Option`.
+        names: names of the option, the long one last.
+        settings: keyword arguments of `typer.Option`.
     """
     variable = "RCODSR_" + names[-1].removeprefix("--").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, callback=_remember, **settings)
 
 
 def words(*choices: str) -> Callable[[], list[str]]:
-    """What completion offers as values of an option; the shell adds files."""
+    """Completion function for fixed values of an option. The shell adds files."""
     return lambda: [*choices]
 
 
 def weights_names() -> list[str]:
-    """Weights by name, for completion."""
+    """Names of weights, for completion."""
     from rcodsr.checkpoints.manifest import read_manifest, upscaling
 
     return upscaling(read_manifest())
 
 
 def all_names() -> list[str]:
-    """Weights and bases by name, for completion."""
+    """Names of weights and bases, for completion."""
     from rcodsr.checkpoints.manifest import read_manifest
 
     return [*read_manifest()]
 
 
 def is_default(option: str) -> bool:
-    """Whether an option's value came from the environment, so that what was asked for on the command line goes before it."""
+    """Whether an option's value came from the environment, so that options on the command line override it."""
     return option in _origins
 
 
 @contextmanager
 def variables() -> Iterator[None]:
-    """Run a command: its errors about values from the environment name the variable."""
+    """Run a command so that errors about values from the environment name the variable."""
     _origins.clear()
     with naming(_origins):
         yield
@@ -73,9 +73,11 @@ Weights = Annotated[
         autocompletion=weights_names,
     ),
 ]
-BaseModel = Annotated[str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")]
+BaseModel = Annotated[
+    str | None, typer.Option("--base-model", help="Directory or org/repo that replaces an adapter's own base.")
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of --weights org/repo.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Contact no server; use only cached files.")]
 Device = Annotated[
     str,
     option("--device", help="auto, cpu, cuda, cuda:N, xpu or mps.", autocompletion=words("auto", "cpu", "cuda", "xpu", "mps")),

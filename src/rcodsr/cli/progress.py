@@ -1,4 +1,4 @@
-"""How far a batch or a training run is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a batch or a training run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -8,16 +8,16 @@ from rcodsr.cli import streams
 from rcodsr.cli.streams import error_line, harmless, note, result_line
 
 _SELDOM = 10.0
-"""Seconds at least between two plain lines about one picture."""
+"""Minimum seconds between two plain lines about one picture."""
 _NARROW = 60
-"""Columns of a terminal below which the bar is short, so that a name has room."""
+"""Terminal width in columns below which the bar is short, so that a name has room."""
 
 
 class Progress:
-    """How far a batch is, by the tiles of the pictures in work.
+    """Progress of a batch, by the tiles of the pictures in progress.
 
     Args:
-        total: number of pictures; None where nobody knows.
+        total: number of pictures. None if unknown.
         quiet: show errors only.
         bar: draw a bar if standard error is a terminal.
     """
@@ -27,7 +27,7 @@ class Progress:
         self.done = 0
         self.started = self._told = time.monotonic()
         self._parts: dict[str, float] = {}
-        """How much of each picture in work is done."""
+        """Finished share of each picture in progress."""
         self._bar: Any = None
         if bar and not quiet and total and sys.stderr.isatty():
             self._bar = _bar()
@@ -35,7 +35,7 @@ class Progress:
             _show(self._bar)
 
     def tile(self, name: str, done: int, total: int) -> None:
-        """So many tiles of a picture are done."""
+        """Report that `done` of `total` tiles of a picture are finished."""
         self._parts[name] = done / total
         if self._bar is not None:
             count = f"{done}/{total} tiles" if self.total == 1 else f"{self.done}/{self.total}"
@@ -45,21 +45,21 @@ class Progress:
             self._told = time.monotonic()
 
     def result(self, text: str, end: str = "\n") -> None:
-        """One result on standard output, above the bar where both share the terminal."""
+        """Print one result on standard output, above the bar if both share the terminal."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.out(harmless(text), highlight=False)
         else:
             result_line(text, end)
 
     def advance(self, name: str, line: str) -> None:
-        """One picture is finished; `line` says what became of it."""
+        """Count one finished picture. `line` describes its result."""
         self._finish(name)
         if line and not self.quiet:
             note(f"[{self._number(self.done)}] {line}" + ("" if self._bar is not None else self._eta()))
             self._told = time.monotonic()
 
     def failed(self, name: str, text: str) -> None:
-        """One picture failed; always shown."""
+        """Count one failed picture. Its message is always shown."""
         self._finish(name)
         error_line(text)
 
@@ -89,10 +89,10 @@ class Progress:
 
 
 class StepBar:
-    """How far a training run is: a bar below its log lines on a terminal, nothing elsewhere.
+    """Progress of a training run: a bar below its log lines on a terminal, nothing elsewhere.
 
     Args:
-        total: steps of the run.
+        total: number of steps of the run.
     """
 
     def __init__(self, total: int) -> None:
@@ -103,11 +103,11 @@ class StepBar:
             _show(self._bar)
 
     def log(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         note(text)
 
     def reach(self, step: int, loss: float) -> None:
-        """So many steps are done."""
+        """Report that `step` steps are done."""
         if self._bar is not None:
             count = f"{step}/{self._total}"
             self._bar.update(self._task, completed=step, description=f"loss {loss:.4g}", count=count)
@@ -136,7 +136,7 @@ def _bar() -> Any:
     console = Console(stderr=True)
     count = TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True))
     left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
-    # what is left of the line, so that it is the first to be cut
+    # takes the rest of the line, so that it is truncated first
     name = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     bar = BarColumn(10 if console.width < _NARROW else 24)
     return Progress(bar, count, left, name, console=console, transient=True, expand=True)

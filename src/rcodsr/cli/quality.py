@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _LEVELS = "0,0.5,1"
 _ADAPTIVE = "adaptive"
 _NAMES = 24
-"""Characters of the first column on a terminal."""
+"""Maximum width of the first column on a terminal."""
 _REAL = ("musiq", "niqe", "lpips", "lpips_vgg", "lpips_squeeze")
-"""What the curve's upward axis may show, the best at hand first."""
+"""Metrics for the vertical axis of the curve. The first available one is used."""
 
 
 def quality(
     truth: Annotated[
-        Path, typer.Option("--gt", help="Directory of ground truth, or a .txt file that lists some of it.", show_default=False)
+        Path, typer.Option("--gt", help="Directory of ground truth, or a .txt file that lists pictures.", show_default=False)
     ],
     lr: Annotated[
         list[Path] | None, typer.Option("--lr", help="Directory of low-resolution pictures to enlarge and score; repeatable.")
@@ -39,12 +39,12 @@ def quality(
         str | None,
         typer.Option(
             "--realism",
-            help=f"Levels to score, separated by commas, and adaptive. Default {_LEVELS} and, with an estimator, adaptive.",
+            help=f"Levels and adaptive, separated by commas. Default: {_LEVELS}, and adaptive with an estimator.",
         ),
     ] = None,
     paper: Annotated[
         bool,
-        typer.Option("--paper", help="Also the other columns of the paper's Table S2, through pyiqa (the extra metrics)."),
+        typer.Option("--paper", help="Add the other columns of the paper's Table S2, computed by pyiqa (extra: metrics)."),
     ] = False,
     judges: Annotated[
         Path | None,
@@ -59,14 +59,14 @@ def quality(
     export_json: Annotated[Path | None, typer.Option("--export-json", help="Write the rows to this file.")] = None,
     export_csv: Annotated[Path | None, typer.Option("--export-csv", help="Write the rows to this file.")] = None,
     export_markdown: Annotated[Path | None, typer.Option("--export-markdown", help="Write the table to this file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per row.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per row.")] = False,
 ) -> int:
-    """Score bicubic and each realism level on a test set, or folders of any method's pictures.
+    """Score bicubic and each realism level on a test set, or folders of results of any method.
 
-    Files are matched by name; _LR4, _HR and _x4 at its end do not count.
+    Files are matched by name, without endings such as _LR4, _HR and _x4.
     """
     if not lr and not results:
-        raise UsageError("bench quality", "nothing to score", "give --lr DIRECTORY or --results DIRECTORY")
+        raise UsageError("bench quality", "nothing to score", "use --lr DIRECTORY or --results DIRECTORY")
     if plot is not None and not (paper or judges or niqe or lpips):
         remedy = "add --judges DIRECTORY, --niqe FILE, --lpips FILE or --paper"
         raise UsageError("--plot", "PSNR and SSIM alone do not show realism", remedy)
@@ -106,10 +106,10 @@ def quality(
 def judge_files(
     judges: Path | None, niqe: Path | None = None, lpips_squeeze: Path | None = None, log: Log = note
 ) -> "JudgeFiles":
-    """What a directory of judges holds, and files given one by one; says what the directory lacks.
+    """Files of judges in a directory, and files passed one by one. Logs which judges the directory lacks.
 
     Raises:
-        WeightsError: when the directory holds no judge.
+        WeightsError: when the directory contains no judge.
     """
     from rcodsr.bench.judges import JudgeFiles
 
@@ -123,7 +123,7 @@ def judge_files(
 
 
 def _levels(text: str | None) -> list[UpscaleOptions] | None:
-    """What to score; None where the weights decide."""
+    """Settings to score. None if the weights decide."""
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
@@ -151,7 +151,7 @@ def _rows(
 
 
 class _Table:
-    """Rows as they come: JSON lines, a table on a terminal, else separated by tabs."""
+    """Shows rows as they arrive: JSON lines, a table on a terminal, otherwise separated by tabs."""
 
     def __init__(self, judge: "Judge", json: bool) -> None:
         self.judge, self.json = judge, json
@@ -194,6 +194,8 @@ def _plot(path: Path, rows: "list[Row]", judge: "Judge") -> None:
         if row.scores[real] is not None
     ]
     if not points:
-        raise UsageError("--plot", f"no picture was fit for {COLUMNS[real]}", "use pictures of at least 192 pixels a side")
+        raise UsageError(
+            "--plot", f"no picture was large enough for {COLUMNS[real]}", "use pictures of at least 192 pixels per side"
+        )
     chart = tradeoff_chart(points, COLUMNS["psnr"][:-1], COLUMNS[real][:-1], low_is_real=COLUMNS[real].endswith("↓"))
     write_atomic(path, chart)

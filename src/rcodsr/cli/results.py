@@ -1,4 +1,4 @@
-"""Results as they come: lines, JSON, the report, the summary, and the exit code they add up to."""
+"""Show results as they arrive: lines, JSON, the report, the summary, and the exit code."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 _LONG = 120.0
-"""Seconds from which a run on a CPU is worth a word."""
+"""Expected seconds of a run on a CPU from which a hint is shown."""
 _FASTER = 5.5
-"""By how much rcod-tiny is faster than the default on a CPU (docs/embedded-weights.md)."""
+"""Speed of rcod-tiny on a CPU relative to the default weights (docs/embedded-weights.md)."""
 
 
 @dataclass(frozen=True)
 class DisplayOptions:
-    """How results are shown and when to give up."""
+    """How results are shown and when the batch stops."""
 
     json: bool = False
     quiet: bool = False
@@ -38,26 +38,26 @@ class DisplayOptions:
     report: Path | None = None
     max_failures: int | None = None
     print0: bool = False
-    """Paths on standard output end in NUL."""
+    """End paths on standard output in NUL."""
 
 
 @dataclass
 class Tally:
-    """What became of the pictures so far."""
+    """Counts of the results so far."""
 
     total: int | None
-    """None where nobody knows how many will come."""
+    """Number of pictures. None if unknown."""
     ignored: int = 0
     system_folders: tuple[str, ...] = ()
     """Names of folders that were not searched."""
     own: int = 0
-    """Of those skipped: results of rcodsr among the inputs."""
+    """Number of skipped inputs that rcodsr made itself."""
     counts: dict[str, int] = field(default_factory=lambda: {"planned": 0, "done": 0, "skipped": 0, "failed": 0})
     codes: set[int] = field(default_factory=set)
     """Exit codes of the failures."""
 
     def add(self, result: Result) -> None:
-        """Count one more."""
+        """Count one result."""
         self.counts[result.status] += 1
         self.own += result.own
         if result.error is not None:
@@ -65,20 +65,20 @@ class Tally:
 
     @property
     def not_started(self) -> int:
-        """Pictures that nobody has looked at."""
+        """Number of pictures that were not reached."""
         return 0 if self.total is None else self.total - sum(self.counts.values())
 
     @property
     def exit_code(self) -> int:
-        """Of the whole command: a failure's own code where all have it and it has one."""
+        """Exit code of the command: the failures' own code if they all share one."""
         if len(self.codes) == 1 and (own := next(iter(self.codes))) in {TileMemoryError.exit_code, OutputError.exit_code}:
             return own
         return 1 if self.codes else 0
 
     def line(self) -> str:
-        """For people."""
-        skipped = "skipped" + f" ({self.own} made by rcodsr; name one alone to enlarge it again)" * (self.own > 0)
-        folders = f"folders of the system not searched ({', '.join(sorted(set(self.system_folders)))})"
+        """Summary for people."""
+        skipped = "skipped" + f" ({self.own} made by rcodsr; pass one alone to enlarge it again)" * (self.own > 0)
+        folders = f"system folders not searched ({', '.join(sorted(set(self.system_folders)))})"
         counts = {
             "planned": self.counts["planned"],
             "done": self.counts["done"],
@@ -91,7 +91,7 @@ class Tally:
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
     def to_dict(self) -> dict[str, int]:
-        """For programs."""
+        """Summary for programs."""
         rare = {"planned": self.counts["planned"], "not_started": self.not_started, "ignored": self.ignored}
         rare |= {"own_results": self.own, "system_folders": len(self.system_folders)}
         usual = {name: self.counts[name] for name in ("done", "skipped", "failed")}
@@ -99,33 +99,33 @@ class Tally:
 
 
 class Watcher(Observer):
-    """Shows tiles as they are done, and keeps what was finished when the batch was left early."""
+    """Shows tiles as they finish, and keeps results that arrive after an early stop."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
         self.finished: list[Result] = []
 
     def tile(self, job: "Job", done: int, total: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self.progress is not None:
             self.progress.tile(Path(str(job.source)).name, done, total)
 
     def late(self, result: Result) -> None:
-        """Keep it."""
+        """Keep the result."""
         self.finished.append(result)
 
 
 def show(
     results: Iterator[Result], plan: "Plan", shown: DisplayOptions, watcher: Watcher | None = None, open_ended: bool = False
 ) -> int:
-    """Show results as they come; the exit code says whether any failed.
+    """Show results as they arrive. The exit code reports whether any failed.
 
     Args:
-        results: of the plan's jobs.
-        plan: what is known of them.
-        shown: how.
-        watcher: hears of tiles, from whoever gives the results.
-        open_ended: nobody knows how many results will come.
+        results: results of the plan's jobs.
+        plan: the plan, with skipped and refused inputs.
+        shown: display options.
+        watcher: notified of tiles by the code that yields the results.
+        open_ended: the number of results is unknown.
     """
     watcher = watcher or Watcher()
     decided = decided_ahead(plan)
@@ -150,7 +150,7 @@ def show(
                     if many and (open_ended or tally.not_started):
                         progress.close()
                         cause = f"stopped after {tally.counts['failed']} failures"
-                        error_line(f"{cause} ({tally.line()}); raise --max-failures to go on")
+                        error_line(f"{cause} ({tally.line()}); raise --max-failures to continue")
                         return tally.exit_code
             except stopping.Stopped:
                 if isinstance(results, Generator):
@@ -179,13 +179,13 @@ def show(
 
 
 def _tell_how_long(first: Result, left: int) -> None:
-    """Where the default on a CPU will take minutes: how long, judged by the first picture, and with the fast weights."""
+    """Estimate from the first picture how long the default weights will take on a CPU, and how long the fast weights would."""
     if first.device != "cpu" or first.seconds is None or not (first.weights or "").startswith(f"{DEFAULT_WEIGHTS}@"):
         return
     seconds = left * first.seconds
     if seconds > _LONG:
         own, fast = (f"{max(1, round(s / 60))} min" for s in (seconds, seconds / _FASTER))
-        note(f"about {own} to go on this CPU if the others are like the first; --weights rcod-tiny, softer, takes about {fast}")
+        note(f"about {own} left on this CPU if the others are like the first; --weights rcod-tiny (softer) takes about {fast}")
 
 
 def _show_one(result: Result, progress: Progress, shown: DisplayOptions) -> None:
@@ -196,13 +196,13 @@ def _show_one(result: Result, progress: Progress, shown: DisplayOptions) -> None
     name = Path(result.input).name
     if result.error is None:
         progress.advance(name, _describe(result, shown.verbose))
-    elif not result.lasting:  # a lasting fault ends the batch and is shown then
+    elif not result.lasting:  # a lasting fault ends the batch and is shown there
         progress.failed(name, result.error)
 
 
 @contextmanager
 def _reporting(path: Path | None, plan: "Plan") -> Iterator[IO[str] | None]:
-    """The report, opened; it begins with what was passed over."""
+    """Open the report and write the skipped inputs first."""
     if path is None:
         yield None
         return
@@ -213,7 +213,7 @@ def _reporting(path: Path | None, plan: "Plan") -> Iterator[IO[str] | None]:
 
 
 def open_report(path: Path | None, plan: "Plan") -> None:
-    """See that a report can be written, before anything expensive happens.
+    """Check that the report can be written, before any expensive work.
 
     Raises:
         UsageError: when it would overwrite an input.
@@ -235,7 +235,7 @@ def _opened(path: Path) -> IO[str]:
     try:
         return path.open("w", encoding="utf-8")
     except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place for --report") from error
+        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another path for --report") from error
 
 
 def _report_one(report: IO[str] | None, result: Result) -> None:

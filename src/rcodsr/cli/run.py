@@ -1,4 +1,4 @@
-"""How `rcodsr upscale` carries out a plan: here, in several processes, or on a Ray cluster; or only says what it would do."""
+"""Run the plan of `rcodsr upscale`: in this process, in several processes, or on a Ray cluster. Or only show the plan."""
 
 import sys
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ if TYPE_CHECKING:  # a run with nothing to do must not load torch
 
 @dataclass(frozen=True)
 class Run:
-    """What to do with the pictures of a plan.
+    """Runs the pictures of a plan.
 
     Args:
         request: weights, device, dtype.
-        options: what to do with each picture.
-        output: how to write.
-        shown: how results are shown and when to give up.
-        processes: `-j`; on a cluster, workers.
+        options: settings of each picture.
+        output: how outputs are written.
+        shown: how results are shown and when the batch stops.
+        processes: `-j`. On a cluster, the number of workers.
         on_cluster: `--engine ray`.
-        address: of the cluster.
+        address: address of the cluster.
     """
 
     request: WeightsRequest
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def log(self) -> Log:
-        """Receives lines for people."""
+        """Receives lines for the user."""
         return silent if self.shown.quiet else note
 
     @property
@@ -60,14 +60,14 @@ class Run:
         return not self.on_cluster and (self.processes or 1) == 1
 
     def promise(self, plan: Plan) -> int:
-        """Show what would be done; the exit code is that of the run, as far as it can be known without one."""
+        """Show what would be done. The exit code is that of the run, as far as it is known in advance."""
         shown = replace(self.shown, bar=False, stream=False, max_failures=None)
         output = replace(self.output, again=plan.alone)
         foresight = Foresight(self.request, self.options, output)
         return show(self._promises(plan.jobs, foresight, set()), plan, shown)
 
     def carry_out(self, plan: Plan) -> int:
-        """Do it."""
+        """Run the plan."""
         open_report(self.shown.report, plan)
         named_alone = replace(self, output=replace(self.output, again=plan.alone))
         watcher = named_alone._watcher
@@ -105,7 +105,7 @@ class Run:
         return upscaler
 
     def stream(self, planner: LinePlanner, dry: bool) -> int:
-        """Answer the lines of standard input as they come, the engine loaded when the first picture needs it."""
+        """Answer lines of standard input as they arrive. The engine is loaded when the first picture needs it."""
         open_report(self.shown.report, Plan([]))
         results = self._line_by_line(planner, Foresight(self.request, self.options, self.output), dry)
         shown = replace(self.shown, bar=False)
@@ -137,7 +137,7 @@ class Run:
             yield from results  # which ends its threads
 
     def _promises(self, jobs: list[Job], foresight: Foresight, checked: set[Path]) -> Iterator[Result]:
-        """Results; `checked` has the output directories that are known to be in order."""
+        """Predicted results. `checked` holds the output directories that were already checked."""
         for job in jobs:
             result = foresight.result(job)
             if result.status == "planned":
@@ -150,11 +150,11 @@ class Run:
             yield result
 
     def _tell_engine(self, foresight: Foresight) -> None:
-        """Weights, what must be fetched, and the device where one is named: only then is torch asked.
+        """Log the weights, files to fetch, and the device if one is named: torch is loaded only then.
 
         Raises:
-            UsageError: when it is not a device.
-            DeviceError: when it is not there.
+            UsageError: when the name is not a valid device.
+            DeviceError: when the device is not available.
         """
         from rcodsr.checkpoints.store import missing
 

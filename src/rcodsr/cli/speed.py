@@ -1,4 +1,4 @@
-"""`rcodsr bench` without a sub-command: how fast, beside plain modules and beside what the machine can do."""
+"""`rcodsr bench` without a sub-command: speed, compared with plain modules and with the machine's limits."""
 
 import sys
 from pathlib import Path
@@ -31,25 +31,27 @@ _COLUMNS = (
 
 def speed(
     context: typer.Context,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Require an accelerator; without one, exit code 4.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Require an accelerator; exit with code 4 without one.")] = False,
     weights: Weights = "random:rcod-o:0",
     sizes: Annotated[str | None, typer.Option("--sizes", help="Sides of the enlarged pictures, separated by commas.")] = None,
-    batch: Annotated[str | None, typer.Option("--batch", help="Pictures at once, separated by commas.")] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Batch sizes, separated by commas.")] = None,
     dtype: Number = "auto",
     device: Device = "auto",
     realism: Annotated[str, typer.Option("--realism", help="0 to 1, or a word.")] = "0.5",
-    warmup: Annotated[int | None, typer.Option("--warmup", min=0, help="Calls before anything is timed.")] = None,
-    runs: Annotated[int | None, typer.Option("--runs", min=1, help="Rounds of ours, plain modules, ours again.")] = None,
+    warmup: Annotated[int | None, typer.Option("--warmup", min=0, help="Untimed calls before the measurement.")] = None,
+    runs: Annotated[int | None, typer.Option("--runs", min=1, help="Rounds of: ours, plain modules, ours again.")] = None,
     items: Annotated[
-        str | None, typer.Option("--items", help="What to be fast with: all, none, names, or -NAME; separated by commas.")
+        str | None, typer.Option("--items", help="Optimisations to use: all, none, names or -NAME, separated by commas.")
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile, which takes minutes to start.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Also measure torch.compile, which takes minutes to start.")
+    ] = False,
     export_json: Annotated[Path | None, typer.Option("--export-json", help="Write everything to this file.")] = None,
     export_csv: Annotated[Path | None, typer.Option("--export-csv", help="Write the rows to this file.")] = None,
     export_markdown: Annotated[Path | None, typer.Option("--export-markdown", help="Write the table to this file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="The report as the last line of standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as the last line of standard output.")] = False,
 ) -> int:
-    """Measure speed (without a command), measure picture quality, make test sets."""
+    """Measure speed (without a command), measure picture quality, or make test sets."""
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return 0
@@ -80,7 +82,7 @@ def speed(
 
 
 def _refuse_options(context: typer.Context) -> None:
-    """Options of `bench` itself mean nothing to its commands; dropping them in silence would mislead."""
+    """Refuse options of `bench` itself before a sub-command, where they have no effect."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -103,7 +105,7 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """A row of the table; what did not pass has no speed."""
+    """A row of the table. A path that failed its check has no speed."""
     shown = {"size": f"{row['size']}", "batch": f"{row['batch']}", "tiles": f"{row['tiles']}", "PSNR": f"{row['psnr']:.1f} dB"}
     if row["passed"]:
         peak = row["peak_bytes"]["ours"]
@@ -121,7 +123,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _show(report: dict[str, Any], rows: list[dict[str, str]], for_people: bool) -> None:
-    """The table and what it is measured against: on standard output for people, else on standard error."""
+    """Print the table and the machine's limits, on standard output for people, otherwise on standard error."""
     from rich.console import Console
     from rich.table import Table
 
@@ -147,6 +149,6 @@ def _lines(report: dict[str, Any]) -> list[str]:
     for row in report["results"]:
         if row.get("stages"):
             stages = ", ".join(f"{name} {seconds:.4g}" for name, seconds in row["stages"].items())
-            lines.append(f"stages at {row['size']}, batch {row['batch']}, in seconds, one after the other: {stages}")
+            lines.append(f"stages at {row['size']}, batch {row['batch']}, in seconds, one after another: {stages}")
     published = ", ".join(f"{name} {seconds:g} s" for name, seconds in report["published"]["seconds"].items())
     return [*lines, f"the paper's own figures for 512x512 on an A100, not measured here: {published}"]

@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM: stop where it is safe, and say so. Imports nothing heavy, so that it can be installed first of all."""
+"""SIGINT and SIGTERM: stop at a safe point and report it. Imports nothing heavy, so that it can be installed first."""
 
 import signal
 from types import FrameType
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived.
+    """Raised when SIGINT or SIGTERM arrives.
 
     Not a KeyboardInterrupt, which Typer would swallow.
     """
@@ -25,13 +25,13 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """The work is over; a signal must not disturb the way out."""
+    """Ignore signals after the work is done, so that they cannot disturb the exit."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def check() -> None:
-    """Raise `Stopped` for a signal whose exception got lost, for example in a destructor."""
+    """Raise `Stopped` again if a signal's exception was lost, for example in a destructor."""
     if _arrived:
         raise Stopped(_arrived[0])
 

@@ -1,6 +1,6 @@
-"""What goes to standard output and standard error, and how.
+"""Standard output and standard error.
 
-stdout carries results only. Errors are single unwrapped lines: file names in them stay whole, control characters are escaped,
+stdout carries only results. Errors are single unwrapped lines: file names are not broken, control characters are escaped,
 and nothing is interpreted as markup.
 """
 
@@ -15,26 +15,26 @@ from typing import Any
 from rcodsr.errors import OutputError
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
-"""Control characters, and those that break a line or turn its direction."""
+"""Control characters, and characters that break a line or change its direction."""
 _ESCAPES |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 shown_bar: Any = None
-"""The bar that is on the terminal; lines go above it."""
+"""The bar shown on the terminal. Lines are printed above it."""
 
 
 def harmless(text: str) -> str:
-    """A text that does nothing to a terminal: control characters are escaped, and bytes that are no text."""
+    """Escape control characters and undecodable bytes, so that a text cannot affect the terminal."""
     return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
 
 
 def error_line(text: object) -> None:
-    """One line `rcodsr: <text>` on standard error."""
+    """Print `rcodsr: <text>` as one line on standard error."""
     note(f"rcodsr: {text}")
 
 
 def note(text: str) -> None:
-    """One plain line on standard error."""
+    """Print one plain line on standard error."""
     if sys.stderr is None:
         return
     encoding = sys.stderr.encoding or "utf-8"
@@ -42,18 +42,18 @@ def note(text: str) -> None:
     if shown_bar is not None:
         shown_bar.console.out(line, highlight=False)
         return
-    with suppress(OSError, ValueError):  # nobody reads it, or its disk is full; the work goes on
+    with suppress(OSError, ValueError):  # the reader has gone, or its disk is full; the work continues
         sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stderr.flush()
 
 
 _NATIVE = 2
-"""Descriptor of the standard error that C libraries write to."""
+"""Descriptor of standard error, to which C libraries write."""
 
 
 @contextmanager
 def last_words() -> Iterator[None]:
-    """Let libraries be heard while they are loaded, even where they are kept quiet: MKL and OpenMP may end the process."""
+    """Show messages of libraries while they load, even if they are silenced: MKL and OpenMP may end the process."""
     try:
         before = os.dup(_NATIVE)
         os.dup2(sys.stderr.fileno(), _NATIVE)
@@ -68,7 +68,7 @@ def last_words() -> Iterator[None]:
 
 
 def keep_libraries_quiet() -> None:
-    """Let C libraries (libtiff above all) talk to nobody; Python keeps the real standard error."""
+    """Silence C libraries (above all libtiff). Python keeps the real standard error."""
     if sys.stderr is None:
         return
     with suppress(OSError, ValueError, AttributeError):
@@ -79,16 +79,16 @@ def keep_libraries_quiet() -> None:
 
 
 class _ResultsOnly(io.TextIOWrapper):
-    """Standard output whose text goes nowhere; results are written to its `buffer`."""
+    """Standard output that drops text. Results are written to its `buffer`."""
 
     def write(self, text: str) -> int:
-        """Drop it."""
+        """Drop the text."""
         return len(text)
 
 
 @contextmanager
 def results_only() -> Iterator[None]:
-    """Keep a library that prints (Ray tells of lost machines on standard output) away from the results."""
+    """Keep the output of a library that prints (Ray reports lost machines on standard output) out of the results."""
     real = sys.stdout
     if real is None:
         yield
@@ -98,13 +98,13 @@ def results_only() -> Iterator[None]:
         yield
     finally:
         sys.stdout = real
-        quiet.detach()  # or it would close the real one's buffer
+        quiet.detach()  # otherwise it would close the real one's buffer
 
 
 def result_line(text: str, end: str = "\n") -> None:
-    """One result on standard output; a path keeps its bytes, except on a terminal.
+    """Print one result on standard output. A path keeps its bytes, except on a terminal.
 
-    When the reader has gone (`| head -1`), or nobody listens (`>&-`), the work goes on in silence.
+    If the reader has gone (`| head -1`) or standard output is closed (`>&-`), the work continues silently.
 
     Raises:
         OutputError: when standard output is a file on a full disk.
@@ -118,10 +118,12 @@ def result_line(text: str, end: str = "\n") -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # otherwise the interpreter reports the error again at exit
         raise OutputError("standard output", f"cannot be written ({error.strerror})", "free some space") from error
 
 
 def json_line(values: dict[str, Any]) -> None:
-    """One JSON object on standard output."""
+    """Print one JSON object on standard output."""
     result_line(json.dumps(values, ensure_ascii=True))

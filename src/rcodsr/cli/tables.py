@@ -1,4 +1,4 @@
-"""Tables of results: rows on standard output as they come, and files of CSV, Markdown and JSON."""
+"""Tables of results: rows on standard output as they arrive, and files in CSV, Markdown and JSON."""
 
 import csv
 import io
@@ -13,23 +13,23 @@ from typing import Any
 from rcodsr.cli.streams import result_line
 
 _IN_CELLS = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
-"""Characters of a name that would end a cell or a row."""
+"""Characters in a name that would end a cell or a row."""
 
 
 _LEAST = 12
-"""Columns that a name, or a wrapped text, should have."""
+"""Minimum columns for a name or a wrapped text."""
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is; None where it is none."""
+    """Width of the terminal on standard output in columns. None if it is not a terminal."""
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     return shutil.get_terminal_size().columns if on_terminal else None
 
 
 def show_row(cells: Sequence[str], first: int) -> None:
-    """One row on standard output: aligned on a terminal, where the first column has `first` characters at most, else tabs.
+    """Print one row: aligned on a terminal, with a first column of at most `first` characters, otherwise tab-separated.
 
-    A long name keeps its end; where the terminal leaves it no room, it gets a line of its own.
+    A long name keeps its end. On a narrow terminal it gets its own line.
     """
     width = terminal_width()
     if width is not None:
@@ -39,7 +39,7 @@ def show_row(cells: Sequence[str], first: int) -> None:
 
 
 def aligned(cells: Sequence[str], first: int, width: int) -> str:
-    """A row of so many columns: the first at most `first` of them wide, the others eleven each."""
+    """A row of `width` columns: the first cell at most `first` wide, the others eleven each."""
     name, *others = cells
     rest = "".join(f" {cell:>11}" for cell in others)
     first = min(first, width - len(rest))
@@ -49,7 +49,7 @@ def aligned(cells: Sequence[str], first: int, width: int) -> str:
 
 
 def hanging(name: str, text: str, column: int, width: int) -> str:
-    """A name, and beside it from `column` on a text that is wrapped to the width."""
+    """A name, followed from `column` on by a text wrapped to the width."""
     start = f"{name:<{column - 1}} "
     return textwrap.fill(
         text, max(width, column + _LEAST), initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
@@ -57,7 +57,7 @@ def hanging(name: str, text: str, column: int, width: int) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """A heading and rows; a cell that a row lacks stays empty."""
+    """A heading and rows. Missing cells are empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
@@ -66,18 +66,18 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
 
 
 def markdown_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A heading and rows, numbers to the right of the first column."""
+    """A heading and rows, with numbers right-aligned after the first column."""
     lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def json_text(values: Mapping[str, Any]) -> str:
-    """One object, indented."""
+    """One indented object."""
     return json.dumps(values, indent=1) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a pipe or a device as it is.
+    """Write a file atomically. A pipe or a device is written directly.
 
     Raises:
         OutputError: when it cannot be written.

@@ -28,7 +28,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A recipe file (TOML), or the name of a packaged one.", show_default=False, autocompletion=_recipe_names
+            help="Recipe file (TOML), or the name of a packaged recipe.", show_default=False, autocompletion=_recipe_names
         ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example photos=DIR phases.0.steps=100.")] = None,
@@ -37,22 +37,22 @@ def train(
         str,
         typer.Option(
             "--resume",
-            help="auto goes on from the run's saved state; never; or another run's directory.",
+            help="auto continues from the run's saved state; never starts anew; or another run's directory.",
             autocompletion=words("auto", "never"),
         ),
     ] = "auto",
     init_config: Annotated[
-        Path | None, typer.Option("--init-config", help="Copy the recipe to this file, to be edited, and stop.")
+        Path | None, typer.Option("--init-config", help="Copy the recipe to this file for editing, and exit.")
     ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Show the recipe with all its values.")] = False,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="End then, not after the last phase's steps.", min=0)
+        float | None, typer.Option("--minutes", help="Stop after this time instead of the last phase's steps.", min=0)
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("-n", "--dry-run", help="Count the memory and do one step of every phase; write nothing.")
     ] = False,
 ) -> int:
-    """Train from a recipe. Stop it at any time; the same command goes on."""
+    """Train from a recipe. It can be stopped at any time; the same command continues."""
     from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe, recipe_to_show, require_files
 
     path = find_recipe(recipe)
@@ -80,7 +80,7 @@ def train(
 
 
 def _go(run: "Run", minutes: float | None) -> int:
-    """Train under a progress bar; the exit code tells whether a signal ended it."""
+    """Train under a progress bar. The exit code reports whether a signal ended it."""
     stop, bar = _Stop(), StepBar(run.recipe.steps if run.processes.is_first else 0)
     run.log = bar.log if run.processes.is_first else run.log
     try:
@@ -88,7 +88,7 @@ def _go(run: "Run", minutes: float | None) -> int:
     finally:
         bar.close()
     if not finished:
-        note("stopped; the same command goes on")
+        note("stopped; the same command continues")
         return 128 + stop.number
     if run.processes.is_first:
         result_line(str(run.recipe.output / "checkpoint"))
@@ -105,7 +105,7 @@ def _copy(recipe: Path, target: Path) -> int:
 
 
 class _Stop:
-    """Lets a step finish and its state be saved when SIGINT or SIGTERM arrives; a second signal ends the process at once."""
+    """Finishes the step and saves its state when SIGINT or SIGTERM arrives. A second signal ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0

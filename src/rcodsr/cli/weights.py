@@ -1,4 +1,4 @@
-"""`rcodsr weights`: what there is, what lies here, and checkpoints for others."""
+"""`rcodsr weights`: list, fetch, verify, convert and export weights."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from rcodsr.checkpoints.store import WeightsEntry
 
 app = typer.Typer(
-    cls=Group, help="List, fetch, check, convert and export weights.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group, help="List, fetch, verify, convert and export weights.", no_args_is_help=True, rich_markup_mode=None
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on standard output.")]
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")]
 _Names = Annotated[
     list[str],
-    typer.Argument(help="Names of `weights list`, or org/repo.", show_default=False, autocompletion=all_names),
+    typer.Argument(help="Names from `weights list`, or org/repo.", show_default=False, autocompletion=all_names),
 ]
-_HEADINGS = {"hub": "What they stand on", "repository": "Repositories that were used before"}
+_HEADINGS = {"hub": "Bases", "repository": "Repositories used before"}
 _FORMATS = ("rcodsr", "peft", "diffusers", "merged-diffusers", "onnx")
 
 
 @app.callback()
 def _group() -> None:
-    """List, fetch, check, convert and export weights."""
+    """List, fetch, verify, convert and export weights."""
 
 
 @app.command("list", cls=Command)
@@ -49,7 +49,7 @@ def list_(
     ] = None,
     json: _Json = False,
 ) -> int:
-    """Show what there is: status, size, licence, whether it is cached. Only org/repo asks the Hub."""
+    """List weights: status, size, licence, and whether they are cached. Only org/repo queries the Hub."""
     from rcodsr.checkpoints import store
 
     found = [store.describe(name, note) for name in names] if names else list(store.list_weights())
@@ -70,8 +70,8 @@ def list_(
 
 
 def _in_words(item: "WeightsEntry") -> str:
-    """What a terminal shows of an item beside its name."""
-    states = {"unpublished": "not published", "manual": "to be got by hand", "foreign": "fetched at first use"}
+    """Description of an entry beside its name on a terminal."""
+    states = {"unpublished": "not published", "manual": "manual download", "foreign": "fetched at first use"}
     state = "here" if item.cached else states.get(item.status, "not here")
     facts = [state, *([] if item.bytes is None else [size_text(item.bytes)]), *([item.licence] if item.licence else [])]
     return f"{', '.join(facts)}: {item.about}".removesuffix(": ")
@@ -81,12 +81,12 @@ def _in_words(item: "WeightsEntry") -> str:
 def pull(
     names: _Names,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of org/repo.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fetch again what is cached.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Fetch cached files again.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show which files would be fetched.")] = False,
     json: _Json = False,
     quiet: _Quiet = False,
 ) -> int:
-    """Fetch weights and the bases they stand on, convert what has to be, and verify everything."""
+    """Fetch weights and their bases, convert them if needed, and verify every file."""
     from rcodsr.checkpoints import store
 
     log = silent if quiet else note
@@ -111,10 +111,10 @@ def _show_plan(files: list, json: bool) -> None:  # type: ignore[type-arg]
 
 @app.command("path", cls=Command)
 def path(
-    name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/repo.", autocompletion=all_names)],
+    name: Annotated[str, typer.Argument(help="Name from `weights list`, or org/repo.", autocompletion=all_names)],
     json: _Json = False,
 ) -> int:
-    """Print the directory of weights that are cached; exit code 3 when they are not."""
+    """Print the directory of cached weights. Exit code 3 if they are not cached."""
     from rcodsr.checkpoints import store
 
     directory = str(store.locate(name))
@@ -127,12 +127,12 @@ def verify(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, org/repo or directories; all that is cached.", show_default=False, autocompletion=all_names
+            help="Names, org/repo or directories; default: everything cached.", show_default=False, autocompletion=all_names
         ),
     ] = None,
     json: _Json = False,
 ) -> int:
-    """Hash files again and compare with what was published or first fetched; exit code 3 when one has changed."""
+    """Hash files and compare with the published or first fetched ones. Exit code 3 if one has changed."""
     from rcodsr.checkpoints import store
 
     return _each(names or [item.name for item in store.list_weights() if item.cached], store.verify, "ok", json)
@@ -144,14 +144,14 @@ def rm(
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be removed.")] = False,
     json: _Json = False,
 ) -> int:
-    """Remove weights from the cache; bases stay unless they are named."""
+    """Remove weights from the cache. Bases are kept unless they are named."""
     from rcodsr.checkpoints import store
 
     return _each(names, lambda name: store.remove(name, dry_run), "would be removed" if dry_run else "removed", json)
 
 
 def _each(names: list[str], action: Callable[[str], int], done: str, json: bool) -> int:
-    """Do something for every name; those that fail do not stop the others."""
+    """Run an action for every name. Failures do not stop the others."""
     code = 0
     for name in names:
         try:
@@ -172,22 +172,24 @@ def convert(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="A checkpoint (osediff.pkl, …), a network that judges or teaches, or a directory of `weights export`.",
+            help="Checkpoint (osediff.pkl, …), judge or teacher network, or a directory from `weights export`.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Directory; without it, where a checkpoint's name finds it; here for a network."),
+        typer.Option(
+            "-o", "--output", help="Directory; default: the cache for a checkpoint, the current directory for a network."
+        ),
     ] = None,
     base_model: Annotated[
-        str | None, typer.Option("--base-model", help="Directory or org/repo of the base; its hashes are then recorded.")
+        str | None, typer.Option("--base-model", help="Directory or org/repo of the base, whose hashes are recorded.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace what lies there.")] = False,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
     json: _Json = False,
     quiet: _Quiet = False,
 ) -> int:
-    """Turn what others publish into safetensors: OSEDiff, S3Diff, PiSA-SR, Real-ESRGAN, LPIPS, DISTS. No code in it is run."""
+    """Convert published files to safetensors: OSEDiff, S3Diff, PiSA-SR, Real-ESRGAN, LPIPS, DISTS. Runs no code from them."""
     for file in files:
         if not file.exists():
             raise WeightsError(file, "no such file", "check the path")
@@ -198,7 +200,7 @@ def convert(
     network = None if files[0].is_dir() else read_network(files)
     if network is not None:
         if base_model is not None:
-            raise UsageError("--base-model", f"{network.name} stands on no base", "leave it out")
+            raise UsageError("--base-model", f"{network.name} has no base", "omit the option")
         log(network.summary)
         path = network.write(output or Path(), overwrite)
         json_line({"name": network.name, "file": str(path)}) if json else result_line(str(path))
@@ -221,42 +223,40 @@ def export(
         str,
         typer.Argument(help="Name, checkpoint directory, org/repo, or random:VARIANT[:SEED].", autocompletion=weights_names),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory (ONNX: file); appears whole or not at all.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory, or file for ONNX; written whole or not at all.")],
     merged: Annotated[
-        bool, typer.Option("--merged", help="Fold an adapter into float16 weights that need no base; else copy.")
+        bool, typer.Option("--merged", help="Merge an adapter into float16 weights that need no base; default: copy.")
     ] = False,
     format: Annotated[
         str,
-        typer.Option(
-            "--format", help=f"{', '.join(_FORMATS)}; each explained in docs/interchange.md.", autocompletion=words(*_FORMATS)
-        ),
+        typer.Option("--format", help=f"{', '.join(_FORMATS)}; see docs/interchange.md.", autocompletion=words(*_FORMATS)),
     ] = "rcodsr",
     base_model: Annotated[
-        str | None, typer.Option("--base-model", help="Directory or org/repo in place of an adapter's own base.")
+        str | None, typer.Option("--base-model", help="Directory or org/repo that replaces an adapter's own base.")
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag of org/repo.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server; what is cached still works.")] = False,
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a checkpoint that lies there.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Contact no server; use only cached files.")] = False,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing checkpoint.")] = False,
     push: Annotated[
         str | None, typer.Option("--push-to-hub", metavar="ORG/REPO", help="Upload the directory to the Hugging Face Hub.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create that repository as a private one.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as private.")] = False,
 ) -> int:
-    """Write a checkpoint directory that --weights takes, or what other programs take, and upload a directory if asked to."""
+    """Write a checkpoint directory for --weights, or files for other programs, and optionally upload a directory."""
     if format not in _FORMATS:
         raise UsageError("--format", f"'{format}' is not known", f"use {', '.join(_FORMATS)}")
     if merged and format != "rcodsr":
-        raise UsageError("--merged", f"contradicts --format {format}", "leave one of the two out")
+        raise UsageError("--merged", f"contradicts --format {format}", "use only one of the two")
     if push is not None and format == "onnx":
         raise UsageError("--push-to-hub", "uploads a directory, and ONNX is one file", "upload it with `hf upload`")
     if private and push is None:
-        raise UsageError("--private", "nothing is uploaded", "add --push-to-hub org/repo, or leave it out")
+        raise UsageError("--private", "nothing is uploaded", "add --push-to-hub org/repo or omit the option")
     if offline and push is not None:
-        raise UsageError("--offline", "contradicts --push-to-hub", "leave one of the two out")
+        raise UsageError("--offline", "contradicts --push-to-hub", "use only one of the two")
     from rcodsr.checkpoints.export import export
     from rcodsr.checkpoints.push import Destination
 
-    destination = None if push is None else Destination(push, note)  # a missing token is told before the work
+    destination = None if push is None else Destination(push, note)  # a missing token is reported before the work
     request = WeightsRequest(source, revision, base_model, offline)
     if format == "onnx":
         from rcodsr.engine.onnx import export_onnx

@@ -1,4 +1,4 @@
-"""Photos → seeded training pairs."""
+"""Seeded training pairs from photos."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,49 +23,49 @@ _MOST_REDRAWS = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One training pair on its way from a data worker."""
+    """One training pair, as returned by a data worker."""
 
     hr: Tensor
     """Shape (3, crop, crop), uint8."""
     lr: Tensor | Degradation
-    """Shape (3, crop/4, crop/4), uint8; or how it is to be made."""
+    """Shape (3, crop/4, crop/4), uint8; or the degradation that makes it from `hr`."""
     corrupt: tuple[InputError, ...]
     """Photos drawn for this pair that could not be read."""
     text: str = ""
-    """What the photo shows, where the dataset has captions."""
+    """The photo's caption, if the dataset has captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training pairs, ready on a device."""
+    """A batch of training pairs on a device."""
 
     hr: Tensor
     """Ground truth, shape (B, 3, H, W), float32 in [0, 1]."""
     lr: Tensor
     """Low resolution, shape (B, 3, H/4, W/4), float32 in [0, 1]."""
     samples: tuple[int, ...] = ()
-    """Number of each pair in the whole run, which its random draws follow from."""
+    """Index of each pair within the whole run; seeds its random draws."""
     texts: tuple[str, ...] = ()
-    """What each photo shows; empty texts where nobody has said it."""
+    """The photos' captions; empty strings for photos without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawBatch:
-    """Training pairs as a loader delivers them: in bytes, and not degraded where the device is to do so."""
+    """A batch of training pairs from a loader: in bytes, and not yet degraded if the device is to do so."""
 
     hr: Tensor
     """Shape (B, 3, crop, crop), uint8."""
     lr: Tensor | tuple[Degradation, ...]
-    """Shape (B, 3, crop/4, crop/4), uint8; or how they are to be made."""
+    """Shape (B, 3, crop/4, crop/4), uint8; or the degradations that make it from `hr`."""
     corrupt: tuple[InputError, ...]
     texts: tuple[str, ...] = ()
 
     def to_batch(self, device: torch.device | str = "cpu", samples: tuple[int, ...] = ()) -> Batch:
-        """The pairs as floats on a device; degrades there what the workers have not.
+        """Move the pairs to a device as floats, and degrade those that the workers have not.
 
         Args:
-            device: where they are trained on.
-            samples: number of each pair in the whole run.
+            device: device of the batch.
+            samples: index of each pair within the whole run.
         """
         hr = _to_float(self.hr.to(device))
         lr = _to_float(self.lr.to(device)) if isinstance(self.lr, Tensor) else degrade_batch(hr, self.lr)
@@ -73,7 +73,7 @@ class RawBatch:
 
 
 def collate(samples: list[Sample]) -> RawBatch:
-    """Samples of one dataset as a batch, in their order."""
+    """Stack samples of one dataset into a batch, in order."""
     lr = [sample.lr for sample in samples]
     made, planned = [x for x in lr if isinstance(x, Tensor)], [x for x in lr if isinstance(x, Degradation)]
     return RawBatch(
@@ -85,23 +85,23 @@ def collate(samples: list[Sample]) -> RawBatch:
 
 
 class PhotoPairs(Dataset[Sample]):
-    """Endless training pairs; pair i depends on (seed, i) and the photos alone.
+    """Endless training pairs; pair i depends only on (seed, i) and the photos.
 
-    A photo that turns out to be unreadable is reported with the sample, and the sample's own generator draws another one.
+    Photos that cannot be read are reported with the sample; the sample's own generator draws a replacement.
 
     Args:
         photos: picture files, each at least as large as the crop.
         crop: side of the ground truth, in pixels, a multiple of 4.
         mix: preset name → share of the pairs.
-        seed: of the whole stream.
+        seed: seed of the whole stream.
         length: number of pairs.
         zoom_probability: share of pairs whose photo is first zoomed.
         lr: low-resolution version of each photo (`pairs.find_pairs`); neither zoom nor degradation then.
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
-        cache: decoded photos; one of its own, of a GiB in each worker, where None is given.
-        zoom: how many times as large zoomed photos become, anything between the two.
-        transpose: turn half of the pairs on their side, besides the mirror images.
-        captions: what each photo shows.
+        cache: decoded photos; None creates one of 1 GiB in each worker.
+        zoom: range of factors by which zoomed photos are resized.
+        transpose: transpose half of the pairs, in addition to mirroring.
+        captions: text of each photo.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class PhotoPairs(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        """Pair `index`.
+        """Return pair `index`.
 
         Raises:
             InputError: when 20 photos in a row cannot be read.
@@ -154,7 +154,7 @@ class PhotoPairs(Dataset[Sample]):
         return Sample(hr, _to_bytes(apply(_to_float(hr), degradation)) if self.degrade else degradation, corrupt, text)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Path, list[np.ndarray], tuple[InputError, ...]]:
-        """A readable photo, its pixels (and its low-resolution version's), and what went wrong with those drawn before."""
+        """A readable photo, its pixels (and its low-resolution version's), and the errors of the photos drawn before it."""
         corrupt: list[InputError] = []
         while True:
             path = self.photos[rng.integers(len(self.photos))]
@@ -191,8 +191,8 @@ class PhotoPairs(Dataset[Sample]):
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
     def _cut(self, decoded: list[np.ndarray], rng: np.random.Generator) -> list[Tensor]:
-        """The same random crop, mirrored (and transposed) at random, of a photo and, if given, its low-resolution version."""
-        grid = 1 if len(decoded) == 1 else VariantSpec.scale  # pairs are cut where their pixels meet
+        """Cut the same random crop, randomly mirrored (and transposed), from a photo and any low-resolution version."""
+        grid = 1 if len(decoded) == 1 else VariantSpec.scale  # crops of pairs start at a low-resolution pixel
         top, left = (grid * int(rng.integers((side - self.crop) // grid + 1)) for side in decoded[0].shape[:2])
         patches = [
             pixels[top // scale : (top + self.crop) // scale, left // scale : (left + self.crop) // scale]
@@ -206,7 +206,7 @@ class PhotoPairs(Dataset[Sample]):
 
 
 def batches(pairs: PhotoPairs, batch: int, first: int, steps: int) -> Iterator[list[int]]:
-    """Indices of `steps` batches starting at batch number `first`."""
+    """Yield the indices of `steps` batches, starting at batch number `first`."""
     for step in range(first, first + steps):
         start = step * batch
         yield [i % len(pairs) for i in range(start, start + batch)]

@@ -1,7 +1,7 @@
 """Synthetic degradation of photos: Real-ESRGAN's second-order pipeline on tensors, seeded per sample.
 
-Every random choice follows from the sample's own seed, so a sample is the same whatever batch, worker or run asks for it. The
-choices are drawn first, by numpy (`sample_degradation`), and carried out later, on any device (`apply`).
+All random choices follow from the sample's own seed, so a sample is the same in any batch, worker or run. The choices are first
+drawn by numpy (`sample_degradation`), then applied on any device (`apply`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Filter:
     """Correlate every channel with one kernel."""
 
     kernel: np.ndarray
-    """Shape (side, side), float32. No tensor: each would cost a file descriptor on its way from a data worker."""
+    """Shape (side, side), float32. Not a tensor, which would use a file descriptor when passed from a data worker."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Noise:
     strength: float
     """Standard deviation in units of the [0, 1] range, or the factor on photon noise."""
     gray: bool
-    """The same in every channel."""
+    """Whether all channels get the same noise."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Measure one colour per pixel and guess the others."""
+    """Sample one colour per pixel in a Bayer pattern and demosaic."""
 
     row: int
     column: int
-    """0 or 1: where in the pattern the first pixel lies."""
+    """0 or 1: position of the first pixel in the pattern."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Sharpen:
     """Unsharp masking."""
 
     sigma: float
-    """In pixels."""
+    """Standard deviation of the blur, in pixels."""
     amount: float
 
 
@@ -81,7 +81,7 @@ Step = Filter | Resize | Noise | Jpeg | Mosaic | Sharpen
 
 @dataclass(frozen=True)
 class Degradation:
-    """What happens to one photo: steps in their order, nothing left to chance but the noise itself."""
+    """The degradation of one photo: steps in order, fully determined except for the noise values."""
 
     steps: tuple[Step, ...]
     noise_seed: int
@@ -93,8 +93,8 @@ def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scal
     Args:
         hr: shape (3, H, W) in [0, 1], sides multiples of `scale`.
         spec: a preset.
-        seed: decides everything random about this sample.
-        scale: how much smaller the result is.
+        seed: seeds everything random about this sample.
+        scale: factor by which the result is smaller.
 
     Returns:
         Shape (3, H/scale, W/scale) in [0, 1], rounded to 8-bit values.
@@ -105,17 +105,17 @@ def degrade(hr: Tensor, spec: DegradationSpec, seed: int | tuple[int, ...], scal
 def sample_degradation(
     spec: DegradationSpec, seed: int | tuple[int, ...], height: int, width: int, scale: int = VariantSpec.scale
 ) -> Degradation:
-    """Draw what happens to one photo of (height, width) pixels; arguments as in `degrade`."""
+    """Draw the degradation of one photo of (height, width) pixels; arguments as in `degrade`."""
     rng = np.random.default_rng(seed)
     noise_seed = int(rng.integers(2**62))
     return Degradation(tuple(_draw_steps(spec, rng, (height, width), (height // scale, width // scale))), noise_seed)
 
 
 def apply(hr: Tensor, degradation: Degradation) -> Tensor:
-    """Carry out a degradation on its photo.
+    """Apply a degradation to its photo.
 
-    The noise is drawn from the sample's own seed, on a CUDA device by its own generator, otherwise on the CPU: the same in any
-    batch and worker, but other noise on CUDA than on a CPU.
+    The noise is drawn from the sample's own seed, on CUDA by the device's generator, otherwise on the CPU. It is the same in
+    any batch and worker, but differs between CUDA and CPU.
 
     Args:
         hr: shape (3, H, W) in [0, 1], float32, on any device; of the size that the degradation was drawn for.
@@ -126,7 +126,7 @@ def apply(hr: Tensor, degradation: Degradation) -> Tensor:
     """
     noise = torch.Generator(hr.device if hr.is_cuda else "cpu").manual_seed(degradation.noise_seed)
     x = hr[None]
-    # half precision, where a trainer has it on, is too coarse for 8-bit values
+    # a trainer's autocast to half precision would be too coarse for 8-bit values
     with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
         for step in degradation.steps:
             x = _carry_out(step, x, noise)
@@ -134,13 +134,13 @@ def apply(hr: Tensor, degradation: Degradation) -> Tensor:
 
 
 def degrade_batch(hr: Tensor, degradations: Sequence[Degradation]) -> Tensor:
-    """Carry out one degradation per photo; each result is what `apply` gives for the photo alone, bit for bit.
+    """Apply one degradation per photo; each result equals that of `apply` for the photo alone, bit for bit.
 
     A plain loop: sizes in between differ from photo to photo.
 
     Args:
         hr: shape (B, 3, H, W) in [0, 1], float32, on any device.
-        degradations: B of them, of any presets, drawn for (H, W) and one scale.
+        degradations: B of them, from any presets, drawn for (H, W) and a common scale.
 
     Returns:
         Shape (B, 3, H/scale, W/scale) in [0, 1], rounded to 8-bit values, on the same device.
@@ -148,7 +148,7 @@ def degrade_batch(hr: Tensor, degradations: Sequence[Degradation]) -> Tensor:
     return torch.stack([apply(photo, degradation) for photo, degradation in zip(hr, degradations, strict=True)])
 
 
-# ------------------------------------------------------------------------- drawing; the order of the draws is part of the data
+# ------------------------------------------------------------------------- drawing: the order of draws determines the data
 
 
 def _draw_steps(spec: DegradationSpec, rng: np.random.Generator, high: tuple[int, int], low: tuple[int, int]) -> Iterator[Step]:
@@ -185,7 +185,7 @@ def _draw_blur(stage: StageSpec, rng: np.random.Generator) -> Iterator[Filter]:
 
 
 def _draw_resize(stage: StageSpec, rng: np.random.Generator, size: tuple[int, int]) -> Resize:
-    """To a random share of a size."""
+    """Resize to a random share of a size."""
     smallest, largest = stage.resize_range
     choice = rng.choice(3, p=stage.resize_probabilities)
     share = (rng.uniform(1, largest), rng.uniform(smallest, 1), 1.0)[choice]
@@ -215,7 +215,7 @@ def _draw_jpeg(stage: StageSpec, rng: np.random.Generator) -> Iterator[Jpeg]:
         yield Jpeg(int(rng.integers(lowest, highest + 1)))
 
 
-# ----------------------------------------------------------------------------------------------------------------- carrying out
+# --------------------------------------------------------------------------------------------------------------------- applying
 
 
 def _carry_out(step: Step, x: Tensor, noise: torch.Generator) -> Tensor:
@@ -235,7 +235,7 @@ def _carry_out(step: Step, x: Tensor, noise: torch.Generator) -> Tensor:
 
 
 def _filter(x: Tensor, kernel: Tensor) -> Tensor:
-    """Correlate every channel with one kernel, by FFT: four times faster than a 21×21 convolution on a CPU."""
+    """Correlate every channel with one kernel by FFT: four times faster on a CPU than a 21×21 convolution."""
     side = kernel.shape[-1]
     pad = side // 2
     mode = "reflect" if min(x.shape[-2:]) > pad else "replicate"
@@ -261,7 +261,7 @@ def _add_poisson(x: Tensor, factor: float, gray: bool, noise: torch.Generator) -
     clean = (x.clamp(0, 1) * 255).round() / 255
     if gray:
         clean = torch.einsum("c,bchw->bhw", x.new_tensor(_LUMA), clean)[:, None]
-    # photon counts: as many per unit of light as the picture has distinct values, rounded up to a power of two
+    # as many photons per unit of light as the picture has distinct values, rounded up to a power of two
     photons = 2.0 ** np.ceil(np.log2(max(2, len(torch.unique(clean)))))
     counts = torch.poisson((clean * photons).to(noise.device), generator=noise).to(x)
     return (x + factor * (counts / photons - clean)).clamp(0, 1)

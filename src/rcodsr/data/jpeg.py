@@ -1,4 +1,4 @@
-"""JPEG compression on tensors: 8×8 DCT, standard tables, 4:2:0 chroma. What libjpeg does, without the file."""
+"""JPEG compression on tensors: 8×8 DCT, standard tables, 4:2:0 chroma. Equivalent to libjpeg, without the file."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
 
     Args:
         x: shape (B, 3, H, W), any size, in [0, 1].
-        quality: libjpeg's 1 to 100.
+        quality: libjpeg's quality, 1 to 100.
 
     Returns:
         Same shape, in [0, 1].

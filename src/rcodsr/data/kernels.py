@@ -12,14 +12,14 @@ SIDES = tuple(range(7, 22, 2))
 
 
 def gaussian_kernel(side: int, sigma: tuple[float, float], angle: float, beta: float = 1.0, plateau: bool = False) -> Tensor:
-    """A Gaussian-like kernel: exp(−q^β / 2), or the flat-topped 1 / (1 + q^β), q the squared Mahalanobis distance.
+    """A Gaussian-like kernel: exp(−q^β / 2), or the flat-topped 1 / (1 + q^β), where q is the squared Mahalanobis distance.
 
     Args:
-        side: odd, in pixels.
+        side: size of the kernel in pixels, odd.
         sigma: standard deviations along the two axes, in pixels.
-        angle: of the first axis, in radians.
-        beta: shape; 1 is the plain Gaussian.
-        plateau: the flat-topped form.
+        angle: angle of the first axis, in radians.
+        beta: shape parameter; 1 is the plain Gaussian.
+        plateau: use the flat-topped form.
 
     Returns:
         Shape (side, side), float32, sums to 1.
@@ -36,7 +36,7 @@ def sinc_kernel(side: int, cutoff: float) -> Tensor:
     """Ideal circular low-pass (ringing and overshoot): ω J₁(ω r) / (2π r).
 
     Args:
-        side: odd, in pixels.
+        side: size of the kernel in pixels, odd.
         cutoff: ω in radians per pixel, up to π.
 
     Returns:
@@ -57,14 +57,17 @@ def random_kernel(
     beta_gaussian: tuple[float, float],
     beta_plateau: tuple[float, float],
 ) -> Tensor:
-    """Draw one blur kernel: with `sinc_probability` a sinc, else one of the six Gaussian-like families.
+    """Draw one blur kernel: a sinc with `sinc_probability`, otherwise one of the six Gaussian-like families.
 
     Args:
-        rng: seeded generator of this sample.
+        rng: the sample's seeded generator.
         sigma: range of the standard deviations, in pixels.
         sinc_probability: share of sinc kernels.
         beta_gaussian: range of β of the generalised Gaussians.
         beta_plateau: range of β of the plateau kernels.
+
+    Returns:
+        Shape (side, side) with a random odd side, float32, sums to 1.
     """
     side = int(rng.choice(SIDES))
     if rng.random() < sinc_probability:
@@ -80,6 +83,6 @@ def random_kernel(
 
 
 def _beta(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    # half of the draws below 1, half above, as in Real-ESRGAN
+    # half of the draws lie below 1, half above, as in Real-ESRGAN
     low, high = limits
     return float(rng.uniform(low, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, high))

@@ -1,4 +1,4 @@
-"""Batches of training pairs from data workers, and what can go wrong on the way."""
+"""Loads batches of training pairs with data workers, and handles their failures."""
 
 import re
 import signal
@@ -14,14 +14,14 @@ from rcodsr.messages import Log
 
 
 class CorruptPhotos:
-    """Counts photos that turn out to be unreadable during a run, and ends the run when they are no exception.
+    """Counts photos that turn out to be unreadable during a run, and ends the run if there are too many.
 
-    A few damaged files among thousands must not cost a night's training; a failing disk or a half-finished download must be
-    noticed. The limit is 1 % of the samples drawn, but at least 3 different files, so that one file drawn early, or often from
-    a small folder, is not mistaken for a pattern. A resumed run counts from the start.
+    A few corrupt files among thousands must not cost a night's training, but a failing disk or an incomplete download must be
+    noticed. The limit is 1 % of the samples drawn, and at least 3 different files, so that a single file drawn early, or often
+    from a small folder, does not end the run. A resumed run starts counting at zero.
 
     Args:
-        log: receives one line per file, the first time it is met.
+        log: receives one line per file, the first time it is drawn.
     """
 
     most_share = 0.01
@@ -37,29 +37,29 @@ class CorruptPhotos:
         """Add a batch.
 
         Raises:
-            InputError: when there are too many.
+            InputError: when too many photos are unreadable.
         """
         self.samples += len(batch.hr)
         self.corrupt += len(batch.corrupt)
         for error in batch.corrupt:
             if error.subject not in self.files:
                 self.files.append(error.subject)
-                self.log(f"{error}; another photo took its place")
+                self.log(f"{error}; replaced by another photo")
         if len(self.files) >= self.fewest_files and self.corrupt > self.most_share * self.samples:
             raise InputError(
                 self.files[0],
-                f"the first of {len(self.files)} unreadable photos, met {self.corrupt} times in {self.samples} samples",
-                "check the disk, and replace or remove them: up to 1 % of the samples are replaced by others",
+                f"the first of {len(self.files)} unreadable photos, drawn {self.corrupt} times in {self.samples} samples",
+                "check the disk, and replace or remove them; up to 1 % of the samples is tolerated",
             )
 
 
 def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt: CorruptPhotos) -> Iterator[RawBatch]:
-    """Batches of the given pairs, the same for any number of workers.
+    """Yield batches of the given pairs, the same for any number of workers.
 
     Args:
         pairs: the dataset.
-        indices: pairs of each batch.
-        workers: processes that read ahead; 0 reads in this one.
+        indices: indices of the pairs of each batch.
+        workers: prefetching processes; 0 loads in this one.
         corrupt: counts unreadable photos over the whole run.
 
     Raises:
@@ -83,10 +83,10 @@ def load(pairs: PhotoPairs, indices: Sequence[list[int]], workers: int, corrupt:
 
 @contextmanager
 def naming_killed_workers() -> Iterator[None]:
-    """Turn torch's report of a killed data worker into one clear line.
+    """Convert torch's report of a killed data worker into a one-line error.
 
-    Torch raises it from a signal handler, wherever the main process happens to be: mostly while it waits for a batch, but as
-    well in the middle of a training step. So this goes around the whole loop, not around the loader alone.
+    Torch raises it from a signal handler, wherever the main process currently is: mostly while waiting for a batch, but
+    possibly in the middle of a training step. Wrap the whole loop, not only the loader.
 
     Raises:
         WorkerError: instead of torch's RuntimeError.
@@ -100,13 +100,13 @@ def naming_killed_workers() -> Iterator[None]:
             raise
         raise WorkerError(
             f"data worker {found[1]}",
-            f"{found[2]}, most likely because memory ran out",
-            "use fewer workers or free some memory; a saved run goes on where it was saved",
+            f"{found[2]}, probably out of memory",
+            "use fewer workers or free some memory; a saved run resumes from its last state",
         ) from error
 
 
 class _ErrorsAsValues(Dataset[Sample | RcodsrError]):
-    """Our errors on their way from a worker: torch would rebuild one from its traceback, as a RuntimeError of many lines."""
+    """Returns our errors as values: torch would rebuild a worker's exception as a RuntimeError with its whole traceback."""
 
     def __init__(self, pairs: PhotoPairs) -> None:
         self.pairs = pairs
@@ -126,5 +126,5 @@ def _collate(items: list[Sample | RcodsrError]) -> RawBatch | RcodsrError:
 def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # terminals, `timeout` and schedulers signal the whole group; the main process decides
+        # terminals, `timeout` and schedulers signal the whole group; only the main process reacts
         signal.signal(number, signal.SIG_IGN)

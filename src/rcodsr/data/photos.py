@@ -15,13 +15,13 @@ from rcodsr.messages import Log
 
 
 def find_photos(source: Path) -> list[Path]:
-    """Pictures of a directory, recursively, in a stable order; or those a `.txt` file lists, in its order.
+    """Find the pictures of a directory, recursively, in a stable order; or those listed in a `.txt` file, in its order.
 
-    The list has one path a line, relative to its own directory, as `images.lists` reads it.
+    The list has one path per line, relative to its own directory; see `images.lists`.
 
     Raises:
         NoInputError: when there is none.
-        InputError: when the list cannot be read, or a listed file is missing; it names the line.
+        InputError: when the list cannot be read, or a listed file is missing; names the line.
     """
     photos = _listed(source) if source.suffix.lower() == ".txt" and source.is_file() else _contained(source)
     if not photos:
@@ -68,10 +68,10 @@ def _and_more(paths: list[Path]) -> str:
 
 
 class PhotoCache:
-    """Decoded photos in memory; those used longest ago make room.
+    """A least-recently-used cache of decoded photos.
 
     Args:
-        max_bytes: upper limit of all pixels together. A photo that is larger alone is decoded each time.
+        max_bytes: upper limit of all pixels together. Larger photos are decoded each time.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -80,7 +80,7 @@ class PhotoCache:
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     def fill(self, paths: list[Path]) -> None:
-        """Decode photos ahead, side by side, until one no longer fits: processes that are forked later share the memory."""
+        """Decode photos in parallel until one no longer fits; processes forked later share this memory."""
         with ThreadPoolExecutor() as pool:
             for path, pixels in zip(paths, pool.map(_decoded_or_none, paths), strict=True):
                 if pixels is None:
@@ -120,7 +120,7 @@ def _decoded(path: Path) -> np.ndarray:
 
 
 def _decoded_or_none(path: Path) -> np.ndarray | None:
-    """None for an unreadable photo, which is reported when it is drawn."""
+    """Return None for an unreadable photo, which is reported when it is drawn."""
     try:
         return _decoded(path)
     except InputError:
@@ -143,6 +143,6 @@ def _listed(source: Path) -> list[Path]:
             continue
         photos.append(source.parent / line.strip())
         if not photos[-1].is_file():
-            remedy = "list one path a line, relative to the list's directory"
+            remedy = "list one path per line, relative to the list's directory"
             raise InputError(f"{source}:{number}", f"no file {photos[-1]}", remedy)
     return photos

@@ -1,4 +1,4 @@
-"""How photos are degraded: the ranges from which every choice of `data.degradation` is drawn, and the presets by name."""
+"""Degradation presets by name: the ranges from which `data.degradation` draws."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class StageSpec:
     beta_plateau: Range
     sinc_probability: float
     resize_probabilities: tuple[float, float, float]
-    """Of enlarging, shrinking, keeping."""
+    """Probabilities of enlarging, shrinking and keeping the size."""
     resize_range: Range
     noise_probability: float
     gaussian_sigma: Range
-    """In 8-bit steps; half of the noisy pictures are Gaussian, half Poisson."""
+    """In 8-bit levels; half of the noisy pictures get Gaussian noise, half Poisson."""
     poisson_scale: Range
     gray_probability: float
     jpeg_probability: float
@@ -28,7 +28,7 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class ProcessingSpec:
-    """What a camera makes of what its sensor measured."""
+    """In-camera processing of the sensor data."""
 
     mosaic_probability: float
     sharpen_probability: float
@@ -45,7 +45,7 @@ class DegradationSpec:
     second: StageSpec | None
     final_sinc_probability: float
     processing: ProcessingSpec | None = None
-    """Of a preset with one stage: what happens between its noise and its JPEG."""
+    """In presets with one stage: applied between noise and JPEG."""
 
 
 # Real-ESRGAN's x4plus options, which OSEDiff trains on
@@ -116,7 +116,7 @@ _LIGHT = DegradationSpec(
     ),
     final_sinc_probability=0.8,
 )
-# ours: what a camera does at its worst: lens blur, then little noise and light JPEG, each on half of the pictures
+# ours: worst-case camera pictures: lens blur, then little noise and light JPEG, each on half of the pictures
 _CAMERA = DegradationSpec(
     first=StageSpec(
         blur_probability=1.0,
@@ -136,7 +136,7 @@ _CAMERA = DegradationSpec(
     second=None,
     final_sinc_probability=0.0,
 )
-# ours: pictures that were only made small, so that sharp inputs are not sharpened into halos
+# ours: pictures that are only downscaled, so that sharp inputs are not sharpened into halos
 _CLEAN = DegradationSpec(
     first=StageSpec(
         blur_probability=0.5,
@@ -156,7 +156,7 @@ _CLEAN = DegradationSpec(
     second=None,
     final_sinc_probability=0.0,
 )
-# ours: a camera's own JPEG: noise before the colours are guessed, so that it comes in blots, and edges already made crisper
+# ours: in-camera JPEG: noise before demosaicing, so that it turns into colour blotches, and edges already sharpened
 _SENSOR = DegradationSpec(
     first=StageSpec(
         blur_probability=1.0,
@@ -182,7 +182,7 @@ _SENSOR = DegradationSpec(
         sharpen_amount=(0.2, 1.0),
     ),
 )
-# ours: blur, noise and JPEG, each absent, mild or strong whatever the others are, so that an estimator meets every one alone
+# ours: blur, noise and JPEG, each independently absent, mild or strong, so that an estimator sees each of them alone
 _INDEPENDENT = DegradationSpec(
     first=StageSpec(
         blur_probability=0.3,

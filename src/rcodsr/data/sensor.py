@@ -1,4 +1,4 @@
-"""What a camera does after its lens: one colour per pixel, the others guessed, and edges made crisper."""
+"""In-camera processing: a Bayer mosaic, demosaicing and sharpening."""
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from rcodsr.data.kernels import gaussian_kernel
 
-# Malvar, He and Cutler (ICASSP 2004), figure 2, times 8: green where red or blue was measured; red or blue where green was, its
-# neighbours to the sides, then above and below; blue where red was and the reverse
+# Malvar, He and Cutler (ICASSP 2004), figure 2, times 8: green at red or blue; red or blue at green, with its neighbours in the
+# row, then in the column; blue at red and the reverse
 _GREEN = ((0, 0, -1, 0, 0), (0, 0, 2, 0, 0), (-1, 2, 4, 2, -1), (0, 0, 2, 0, 0), (0, 0, -1, 0, 0))
 _BESIDE = ((0, 0, 0.5, 0, 0), (0, -1, 0, -1, 0), (-1, 4, 5, 4, -1), (0, -1, 0, -1, 0), (0, 0, 0.5, 0, 0))
 _ABOVE = tuple(zip(*_BESIDE, strict=True))
@@ -15,9 +15,9 @@ _ACROSS = ((0, 0, -1.5, 0, 0), (0, 2, 0, 2, 0), (-1.5, 0, 6, 0, -1.5), (0, 2, 0,
 
 
 def mosaic(x: Tensor, shift: tuple[int, int]) -> Tensor:
-    """What a Bayer sensor measures, and the picture that is guessed from it (Malvar, He and Cutler 2004).
+    """Sample a picture through a Bayer pattern and demosaic it (Malvar, He and Cutler 2004).
 
-    Noise of single pixels becomes blots of colour, fine stripes get coloured fringes.
+    Per-pixel noise turns into colour blotches, fine stripes get coloured fringes.
 
     Args:
         x: shape (B, 3, H, W) in [0, 1].
@@ -32,7 +32,7 @@ def mosaic(x: Tensor, shift: tuple[int, int]) -> Tensor:
     red, blue = (rows + columns == 0), (rows + columns == 2)
     green = ~(red | blue)
     measured = torch.where(red, x[:, 0], torch.where(blue, x[:, 2], x[:, 1]))[:, None]
-    # reflection about the outermost pixel keeps the pattern going
+    # reflection about the outermost pixel continues the pattern
     padded = F.pad(measured, (2, 2, 2, 2), mode="reflect" if min(height, width) > 2 else "replicate")
     guesses = F.conv2d(padded, x.new_tensor((_GREEN, _BESIDE, _ABOVE, _ACROSS))[:, None] / 8)
     measured, (at_green, beside, above, across) = measured[:, 0], guesses.unbind(1)
@@ -50,8 +50,8 @@ def sharpen(x: Tensor, sigma: float, amount: float) -> Tensor:
 
     Args:
         x: shape (B, 3, H, W) in [0, 1].
-        sigma: of the Gaussian, in pixels, at most 1.5.
-        amount: 0 changes nothing.
+        sigma: standard deviation of the Gaussian, in pixels, at most 1.5.
+        amount: strength; 0 changes nothing.
 
     Returns:
         Same shape, in [0, 1].

@@ -1,7 +1,7 @@
 """Degradation grouping: the latent metric (Eq. 6), the timestep it selects (Eq. 5), and the regulariser's window (Eq. 7).
 
-The realism scale that users turn is the inverse view of Eq. (5) and lives with the numbers it needs, in
-`parts.GroupingSpec.realism_timestep`, so that the command line can use it without loading torch.
+The realism scale for users is the inverse of Eq. (5). It lives in `parts.GroupingSpec.realism_timestep`, so that the command
+line can use it without loading torch.
 """
 
 import torch
@@ -11,23 +11,23 @@ from rcodsr.options import LAST_TIMESTEP
 from rcodsr.parts import GroupingSpec, MetricKind
 
 _FLAT = 1e-3
-"""Standard deviation of a channel, in units of standardised latents, below which it says nothing."""
+"""Standard deviation of a channel, in units of standardised latents, below which it is ignored."""
 
 
 def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tensor:
     """Level of degradation M_L of each picture, Eq. (6): ⟨z_L, z_H⟩ / (‖z_L‖ ‖z_H‖) over all latent entries.
 
     Larger always means cleaner: "l1" and "mse" (the distances of Table S1(b)) are returned negated. "channel-cosine" (ours) is
-    the mean over the channels of Eq. (6) of each channel less its mean: over all entries together, a picture rich in detail
-    counts as degraded however good it is, because what z_H has and z_L lacks outweighs how well the two agree.
+    the mean over the channels of Eq. (6), after subtracting each channel's mean. The cosine over all entries together rates
+    detailed pictures as degraded however good they are, because the detail missing from z_L outweighs the agreement.
 
     Args:
         z_l: latents of the enlarged low-resolution pictures, shape (B, C, h, w).
         z_h: latents of the ground truth, same shape.
-        kind: which distance.
+        kind: the metric.
 
     Returns:
-        Shape (B,), float32, no gradient; cosines lie in [-1, 1]. NaN where a latent has no length.
+        Shape (B,), float32, no gradient; cosines lie in [-1, 1]. NaN where a latent has zero norm.
     """
     with torch.no_grad():
         if kind == "channel-cosine":
@@ -41,7 +41,7 @@ def latent_metric(z_l: Tensor, z_h: Tensor, kind: MetricKind = "cosine") -> Tens
 
 
 def _channel_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over the channels that vary in the truth `b`; those that `a` lacks agree with nothing. (B, C, N) twice → (B,)."""
+    """Mean over the channels that vary in the truth `b`; those flat in `a` count as 0. (B, C, N) twice → (B,)."""
     a, b = a - a.mean(2, keepdim=True), b - b.mean(2, keepdim=True)
     floor = _FLAT * a.shape[2] ** 0.5
     cosine = (a * b).sum(2) / (a.norm(dim=2).clamp(min=floor) * b.norm(dim=2))
@@ -51,11 +51,11 @@ def _channel_cosine(a: Tensor, b: Tensor) -> Tensor:
 def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
     """Timestep of each picture's degradation group, Eq. (5): t = k · (n − ⌊n (M − M_min) / (M_max − M_min)⌋).
 
-    With `spec.continuous` the floor is left out (ours, not the paper's): t = k (1 + (n − 1)(1 − share)), which meets the
-    same ends, k at M_max and n·k at M_min.
+    With `spec.continuous` the floor is left out (ours, not the paper's): t = k (1 + (n − 1)(1 − share)), with the same end
+    points, k at M_max and n·k at M_min.
 
-    The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A metric
-    that is NaN (a latent without length: nothing to compare) counts as M_min.
+    The group index is clamped to [0, n − 1]: as printed, Eq. (5) gives t = 0 at M = M_max and t > n·k below M_min. A NaN metric
+    (from a latent of zero norm) counts as M_min.
 
     Example: n = 3, k = 250, bounds (0.25, 1): M = 0.621 → 500 (the paper's Fig. S6).
 
@@ -64,8 +64,8 @@ def group_timestep(metric: Tensor, spec: GroupingSpec) -> Tensor:
         spec: n, k, M_min, M_max.
 
     Returns:
-        Timesteps, shape (B,), int64, in {k, 2k, …, n·k} or, continuous, anywhere from k to n·k; at most 999. Larger means more
-            generation.
+        Timesteps, shape (B,), int64, in {k, 2k, …, n·k}, or anywhere from k to n·k if continuous; at most 999. Larger means
+            more generation.
     """
     metric = metric.double().nan_to_num(spec.metric_min)
     share = (metric - spec.metric_min) / (spec.metric_max - spec.metric_min)
@@ -81,7 +81,7 @@ def regularizer_timestep(t: Tensor, k: int, generator: torch.Generator | None = 
     Args:
         t: the generator's timesteps, shape (B,), int64.
         k: half width of the window, the grouping's k.
-        generator: random state on t's device; the global one when None.
+        generator: random state on the device of t; None uses the global one.
 
     Returns:
         Timesteps for the regulariser, shape (B,), int64.

@@ -8,8 +8,8 @@ class NoiseSchedule:
     """Discrete variance-preserving schedule of Stable Diffusion (paper Eq. 1).
 
     z_t = α_t z_0 + σ_t ε,  α_t = Π_{s≤t} √(1 − β_s),  σ_t = √(1 − α_t²), with "scaled-linear" β from 0.00085 to 0.012.
-    α_t is the square root of what diffusers calls `alphas_cumprod`. No scheduler object is used: a single step needs three
-    lines, in float32, with one timestep per sample.
+    α_t is the square root of diffusers' `alphas_cumprod`. There is no scheduler object: a single step needs three lines, in
+    float32, with one timestep per sample.
 
     Args:
         steps: number of timesteps.
@@ -24,7 +24,7 @@ class NoiseSchedule:
         self._tables = {tables[0].device: tables}
 
     def alpha(self, t: Tensor) -> Tensor:
-        """α_t of each sample.
+        """Return α_t of each sample.
 
         Args:
             t: timesteps, shape (B,), int64 in [0, 999].
@@ -35,11 +35,11 @@ class NoiseSchedule:
         return self._on(t.device)[0][t].view(-1, 1, 1, 1)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """σ_t of each sample; shapes as `alpha`."""
+        """Return σ_t of each sample; shapes as in `alpha`."""
         return self._on(t.device)[1][t].view(-1, 1, 1, 1)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Both tables, copied to a device once: a copy at every step would make a GPU wait."""
+        """Both tables, copied to each device once, since a copy at every step would make a GPU wait."""
         if device not in self._tables:
             alpha, sigma = next(iter(self._tables.values()))
             self._tables[device] = alpha.to(device), sigma.to(device)
@@ -61,8 +61,8 @@ class NoiseSchedule:
     def predict_x0(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """One-step estimate of the clean latent, Eq. (3): (z − σ_t ε) / α_t.
 
-        The paper writes β_T where the forward process has σ_T; they are the same number. 1/α_t reaches 4.2 at t = 750, so
-        this runs in float32 whatever the network's dtype.
+        The paper writes β_T for σ_T of the forward process. 1/α_t reaches 4.2 at t = 750, so this runs in float32 regardless of
+        the network's dtype.
 
         Args:
             z: latents, shape (B, C, h, w).

@@ -1,1 +1,1 @@
-"""The one inference engine behind every door."""
+"""The inference engine behind the command line, Python and batches."""

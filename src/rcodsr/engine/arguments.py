@@ -1,4 +1,4 @@
-"""What Python callers may ask of one picture, declared once and read once."""
+"""Keyword arguments of the Python interface: their declaration and their conversion to options."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from rcodsr.messages import nearest
 from rcodsr.options import AdaptiveBy, ColorFix, Protected, RealismMap, TargetSize, UpscaleOptions, choose_control, parse_tile
 
 Mask = RealismMap | str | Path | Image.Image | np.ndarray[tuple[int, int], np.dtype[np.floating]]
-"""A realism for each pixel; as a file, a grey picture, or an array (h, w) in [0, 1]."""
+"""A realism per pixel: a greyscale picture file or image, or an array (h, w) in [0, 1]."""
 
 
 class UpscaleArguments(TypedDict, total=False):
     """Keyword arguments of `upscale`, besides the realism."""
 
     adaptive: bool | AdaptiveBy
-    """Let the degradation decide: of the picture (True or "image"), or of each tile."""
+    """Choose the realism by degradation: of the picture (True or "image"), or of each tile."""
     realism_map: Mask | None
-    """A realism for each pixel; the mask has the size of the input or of the output."""
+    """A realism per pixel; the mask has the size of the input or of the output."""
     protect: Protected | None
-    """"text": hold what looks like text at realism 0, whatever decides elsewhere."""
+    """Pass "text" to keep areas that look like text at realism 0."""
     scale: float
-    """Final enlargement, 1 to 8; 4 by default."""
+    """Final scale factor, 1 to 8; 4 by default."""
     size: TargetSize | str | None
-    """Final size in the place of `scale`: "WxH", "Wx", "xH", "short=N" or "long=N"."""
+    """Final size instead of `scale`: "WxH", "Wx", "xH", "short=N" or "long=N"."""
     tile: int | Literal["auto", "off"] | None
     """Tile side in input pixels."""
     tile_overlap: int | None
-    """Input pixels that neighbouring tiles share."""
+    """Overlap of neighbouring tiles in input pixels."""
     color_fix: ColorFix | None
-    """wavelet, adain or none; the weights' own by default."""
+    """wavelet, adain or none; the default depends on the weights."""
 
 
 def read_arguments(realism: float | str | None, asked: UpscaleArguments) -> UpscaleOptions:
-    """The options that arguments stand for.
+    """Convert arguments to options.
 
     Raises:
         UsageError: when a name is unknown, a value is out of range, or two contradict each other.
@@ -63,7 +63,7 @@ def read_arguments(realism: float | str | None, asked: UpscaleArguments) -> Upsc
             color_fix=asked.get("color_fix"),
             protect=asked.get("protect"),
         )
-    except TypeError as error:  # a comparison with what is no number
+    except TypeError as error:  # from comparing a value that is not a number
         raise UsageError("upscale", f"an argument has the wrong type ({error})", "see help(rcodsr.UpscaleOptions)") from None
 
 

@@ -1,4 +1,4 @@
-"""How degraded is a picture, and each part of it: the metric estimator run over windows of the size it was trained on."""
+"""Estimates the degradation of a picture and its parts: runs the metric estimator over windows of its training size."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from rcodsr.images.resize import pad_to_multiple
 from rcodsr.models.one_step import OneStepSR
 
 _MOST = 16
-"""Windows along one axis; larger pictures are sampled evenly."""
+"""Maximum number of windows along one axis; larger pictures are sampled evenly."""
 _BATCH = 16
-"""Windows estimated at once."""
+"""Windows per batch."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DegradationMap:
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
     height: int
-    """Of a window, in pixels."""
+    """Height of a window, in pixels."""
     width: int
 
     @property
@@ -34,7 +34,7 @@ class DegradationMap:
         return float(self.values.mean())
 
     def inside(self, rows: slice, columns: slice) -> float:
-        """M̂_L of a tile: the mean of the windows, weighted by how much of each lies in it."""
+        """M̂_L of a tile: the mean of the windows, weighted by their overlap with it."""
         down = torch.tensor([_overlap(rows, top, self.height) for top in self.tops])
         across = torch.tensor([_overlap(columns, left, self.width) for left in self.lefts])
         weight = (down[:, None] * across).float()
@@ -43,19 +43,19 @@ class DegradationMap:
 
 @dataclass(frozen=True)
 class Estimated:
-    """How degraded a picture is, and what follows from it."""
+    """Estimated degradation of a picture, and the timestep and realism that follow from it."""
 
     similarity: float
-    """M̂_L: 0 clean, 1 ruined."""
+    """M̂_L; larger means cleaner, at most 1 for the cosine."""
     timestep: int
-    """Eq. (5)."""
+    """Timestep by Eq. (5)."""
     realism: float
     level: str
     """Name of the nearest level: fidelity, neutral, realism."""
 
 
 def measure(model: OneStepSR, enlarged: Tensor) -> DegradationMap:
-    """Estimate M_L over a picture; neither the U-Net nor the decoder runs.
+    """Estimate M_L over a picture, without running the U-Net or the decoder.
 
     Args:
         model: with a metric estimator.
@@ -65,10 +65,10 @@ def measure(model: OneStepSR, enlarged: Tensor) -> DegradationMap:
 
 
 def measure_true(model: OneStepSR, enlarged: Tensor, truth: Tensor) -> DegradationMap:
-    """M_L itself, Eq. (6), over the same windows.
+    """Compute M_L, Eq. (6), over the same windows.
 
     Args:
-        model: with a metric estimator, for its window.
+        model: with a metric estimator, which defines the window.
         enlarged: the enlarged low-resolution picture, shape (1, 3, H, W) in [0, 1].
         truth: its ground truth, same shape.
     """
@@ -77,7 +77,7 @@ def measure_true(model: OneStepSR, enlarged: Tensor, truth: Tensor) -> Degradati
 
 
 def _over_windows(model: OneStepSR, pictures: tuple[Tensor, ...], judge: Callable[..., Tensor]) -> DegradationMap:
-    """Judge the same windows of pictures of one size, a few at a time."""
+    """Evaluate the same windows of pictures of one size, a batch at a time."""
     spec = model.spec.metric_estimator
     assert spec is not None
     padded = [pad_to_multiple(picture, model.spec.autoencoder.factor)[0] for picture in pictures]
@@ -95,7 +95,7 @@ def _over_windows(model: OneStepSR, pictures: tuple[Tensor, ...], judge: Callabl
 
 
 def _starts(side: int, part: int) -> tuple[int, ...]:
-    """Evenly spaced starts of windows, on multiples of 8 pixels, so that they share the latents' grid."""
+    """Evenly spaced starts of windows, on multiples of 8 pixels, so that they align with the latents' grid."""
     count = min(_MOST, math.ceil(side / part))
     if count == 1:
         return (0,)

@@ -1,4 +1,4 @@
-"""How far a result agrees with its input, and how far it departs from what the evidence alone gives."""
+"""Measures how far a result agrees with its input, and how far it departs from the result at realism 0."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rcodsr.images.exchange import Array
 from rcodsr.images.resize import resize
 
 CONSISTENT = 27.0
-"""Decibels below which a result is said to depart from its input; measured as docs/what-was-invented.md says."""
+"""Decibels below which a result is reported as departing from its input; see docs/what-was-invented.md for the measurement."""
 _WINDOW = 8
-"""Side in output pixels of the square over which a departure is averaged."""
+"""Side in output pixels of the window over which a departure is averaged."""
 _EXACT = 100.0
-"""Decibels that stand for two pictures without a difference: far below what 16 bits hold, and a number that JSON has."""
+"""Decibels reported for two identical pictures: beyond the precision of 16 bits, and valid in JSON, unlike infinity."""
 
 
 @dataclass(frozen=True)
 class Invented:
-    """An enlarged picture, and how far it departs from what the evidence alone gives: the same weights at realism 0."""
+    """An enlarged picture and its departure from the evidence: the same weights at realism 0."""
 
     image: Image.Image
     """The enlarged picture, as `upscale` returns it."""
     map: Array
-    """Shape (H, W), float32: local RMS in steps of 1/255 over 8 by 8 pixels."""
+    """Shape (H, W), float32: local RMS in steps of 1/255 over 8×8 pixels."""
     consistency: float
-    """PSNR in dB between the input and the result shrunk to its size."""
+    """PSNR in dB between the input and the result downscaled to its size."""
 
     @property
     def mean(self) -> float:
@@ -40,21 +40,21 @@ class Invented:
 
     @cached_property
     def picture(self) -> Image.Image:
-        """The map in colours, as `rcodsr upscale --invented` writes it: mode P, the index is eight times the steps."""
+        """The map in colours, as written by `rcodsr upscale --invented`: mode P, the index is eight times the steps."""
         return painted(self.map)
 
 
 def remark(agreement: float) -> tuple[str, ...]:
-    """What people should know about a consistency in dB; nothing where it is usual."""
+    """Notes on a consistency in dB; empty where it is usual."""
     return (f"consistency {agreement:.1f} dB is low: noise was removed, or the input contradicted",) * (agreement < CONSISTENT)
 
 
 def consistency(result: Tensor, seen: Tensor) -> float:
-    """PSNR in dB between an input and the result shrunk to its size, rounded to 0.1 and at most 100.
+    """PSNR in dB between an input and the result downscaled to its size, rounded to 0.1 and at most 100.
 
     Args:
         result: shape (3, H, W) in [0, 1].
-        seen: what the model saw, shape (3, h, w) in [0, 1].
+        seen: the model's input, shape (3, h, w) in [0, 1].
     """
     shrunk = resize(result[None], seen.shape[1], seen.shape[2])[0]
     error = float(F.mse_loss(shrunk, seen.to(shrunk)))
@@ -66,11 +66,11 @@ def departure(result: Tensor, evidence: Tensor, alpha: Tensor | None = None) -> 
 
     Args:
         result: shape (3, H, W) in [0, 1].
-        evidence: likewise.
-        alpha: of the result, shape (1, H, W) in [0, 1]: what nobody sees does not count.
+        evidence: the result at realism 0, same shape and range.
+        alpha: alpha of the result, shape (1, H, W) in [0, 1]; transparent areas do not count.
 
     Returns:
-        Shape (H, W), in steps of 1/255: over a window of 8 by 8 pixels and the three channels.
+        Shape (H, W), in steps of 1/255, averaged over 8×8 pixels and the three channels.
     """
     difference = (result - evidence) * 255
     if alpha is not None:

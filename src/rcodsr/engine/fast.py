@@ -1,6 +1,6 @@
-"""What makes inference fast, item by item: each can be switched off, and each says where it is worth having.
+"""Speedups of inference: each can be switched off and declares the devices where it pays off.
 
-`models.rewrites` holds those that change modules; `engine.graphs` those that need a GPU.
+`models.rewrites` contains those that change modules, `engine.graphs` those that need a GPU.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ ALL, NONE = "all", "none"
 
 @dataclass(frozen=True)
 class Speedup:
-    """One way to be faster."""
+    """One speedup."""
 
     about: str
     cuda: bool = True
-    """Used on a GPU unless switched off."""
+    """On by default on a GPU."""
     cpu: bool = False
-    """Used on a CPU unless switched off: only what was measured to help there."""
+    """On by default on a CPU; only for speedups measured to help there."""
     rewrites: bool = False
-    """It is one of `models.rewrites`."""
+    """Whether it is one of `models.rewrites`."""
 
 
 ITEMS = {
-    "channels-last": Speedup("convolutions with the channels innermost", cpu=True),
+    "channels-last": Speedup("convolutions in channels_last layout", cpu=True),
     "upsample": Speedup("doubling and its convolution as one transposed convolution", cpu=True, rewrites=True),
     "norm": Speedup("GroupNorm and SiLU in one pass, without changing the layout", rewrites=True),
     "time": Speedup("time embeddings from a table, one projection for all blocks", rewrites=True),
     "context": Speedup("keys and values of all cross-attentions in one product, once per picture", rewrites=True),
     "vae-attention": Speedup("the autoencoder's attention without reshaping", rewrites=True),
     "sdpa": Speedup("cuDNN's attention before FlashAttention's"),
-    "graph": Speedup("each stage recorded as a CUDA graph when its shape comes back"),
-    "stream": Speedup("the vision tower beside the encoder"),
+    "graph": Speedup("each stage captured as a CUDA graph when its shape recurs"),
+    "stream": Speedup("the vision tower in parallel with the encoder"),
     "device": Speedup("bicubic, blending and colour fix on the GPU"),
     "batch": Speedup("several tiles at once"),
     "compile": Speedup("torch.compile of the U-Net's blocks: seconds to minutes at the start", cuda=False),
 }
-"""By name. `compile` is never chosen by itself."""
+"""Speedups by name. `compile` is never on by default."""
 
 
 def choose(device: str, asked: Collection[str] | None = None) -> frozenset[str]:
-    """The items to use.
+    """Return the names of the speedups to use.
 
     Args:
         device: cpu, cuda or mps.
-        asked: names; `all` stands for the device's own choice, `-NAME` takes one away from it. None: the device's own choice.
+        asked: names; `all` means the device's defaults, `-NAME` removes one of them. None: the device's defaults.
 
     Raises:
-        UsageError: for a name that is not known.
+        UsageError: for an unknown name.
     """
     own = {name for name, item in ITEMS.items() if (item.cuda if device == "cuda" else item.cpu)}
     if device == "mps":
-        own = {"channels-last"}  # nothing else has been measured there
+        own = {"channels-last"}  # no other speedup has been measured there
     if asked is None:
         return frozenset(own)
     chosen: set[str] = set(own) if any(name == ALL or name.startswith("-") for name in asked) else set()
@@ -66,13 +66,13 @@ def choose(device: str, asked: Collection[str] | None = None) -> frozenset[str]:
         if name in {ALL, NONE}:
             continue
         if name.removeprefix("-") not in ITEMS:
-            raise UsageError("items", f"'{name}' is not one", f"use all, none, {', '.join(ITEMS)}, or -NAME")
+            raise UsageError("items", f"'{name}' is not a valid item", f"use all, none, {', '.join(ITEMS)}, or -NAME")
         (chosen.discard if name.startswith("-") else chosen.add)(name.removeprefix("-"))
     return frozenset(chosen)
 
 
 def rewrite(model: OneStepSR, items: frozenset[str]) -> OneStepSR:
-    """Change the modules of a model as the items say, in place; best in float32, before it is cast."""
+    """Apply the selected rewrites to a model in place; best in float32, before casting."""
     if isinstance(model.spec.unet, SdUNetSpec):
         from rcodsr.models.rewrites import REWRITES
 
@@ -83,7 +83,7 @@ def rewrite(model: OneStepSR, items: frozenset[str]) -> OneStepSR:
 
 
 def compile_blocks(model: OneStepSR) -> None:
-    """Opt-in: compile what repeats. Not with max-autotune, whose Triton convolutions have been wrong (pytorch issue 173068)."""
+    """Compile the repeated blocks; opt-in. Not with max-autotune, whose Triton convolutions failed (pytorch issue 173068)."""
     unet, autoencoder = cast(Any, model.unet), cast(Any, model.autoencoder)
     if isinstance(model.spec.unet, SdUNetSpec):
         unet.compile_repeated_blocks(fullgraph=True)

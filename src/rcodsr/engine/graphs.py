@@ -1,7 +1,7 @@
-"""CUDA graphs: a function of tensors is recorded when its shapes come back, and replayed from then on.
+"""CUDA graphs: functions of tensors are captured when their shapes recur, then replayed.
 
-At batch 1 an eager pass through the paper's networks starts about 1,400 kernels one by one and waits for the host most of the
-time. A single picture never pays for recording: the first call of each shape runs plainly.
+At batch 1 an eager pass through the paper's networks launches about 1,400 kernels one by one and mostly waits for the host. A
+single picture never repays the capture, so the first call of each shape runs eagerly.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from rcodsr.messages import Log, first_line
 
 _MOST = 12
-"""Graphs kept; further shapes run plainly."""
+"""Maximum number of graphs; further shapes run eagerly."""
 _WARM_UP = 2
-"""Plain calls before recording: libraries choose their algorithms and allocate their workspaces."""
+"""Eager calls before capture, in which libraries choose algorithms and allocate workspaces."""
 _one_recording = threading.Lock()
-"""A recording begins with a wait for the whole device, which CUDA forbids while another one is under way."""
+"""Held during capture: capture starts with a device synchronisation, which CUDA forbids during another capture."""
 
 
 @dataclass
@@ -33,10 +33,10 @@ class _Recorded:
 
 
 class Graphs:
-    """Recorded functions of one device. They share memory, so only one runs at a time; threads may share it.
+    """Captured functions of one device. Graphs share memory, so only one runs at a time. Thread-safe.
 
     Args:
-        log: receives a line when something cannot be recorded, which then runs plainly for good.
+        log: receives a line when a function cannot be captured; it then always runs eagerly.
     """
 
     def __init__(self, log: Log) -> None:
@@ -47,15 +47,15 @@ class Graphs:
         self._lock = threading.Lock()
 
     def __call__(self, name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`function(*inputs)`, which must depend on nothing else and synchronise nothing.
+        """Return `function(*inputs)`, which must depend on nothing else and must not synchronise.
 
         Args:
-            name: what tells functions apart, together with shapes and dtypes of the inputs.
-            function: of the inputs.
-            inputs: on the GPU.
+            name: identifies the function, together with shapes and dtypes of the inputs.
+            function: a function of the inputs.
+            inputs: tensors on the GPU.
 
         Returns:
-            A tensor of the caller's own.
+            A new tensor that belongs to the caller.
         """
         key = (name, *((x.shape, x.dtype, x.is_contiguous()) for x in inputs))
         with self._lock:
@@ -73,7 +73,7 @@ class Graphs:
             return recorded.output.clone()
 
     def poison(self) -> None:
-        """Fill what replays write with NaN, so that a replay that does nothing is found out."""
+        """Fill the outputs of replays with NaN, so that tests detect a replay that does nothing."""
         for recorded in self._recorded.values():
             if recorded is not None:
                 recorded.output.fill_(float("nan"))
@@ -97,14 +97,14 @@ class Graphs:
             raise
         except RuntimeError as error:
             self._log(f"{name} runs without a CUDA graph ({first_line(error)})")
-            self._pool = None  # the allocator may still take it for one that is being recorded to
+            self._pool = None  # the allocator may still regard it as being captured to
             return None
         return _Recorded(graph, places, output)
 
 
 @contextmanager
 def _fastest_convolutions() -> Iterator[None]:
-    """Let cuDNN try its algorithms: the fastest becomes part of the recording."""
+    """Enable cuDNN's benchmark mode, so that the fastest algorithm is captured."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield

@@ -1,4 +1,4 @@
-"""Loading an engine in one line of Python."""
+"""Loads an engine in one line of Python."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def load(
     """Load an `Upscaler`: `rcodsr.load("rcod-tiny").upscale(image, realism=0.5)`.
 
     Args:
-        weights: a name of the manifest, a checkpoint directory, organisation/repository on the Hub, or `random:VARIANT[:SEED]`;
-            None takes the environment's RCODSR_WEIGHTS, or what is packaged as the default.
-        device: auto, cpu, cuda, cuda:N or mps; None takes RCODSR_DEVICE, or auto.
-        dtype: auto, fp32, bf16 or fp16; None takes RCODSR_DTYPE, or auto.
-        base_model: directory or repository that stands in for the base of an adapter checkpoint.
+        weights: a name from the manifest, a checkpoint directory, organisation/repository on the Hub, or
+            `random:VARIANT[:SEED]`; None uses the environment's RCODSR_WEIGHTS, or the packaged default.
+        device: auto, cpu, cuda, cuda:N or mps; None uses RCODSR_DEVICE, or auto.
+        dtype: auto, fp32, bf16 or fp16; None uses RCODSR_DTYPE, or auto.
+        base_model: directory or repository that replaces the base of an adapter checkpoint.
         revision: commit, branch or tag of a repository.
-        offline: ask no server; what is cached still works.
-        prompt: for weights with a text prompt, in its place.
-        guidance: for s3diff, which uses 1.07: a second U-Net pass.
+        offline: send no network requests; cached files still work.
+        prompt: replaces the built-in text prompt, for weights that have one.
+        guidance: classifier-free guidance scale for s3diff, whose authors use 1.07; adds a second U-Net pass.
         realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
         log: receives a line when something is fetched.
-        items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
+        items: names of `engine.fast.ITEMS`; None uses the device's defaults.
 
     Raises:
         UsageError: when the request contradicts itself.
-        WeightsError: when the weights are unknown, unavailable or damaged.
+        WeightsError: when the weights are unknown, unavailable or corrupt.
         DeviceError: when the device or dtype is not available.
     """
     given = {"weights": weights, "device": device, "dtype": dtype}

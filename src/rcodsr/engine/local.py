@@ -1,8 +1,8 @@
-"""Local realism: which level each part of a picture is restored at, and the parts blended in the latent.
+"""Local realism: restores parts of a picture at different levels and blends them in the latent.
 
-A tile costs one U-Net pass for each level that has a share in it; the encoder and the decoder run once. A level's share falls
-off softly over a few latent positions, the shares of a position sum to one, and they are computed over the whole picture, so
-that neighbouring tiles agree.
+A tile needs one U-Net pass for each level with a share in it; the encoder and the decoder run once. A level's share falls
+off smoothly over a few latent positions, and the shares at each position sum to one. Shares are computed over the whole
+picture, so that neighbouring tiles agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.options import RealismMap, UpscaleOptions
 
 SOFT = 16
-"""How far a border reaches to each side, in pixels of the enlarged picture."""
+"""Width of the ramp on each side of a border, in pixels of the enlarged picture."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class LocalLevels:
     """Realism levels and the share each has at every latent position of a picture."""
 
     levels: tuple[float | None, ...]
-    """None: whatever decides elsewhere."""
+    """Realism of each level; None stands for the level chosen elsewhere."""
     shares: Tensor
     """Shape (levels, H', W'), float32 in [0, 1], on the CPU; each position sums to one."""
     factor: int
     """Pixels of the enlarged picture per latent position."""
     protected: float | None
-    """Part of the picture held at realism 0 for its text; None where that was not asked."""
+    """Share of the picture kept at realism 0 for its text; None if text is not protected."""
 
     def inside(self, rows: slice, columns: slice) -> list[tuple[float | None, Tensor]]:
         """Levels with a share in a tile, and their shares (h', w') there.
@@ -50,18 +50,18 @@ class LocalLevels:
 def local_levels(
     options: UpscaleOptions, rgb: Tensor, scale: int, factor: int, padded: tuple[int, int], output: tuple[int, int]
 ) -> LocalLevels | None:
-    """What the options say about parts of a picture; None where all of it is treated alike.
+    """Compute the levels for parts of a picture; None if the whole picture has one level.
 
     Args:
         options: with a realism map, text protection, both or neither.
         rgb: the picture, shape (3, h, w) in [0, 1].
-        scale: of the model.
+        scale: the model's scale.
         factor: pixels of the enlarged picture per latent position.
         padded: height and width of the enlarged, padded picture, multiples of `factor`.
         output: width and height of the final picture.
 
     Raises:
-        UsageError: when the map fits neither the picture nor its output.
+        UsageError: when the map fits neither the input nor the output.
     """
     realism_map = options.control if isinstance(options.control, RealismMap) else None
     if realism_map is None and options.protect is None:
@@ -91,7 +91,7 @@ def blend(model: OneStepSR, tile: Tensor, condition: Condition, shares: dict[int
     Args:
         model: the model.
         tile: shape (1, 3, H, W) in [0, 1].
-        condition: of the picture; its timestep is not used.
+        condition: the picture's condition; its timestep is not used.
         shares: timestep → share (H', W') on the latent's grid, on any device; they sum to one.
 
     Returns:
@@ -111,7 +111,7 @@ def _indices(realism_map: RealismMap) -> Tensor:
 
 
 def _sampled(plane: Tensor, enlarged: tuple[int, int], grid: tuple[int, ...], factor: int) -> Tensor:
-    """A plane over the picture → its values at the middle of each latent position; the edge goes on into the padding."""
+    """Sample a plane over the picture at the middle of each latent position; the padding repeats the edge."""
     where = []
     for side, pixels, positions in zip(plane.shape, enlarged, grid, strict=True):
         middles = (torch.arange(positions) * factor + factor // 2) * side // pixels
@@ -120,7 +120,7 @@ def _sampled(plane: Tensor, enlarged: tuple[int, int], grid: tuple[int, ...], fa
 
 
 def _softened(shares: Tensor, factor: int) -> Tensor:
-    """A box filter passed twice along both axes: a ramp that reaches `SOFT` pixels to each side. Sums stay one."""
+    """Apply a box filter twice along both axes: a ramp of `SOFT` pixels on each side. Sums stay one."""
     reach = max(1, SOFT // factor // 2)
     for _ in range(2):
         padded = F.pad(shares[None], (reach,) * 4, mode="replicate")

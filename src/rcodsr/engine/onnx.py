@@ -1,7 +1,7 @@
-"""The engine for one tile as an ONNX file, for those who run it elsewhere: a picture in, its enlargement out.
+"""Exports the engine for one tile as an ONNX file: a picture in, its enlargement out.
 
-The file holds all that `Upscaler.restore` does to a picture of one tile: enlargement, padding, visual tokens, the network with
-its grain, the crop, the colour fix and what follows it. It does not hold tiles, other scales, alpha and files.
+The file contains everything that `Upscaler.restore` does to a picture of one tile: enlargement, padding, visual tokens, the
+network with its grain, the crop, the colour fix and the steps after it. Tiling, other scales, alpha and files are not included.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from rcodsr.variants import VariantSpec
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 OPSET = 18
-"""The first one whose Resize is antialiased."""
+"""The first opset with an antialiased Resize."""
 _SHAPE = (37, 23)
-"""Of the picture that the graph is drawn from and checked with; sides of 1 would be taken for constants."""
+"""Height and width of the picture used for tracing and checking; sides of 1 would be traced as constants."""
 _LARGEST = 16384
 _LEAST_DB = 60.0
 
 
 class OneTile(nn.Module):
-    """What the engine does to a picture of one tile.
+    """The engine for a picture of one tile.
 
     Args:
         model: on the CPU, float32.
@@ -61,7 +61,7 @@ class OneTile(nn.Module):
 
         Args:
             image: shape (1, 3, h, w) in [0, 1].
-            realism: shape (1,) in [0, 1]; not looked at where the weights have one fixed timestep.
+            realism: shape (1,) in [0, 1]; ignored by weights with a fixed timestep.
 
         Returns:
             Shape (1, 3, s·h, s·w) in [0, 1].
@@ -80,34 +80,34 @@ class OneTile(nn.Module):
 def export_onnx(request: WeightsRequest, path: Path, overwrite: bool = False, log: Log = silent) -> None:
     """Write an ONNX file whose inputs are `image` (1, 3, h, w) and `realism` (1,), any h and w; its output is `enlarged`.
 
-    The finished graph is run by onnxruntime and compared with the engine before it is written.
+    onnxruntime runs the finished graph, and its output is compared with the engine's before the file is written.
 
     Args:
-        request: which weights.
-        path: of the file; written whole or not at all.
-        overwrite: replace a file that lies there.
+        request: the weights to export.
+        path: the output file; written atomically.
+        overwrite: replace an existing file.
         log: receives a line when something is fetched.
 
     Raises:
-        UsageError: when these weights are not exported, a package is missing, or the file must not be written.
-        WeightsError: when weights are unknown or damaged, or the graph does not give the engine's picture.
+        UsageError: when these weights cannot be exported, a package is missing, or the file must not be written.
+        WeightsError: when weights are unknown or corrupt, or the graph does not match the engine.
         OutputError: when the file cannot be written.
     """
     if path.suffix.lower() != ".onnx" or path.is_dir():
-        raise UsageError(path, "ONNX is written as one file", "give -o FILE.onnx")
+        raise UsageError(path, "ONNX is written as one file", "pass -o FILE.onnx")
     if path.exists() and not overwrite:
-        raise UsageError(path, "exists already", "choose another name with -o, or replace it with -y")
+        raise UsageError(path, "already exists", "choose another name with -o, or replace it with -y")
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(package) is None:
-            raise UsageError("--format onnx", f"{package} is not installed", "pip install 'rcodsr[onnx]'")
-    _check(spec_of(request, log))  # before anything is loaded: the paper's size takes gigabytes
+            raise UsageError("--format onnx", f"{package} is not installed", "pip install onnx onnxruntime onnxscript")
+    _check(spec_of(request, log))  # before loading, which takes gigabytes for the paper's variants
     file = draw(load_weights(request, log=log))
     write_atomic(path, file)
 
 
 def _check(spec: VariantSpec) -> None:
     if not isinstance(spec.autoencoder, WaveletSpec):
-        why = "its LoRA follows each picture" if not spec.mergeable else "it stands on Stable Diffusion"
+        why = "its LoRA follows each picture" if not spec.mergeable else "it is based on Stable Diffusion"
         remedy = "keep it as an adapter" if not spec.mergeable else "use --format merged-diffusers and a tool for diffusers"
         raise UsageError(spec.name, f"not exported to ONNX: {why}", remedy)
 
@@ -119,7 +119,7 @@ def draw(weights: LoadedWeights) -> bytes:
         weights: on the CPU, float32, of a variant with wavelet latents.
 
     Raises:
-        WeightsError: when the graph does not give the engine's picture.
+        WeightsError: when the graph does not match the engine.
     """
     network = OneTile(weights.model).eval()
     image, realism = torch.rand(1, 3, *_SHAPE, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
@@ -137,12 +137,12 @@ def draw(weights: LoadedWeights) -> bytes:
 
 
 def psnr(found: Array, expected: Array) -> float:
-    """In dB, of values in [0, 1]; 160 where they are the same."""
+    """PSNR in dB of values in [0, 1]; 160 for identical ones."""
     return -10 * math.log10(float(np.square(found - expected, dtype=np.float64).mean()) + 1e-16)
 
 
 def session(file: bytes | str, threads: int = 0) -> Any:
-    """An onnxruntime session on the CPU, of a file's name or contents; 0 threads leave their number to onnxruntime."""
+    """Open an onnxruntime session on the CPU from a file name or contents; 0 threads uses onnxruntime's default."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -151,13 +151,13 @@ def session(file: bytes | str, threads: int = 0) -> Any:
 
 
 def run(session: Any, image: Array, realism: float) -> Array:
-    """(1, 3, h, w) in [0, 1], float32 → (1, 3, s·h, s·w)."""
+    """Run a session: (1, 3, h, w) in [0, 1], float32 → (1, 3, s·h, s·w)."""
     enlarged: Array = session.run(["enlarged"], {"image": image, "realism": np.array([realism], np.float32)})[0]
     return enlarged
 
 
 def _graph(network: OneTile, image: Tensor, realism: Tensor) -> Any:
-    """The network as an ONNX model (protobuf)."""
+    """Trace the network to an ONNX model (protobuf)."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from onnxscript import optimizer
 
@@ -171,7 +171,7 @@ def _graph(network: OneTile, image: Tensor, realism: Tensor) -> Any:
             dynamic_shapes=({2: height, 3: width}, None),
             opset_version=OPSET,
             dynamo=True,
-            optimize=False,  # its rewriting takes as long as all the rest, and onnxruntime does it again
+            optimize=False,  # doubles the export time, and onnxruntime optimises anyway
             verbose=False,
         )
         assert program is not None
@@ -179,7 +179,7 @@ def _graph(network: OneTile, image: Tensor, realism: Tensor) -> Any:
         optimizer.fold_constants(program.model)
         optimizer.remove_unused_nodes(program.model)
         optimizer.remove_unused_functions(program.model)
-        ClearMetadataAndDocStringPass()(program.model)  # lines of our code and of this machine's files
+        ClearMetadataAndDocStringPass()(program.model)  # contains source lines and paths of this machine
     return program.model_proto
 
 
@@ -194,7 +194,7 @@ def _metadata(weights: LoadedWeights) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter tells its developers."""
+    """Suppress messages that the exporter addresses to its developers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""How a model's stages are run: plainly, or on a GPU recorded, side by side, and without going back to the host."""
+"""Runs the model's stages: eagerly, or on CUDA as captured graphs on two streams, without host synchronisation."""
 
 from __future__ import annotations
 
@@ -20,51 +20,53 @@ from rcodsr.models.prompts import VisualPrompt
 from rcodsr.options import ColorFix
 
 _SMALL = 3 << 20
-"""Values of a picture whose colour fix is worth recording; larger ones keep the GPU busy anyway."""
+"""Maximum values of a picture whose colour fix is captured; larger pictures keep the GPU busy anyway."""
 
 
 class Runner:
-    """Runs the stages one after the other, where the model is.
+    """Runs the stages one after the other, on the model's device.
 
     Args:
         model: on its device, in its dtype.
-        runtime: where that is.
-        items: of `engine.fast`, those that concern running.
+        runtime: the model's device and dtype.
+        items: the selected items of `engine.fast` that concern running.
     """
 
     def __init__(self, model: OneStepSR, runtime: Runtime, items: frozenset[str] = frozenset()) -> None:
         self.model, self.runtime, self.items = model, runtime, items
 
     def home(self, pixels: int) -> torch.device:
-        """Where a picture of so many enlarged pixels is kept while its tiles are computed."""
+        """Device that holds a picture of this many enlarged pixels while its tiles are computed."""
         return torch.device("cpu")
 
     def at_once(self, pixels: int) -> int:
-        """How many tiles of so many enlarged pixels are computed together."""
+        """Number of tiles of this many enlarged pixels per batch."""
         return 1
 
     def condition(self, enlarged: Tensor, lr: Tensor) -> Condition:
-        """What the networks are told about a picture but for the timestep: (1, 3, H, W) and (1, 3, h, w) in [0, 1]."""
-        later = torch.tensor([0], device=self.runtime.device)  # each tile brings its own timestep
+        """Compute a picture's condition without its timestep: (1, 3, H, W) and (1, 3, h, w) in [0, 1]."""
+        later = torch.tensor([0], device=self.runtime.device)  # each tile sets its own timestep
         return self.model.condition(enlarged, later, lr)
 
     def whole(self, condition: Condition) -> Condition:
-        """A condition that anyone may look at, and not only `forward`."""
+        """Make a condition safe to read outside of `forward`."""
         return condition
 
     def forward(self, tiles: Tensor, condition: Condition) -> Tensor:
-        """As the model's `forward`."""
+        """Run the networks on tiles (B, 3, H, W) in [0, 1] → the same shape; see `OneStepSR.forward`."""
         restored: Tensor = self.model(tiles, condition)
         return restored
 
     def finish(self, restored: Tensor, enlarged: Tensor, lr: Tensor, kind: ColorFix) -> Tensor:
-        """Colour fix, no colour and no texture where the input has none, no overshoot where the weights want none, in place.
+        """Apply the colour fix, remove colour and texture where the input has none, and limit overshoot if required.
+
+        Works in place.
 
         Args:
             restored: shape (3, H, W), nominally in [0, 1]; overwritten.
             enlarged: the enlarged input, same shape.
             lr: the input, shape (3, h, w) in [0, 1].
-            kind: of colour fix.
+            kind: the colour fix.
         """
         color.match(restored, enlarged, kind)
         color.limit_chroma(restored, lr)
@@ -73,33 +75,33 @@ class Runner:
 
 
 class CudaRunner(Runner):
-    """The same on a GPU, as far as the items say.
+    """Runs the stages on a GPU, with the selected speedups.
 
     Args:
-        model: as of `Runner`.
-        runtime: as of `Runner`.
-        items: as of `Runner`.
-        log: receives a line when something cannot be recorded.
+        model: as in `Runner`.
+        runtime: as in `Runner`.
+        items: as in `Runner`.
+        log: receives a line when a stage cannot be captured.
     """
 
     def __init__(self, model: OneStepSR, runtime: Runtime, items: frozenset[str], log: Log = silent) -> None:
         super().__init__(model, runtime, items)
         self._beside = torch.cuda.Stream(runtime.device) if "stream" in items else None
-        # what runs at the same time must not share memory
+        # graphs that run at the same time must not share memory
         self.graphs = Graphs(log) if "graph" in items else None
         self._graphs_beside = Graphs(log) if "graph" in items else None
 
     def home(self, pixels: int) -> torch.device:
-        """On the GPU, unless the picture would take a quarter of what is free there."""
+        """The GPU, unless the picture would take more than a quarter of its free memory."""
         free = torch.cuda.mem_get_info(self.runtime.device)[0]
         return self.runtime.device if "device" in self.items and 48 * pixels < free / 4 else torch.device("cpu")
 
     def at_once(self, pixels: int) -> int:
-        """As many as fill the GPU."""
+        """See `Runner.at_once`; as many as fill the GPU."""
         return tiles_at_once(self.runtime, pixels) if "batch" in self.items else 1
 
     def condition(self, enlarged: Tensor, lr: Tensor) -> Condition:
-        """As of `Runner`; the vision tower goes beside what comes next."""
+        """See `Runner.condition`. The vision tower runs on a second stream, overlapping the encoder."""
         later = torch.tensor([0], device=self.runtime.device)
         modulation = self.model.modulator.measure(lr)
         if self._beside is None:
@@ -109,13 +111,13 @@ class CudaRunner(Runner):
             return Condition(later, self._tokens(enlarged), modulation)
 
     def whole(self, condition: Condition) -> Condition:
-        """As of `Runner`: its tokens may still be on their way beside."""
+        """See `Runner.whole`. Waits for the second stream, which may still be computing the tokens."""
         if self._beside is not None:
             torch.cuda.current_stream().wait_stream(self._beside)
         return condition
 
     def forward(self, tiles: Tensor, condition: Condition) -> Tensor:
-        """As of `Runner`; waits for the tokens when the U-Net needs them."""
+        """See `Runner.forward`. Waits for the tokens when the U-Net needs them."""
         condition = condition.expand(len(tiles))
         matrices = condition.modulation.matrices
         with self._attention():
@@ -124,14 +126,14 @@ class CudaRunner(Runner):
             return self._run("restore", self._restore, z, condition.timestep, condition.tokens, condition.begins, *matrices)
 
     def finish(self, restored: Tensor, enlarged: Tensor, lr: Tensor, kind: ColorFix) -> Tensor:
-        """As of `Runner`; recorded for small pictures, whose many small operations would wait for the host."""
+        """See `Runner.finish`. Captured for small pictures, whose many small kernels would wait for the host."""
         if not restored.is_cuda or restored.numel() > _SMALL:
             return super().finish(restored, enlarged, lr, kind)
         finish = super().finish
         return self._run(f"finish {kind}", lambda a, b, c: finish(a, b, c, kind), restored, enlarged, lr)
 
     def poison(self) -> None:
-        """Fill what recordings write with NaN: for tests and benchmarks."""
+        """Fill the outputs of captured graphs with NaN, for tests and benchmarks."""
         for graphs in (self.graphs, self._graphs_beside):
             if graphs is not None:
                 graphs.poison()
@@ -156,7 +158,7 @@ class CudaRunner(Runner):
 
     @contextmanager
     def _attention(self) -> Iterator[None]:
-        """Backends in order of preference; what cannot take a head's width passes it on."""
+        """Select attention backends by preference; the next one handles head sizes that one does not support."""
         if "sdpa" not in self.items:
             yield
             return
@@ -168,13 +170,13 @@ class CudaRunner(Runner):
 
 
 def prepare(model: OneStepSR, runtime: Runtime, items: frozenset[str], log: Log = silent) -> Runner:
-    """Make a freshly loaded model fast, in place, put it on its device, and say how to run it.
+    """Make a freshly loaded model fast, in place, move it to its device, and return its runner.
 
     Args:
         model: on the CPU, float32.
-        runtime: where it is to run.
-        items: chosen by `engine.fast.choose`.
-        log: receives a line when something cannot be done.
+        runtime: the target device and dtype.
+        items: from `engine.fast.choose`.
+        log: receives a line when a speedup is not available.
     """
     layout = torch.channels_last if "channels-last" in items else torch.contiguous_format
     model = runtime.place(rewrite(model, items), runtime.dtype, layout)

@@ -1,4 +1,4 @@
-"""Where and how the model runs: device, dtype, tile size, and what happens when memory runs out."""
+"""Device, dtype and tile size of the model, and the reaction to running out of memory."""
 
 import platform
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from rcodsr.models.one_step import OneStepSR
 from rcodsr.variants import VariantSpec
 
 SMALLEST_TILE = 64
-"""Input pixels; below this an out-of-memory error is final."""
+"""Input pixels; for smaller tiles an out-of-memory error is final."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GPUS: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}
-"""Kinds of numbered GPUs, NVIDIA's and AMD's, Intel's, and what asks for them."""
+"""Kinds of numbered GPUs (NVIDIA's and AMD's, Intel's), and torch's module for each."""
 _VALUES_PER_PIXEL = {"wavelet": 120, "kl": 1200}
-"""Activations alive at once, per pixel of the enlarged tile, in values, by kind of autoencoder."""
+"""Values of activations alive at once, per pixel of the enlarged tile, by kind of autoencoder."""
 
 _PIXELS_AT_ONCE = 1 << 21
-"""Of the enlarged tiles of one call."""
+"""Enlarged pixels of the tiles in one call."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A chosen device and dtype, with the reason for people to read."""
+    """A selected device and dtype, with a readable reason."""
 
     device: torch.device
     dtype: torch.dtype
@@ -38,13 +38,13 @@ class Runtime:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     def place(self, model: OneStepSR, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> OneStepSR:
-        """The model in `dtype` on this device, laid out for its convolutions.
+        """Cast a model to `dtype` and move it to this device, in the memory layout for its convolutions.
 
-        A model in float32 turns TF32 off for this process: cuDNN's default keeps 10 of the 23 bits of a convolution's input.
+        For a float32 model, disables TF32 in this process: cuDNN's default keeps 10 of the 23 bits of a convolution's input.
         """
         if self.device.type == "cuda" and dtype == torch.float32:
             torch.backends.cudnn.allow_tf32 = False
-        model = model.to_dtype(dtype).to(self.device)  # the dtype first: half the bytes travel
+        model = model.to_dtype(dtype).to(self.device)  # cast first: half the bytes to transfer
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
@@ -61,7 +61,7 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
 
 
 def devices() -> list[dict[str, Any]]:
-    """What `--device` may name here, the one that auto takes first: name, and of a GPU its memory and what of it is free."""
+    """List the devices that `--device` accepts here, auto's choice first: name, and for a GPU its total and free memory."""
     found: list[dict[str, Any]] = []
     for kind, library in _GPUS.items():
         for i in range(library.device_count() if library.is_available() else 0):
@@ -73,10 +73,10 @@ def devices() -> list[dict[str, Any]]:
 
 
 def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
-    """Tile side in input pixels: the variant's own, on a GPU less where free memory does not allow it.
+    """Tile side in input pixels: the variant's own, or smaller if a GPU lacks the free memory.
 
-    A CPU's tiles do not depend on the memory that happens to be free, because the last bit of a picture depends on its tiles;
-    they halve only when an allocation fails.
+    On a CPU, tiles do not depend on free memory, because the last bit of a picture depends on its tiles. They are halved only
+    when an allocation fails.
     """
     if runtime.device.type != "cuda":
         return spec.tile
@@ -87,16 +87,16 @@ def plan_tile(runtime: Runtime, spec: VariantSpec) -> int:
 
 
 def tiles_at_once(runtime: Runtime, pixels: int) -> int:
-    """How many tiles of so many enlarged pixels to compute together; one on a CPU, whose results must not depend on it.
+    """Number of tiles of this many enlarged pixels per batch; one on a CPU, whose results must not depend on it.
 
-    On a GPU two megapixels: enough to fill it, and little memory beside the weights.
+    On a GPU two megapixels: enough to fill it, with little memory compared to the weights.
     """
     return 1 if runtime.device.type != "cuda" else max(1, min(8, _PIXELS_AT_ONCE // pixels))
 
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Float32 convolutions in float32 on a GPU too, not in TF32."""
+    """Compute float32 convolutions without TF32, on a GPU too."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     try:
         yield
@@ -105,7 +105,7 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that an allocation failed; outside of torch's allocator for GPUs that is a plain RuntimeError."""
+    """Whether an error is a failed allocation; outside of torch's GPU allocator, these are plain RuntimeErrors."""
     return isinstance(error, torch.OutOfMemoryError) or tells_of_memory(error)
 
 
@@ -116,14 +116,14 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
     for gpu, library in _GPUS.items():
         if kind in {"auto", gpu} and library.is_available():
             if int(index or 0) >= library.device_count():
-                cause = f"there is no {name}, only {library.device_count()} GPUs"
+                cause = f"{name} does not exist; this machine has {library.device_count()} GPUs"
                 raise DeviceError("--device", cause, "use a lower number")
             device = torch.device(gpu, int(index or 0))
             return device, library.get_device_name(device)
     if kind in {"auto", "mps"} and torch.backends.mps.is_available():
         return torch.device("mps"), "Apple GPU"
     if kind in {"auto", "cpu"}:
-        return torch.device("cpu"), "no GPU found" if kind == "auto" else "as asked"
+        return torch.device("cpu"), "no GPU found" if kind == "auto" else "as requested"
     raise DeviceError("--device", f"no {name} device is available here", "use --device auto or cpu")
 
 
@@ -132,9 +132,9 @@ def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
         if name not in _DTYPES:
             raise UsageError("--dtype", f"'{name}' is not a dtype", "use auto, fp32, bf16 or fp16")
         if name == "fp16" and device.type == "cpu":
-            raise DeviceError("--dtype", "fp16 is not computed on a CPU", "use fp32 or bf16")
+            raise DeviceError("--dtype", "fp16 is not supported on a CPU", "use fp32 or bf16")
         slow = name == "bf16" and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
-        return _DTYPES[name], f"{name} as asked" + (", far slower than fp32 on this CPU, which lacks it" if slow else "")
+        return _DTYPES[name], f"{name} as requested" + (", far slower than fp32 on this CPU, which lacks it" if slow else "")
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "bf16 (supported)"
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():

@@ -1,4 +1,4 @@
-"""Which timestep a picture, each of its tiles, or each part of a tile is restored at."""
+"""Selects the timestep of a picture, of each tile, or of each part of a tile."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class Steering:
 
     grouping: GroupingSpec
     timestep: int
-    """Of the whole picture; the mean where tiles differ."""
+    """Timestep of the whole picture; the mean if tiles differ."""
     similarity: float | None = None
-    """Estimated M_L of the picture, where degradation decides."""
+    """Estimated M_L of the picture, if chosen by degradation."""
     degradation: DegradationMap | None = None
-    """Where each tile's own degradation decides."""
+    """Set if each tile's own degradation decides."""
     local: LocalLevels | None = None
-    """Where parts of the picture have levels of their own."""
+    """Set if parts of the picture have their own levels."""
 
     @classmethod
     def by_degradation(cls, grouping: GroupingSpec, degradation: DegradationMap, by_tile: bool) -> Steering:
-        """The degradation decides: M̂_L → Eq. (5)."""
+        """Choose by degradation: M̂_L → Eq. (5)."""
         similarity = degradation.mean
         return cls(grouping, _timestep(similarity, grouping), similarity, degradation if by_tile else None)
 
     @classmethod
     def by_map(cls, grouping: GroupingSpec, realism_map: RealismMap) -> Steering:
-        """Each part has its own level; the mean stands for the picture."""
+        """Give each part its own level; the mean represents the picture."""
         parts = zip(realism_map.levels, realism_map.parts, strict=True)
         return cls(grouping, round(sum(part * grouping.realism_timestep(level) for level, part in parts)))
 
     def estimated(self) -> Estimated:
-        """What was found about a picture whose degradation decides, and what follows."""
+        """Estimate of a picture whose level is chosen by degradation, and the resulting timestep."""
         assert self.similarity is not None
         return Estimated(
             self.similarity, self.timestep, self.grouping.timestep_realism(self.timestep), self.grouping.level(self.timestep)
@@ -55,7 +55,7 @@ class Steering:
         return _timestep(self.degradation.inside(rows, columns), self.grouping)
 
     def within(self, rows: slice, columns: slice) -> dict[int, Tensor]:
-        """Timesteps of a tile's parts and their shares on the latent's grid, where parts have levels of their own."""
+        """A tile's timesteps → their shares (h', w') on the latent's grid; empty if parts have no levels of their own."""
         found: dict[int, Tensor] = {}
         for level, share in self.local.inside(rows, columns) if self.local is not None else ():
             t = self.at(rows, columns) if level is None else self.grouping.realism_timestep(level)
@@ -63,21 +63,21 @@ class Steering:
         return found
 
     def passes(self, grid: TileGrid) -> list[int]:
-        """Steps that each tile takes, one for each of its timesteps."""
+        """U-Net passes per tile, one for each of its timesteps."""
         return [max(1, len(self.within(rows, columns))) for rows, columns, _ in grid]
 
     def notes(self, passes: list[int]) -> tuple[str, ...]:
-        """What parts with levels of their own have cost, and how much of the picture is protected."""
+        """Notes on protected text and on additional U-Net passes."""
         if self.local is None:
             return ()
         held = self.local.protected
-        said = [] if held is None else [f"text on {held:.0%} of the picture held at realism 0"]
+        said = [] if held is None else [f"text on {held:.0%} of the picture kept at realism 0"]
         if max(passes) > 1:
             said.append(f"U-Net passes: {sum(passes)}" + (f" over {len(passes)} tiles" if len(passes) > 1 else ""))
         return tuple(said)
 
     def over(self, grid: TileGrid) -> Steering:
-        """The same with the mean of what the tiles really got, weighted by their share of the picture."""
+        """Return a copy whose timestep is the mean over the tiles, weighted by their share of the picture."""
         if self.degradation is None:
             return self
         shares = [(float(weight.sum()), self.at(rows, columns)) for rows, columns, weight in grid]

@@ -1,4 +1,4 @@
-"""An enlarged picture through the networks: cut into tiles, each checked, blended; halved when memory runs out."""
+"""Runs the networks over tiles of an enlarged picture: checks and blends them, and halves them when memory runs out."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rcodsr.options import Adaptive, UpscaleOptions
 Network = Callable[[Tensor, Condition], Tensor]
 """Tiles (B, 3, H, W) in [0, 1] and their conditions → the same shape."""
 Tiles = Callable[[int, int], None]
-"""Hears how many tiles of how many are done."""
+"""Called with the number of finished tiles and their total."""
 _ADAPTIVE_TILE = 128
-"""Input pixels of a planned tile where every tile has its own timestep: small enough to tell parts of a picture apart."""
+"""Side in input pixels of a planned tile with its own timestep: small enough to separate parts of a picture."""
 _FLAT, _LIVELY = 0.5e-4, 0.5e-2
-"""Standard deviations of pixels in [0, 1]: an output below the first for an input above the second is blank."""
+"""Standard deviations of pixels in [0, 1]: an output below the first is blank if its input is above the second."""
 
 
 def ignore(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 class TiledNetwork:
-    """Runs a network over the tiles of one picture at a time; keeps no state between pictures.
+    """Runs a network over the tiles of one picture at a time; stateless between pictures.
 
     Args:
-        runner: the model, how it is run and where.
-        network: what tiles go through; the runner's by default.
+        runner: the model and how to run it.
+        network: applied to tiles; the runner's by default.
     """
 
     def __init__(self, runner: Runner, network: Network | None = None) -> None:
@@ -44,7 +44,7 @@ class TiledNetwork:
         self.network: Network = network or runner.forward
 
     def plan(self, size: torch.Size, options: UpscaleOptions, tile: int | None = None) -> TileGrid:
-        """The tiles of an enlarged, padded picture of a size (…, H, W); `tile` in the place of what the options say."""
+        """Plan the tiles of an enlarged, padded picture of size (…, H, W); `tile` overrides the options."""
         spec = self.model.spec
         if tile is None:
             tile = self._tile(options)
@@ -60,7 +60,14 @@ class TiledNetwork:
     def restore(
         self, padded: Tensor, condition: Condition, steering: Steering, options: UpscaleOptions, progress: Tiles = ignore
     ) -> tuple[Tensor, TileGrid]:
-        """Run over tiles, halving them when memory runs out; `progress` hears of each, and begins again then."""
+        """Run over tiles, halving them when memory runs out: (1, 3, H, W) → (3, H, W), both in [0, 1], and the tiles used.
+
+        `progress` is called for each tile and starts again after halving.
+
+        Raises:
+            TileMemoryError: when even the smallest tile does not fit into memory.
+            ModelOutputError: when an output is not a valid picture.
+        """
         scale, tile = self.model.spec.scale, self._tile(options)
         while True:
             grid = self.plan(padded.shape, options, tile)
@@ -78,7 +85,7 @@ class TiledNetwork:
         """Encode, restore and decode the tiles; blend in float32. (1, 3, H, W) → (3, H, W), both in [0, 1]."""
         blended = torch.zeros_like(padded[0])
         device, places = self.runtime.device, list(grid)
-        # parts with levels of their own take steps of their own
+        # tiles whose parts have their own levels run several passes, one at a time
         several = self.runner.at_once(places[0][2].numel()) if steering.local is None else 1
         progress(0, len(places))
         for first in range(0, len(places), several):

@@ -1,6 +1,6 @@
-"""The one inference engine: the command line, Python, batches, benchmarks and validation all go through `Upscaler`.
+"""The inference engine: the command line, Python, batches, benchmarks and validation all use `Upscaler`.
 
-It knows nothing about files of pictures, names or progress bars, and keeps no state between pictures, so threads may share it.
+It is independent of picture files, names and progress bars, and stateless between pictures, so threads may share it.
 """
 
 from __future__ import annotations
@@ -52,29 +52,29 @@ class Upscaled:
 
     picture: Picture
     realism: float | None
-    """What was asked for, or what the degradation stands for; None where a fixed timestep stands for none."""
+    """The requested realism, or that of the estimated degradation; None for a fixed timestep without a realism."""
     timestep: int
-    """The mean over the picture where every tile has its own."""
+    """Mean over the picture if every tile has its own."""
     level: str | None
-    """Name of the nearest level; None as for realism."""
+    """Name of the nearest level; None if the realism is None."""
     similarity: float | None
-    """Estimated M_L, where it was asked for."""
+    """Estimated M_L, if it was requested."""
     tiles: int
     unet_passes: int
-    """The most that any tile took."""
+    """Maximum number of passes of any tile."""
     consistency: float
-    """PSNR in dB between the input and the result shrunk to its size."""
+    """PSNR in dB between the input and the result downscaled to its size."""
     dtype: str
-    """What it was computed in: float32 where the asked dtype gave no picture."""
+    """The dtype used: float32 if the requested dtype produced no valid picture."""
     seconds: float
     invented: Tensor | None = None
-    """How far it departs from the evidence around each pixel, shape (H, W), in steps of 1/255; None unless asked for."""
+    """Departure from the evidence around each pixel, shape (H, W), in steps of 1/255; None unless requested."""
 
     def against(self, evidence: Upscaled) -> Upscaled:
-        """The same with the map of what was invented, and with what that has cost.
+        """Return a copy with the map of what was invented, and with the combined cost.
 
         Args:
-            evidence: the same picture at realism 0; itself where that is what was asked for.
+            evidence: the same picture at realism 0; may be this result.
         """
         found = departure(self.picture.rgb, evidence.picture.rgb, self.picture.alpha)
         if evidence is self:
@@ -84,13 +84,13 @@ class Upscaled:
 
 
 class Upscaler:
-    """Enlarges pictures with one U-Net step each: one pass, or two where a user has opted into them at loading.
+    """Enlarges pictures with one U-Net step each: one pass, or two if requested at loading.
 
     Args:
         model: on the runtime's device, in its dtype.
-        runtime: where the model is.
+        runtime: the model's device and dtype.
         weights_id: name and digest of the weights, for records.
-        reload: gives the weights again in float32, for pictures that a smaller dtype fails on.
+        reload: loads the weights again in float32, for pictures that fail in reduced precision.
         runner: how to run the model; plainly by default.
         network: what tiles go through; the runner's by default.
     """
@@ -122,17 +122,17 @@ class Upscaler:
         log: Log = silent,
         items: Collection[str] | None = None,
     ) -> Upscaler:
-        """Load what was requested, by default the packaged weights, and put it where it runs.
+        """Load the requested weights, by default the packaged ones, and move them to their device.
 
         Args:
             request: weights, device, dtype.
-            options: of the pictures to come, as for `load_weights`.
-            log: receives a line when something is fetched.
-            items: what to be fast with, by the names of `engine.fast.ITEMS`; None leaves it to the device.
+            options: options of the pictures to come, as in `load_weights`.
+            log: receives a line when a file is downloaded.
+            items: names of `engine.fast.ITEMS`; None uses the device's defaults.
 
         Raises:
             UsageError: when the request contradicts itself.
-            WeightsError: when they are unknown, unavailable or damaged.
+            WeightsError: when the weights are unknown, unavailable or corrupt.
             DeviceError: when the device or dtype is not available.
         """
         asked, coming = request or WeightsRequest(), options or UpscaleOptions()
@@ -172,10 +172,10 @@ class Upscaler:
         """Enlarge one picture: the Python counterpart of `rcodsr upscale`.
 
         Args:
-            image: the path of a picture file, its bytes or a stream; a Pillow image; a numpy array (h, w[, c]) or torch tensor
+            image: the path, bytes or stream of a picture file, a Pillow image, or a numpy array (h, w[, c]) or torch tensor
                 (c, h, w) of uint8, uint16, or floats in [0, 1].
-            realism: 0 stays with the evidence, 1 fills in believable texture; or fidelity, neutral, realism. Default 0.5.
-            returns: "pillow", or "same": an array for an array and a tensor for a tensor, of its dtype.
+            realism: 0 stays with the evidence, 1 adds believable texture; or fidelity, neutral, realism. Default 0.5.
+            returns: "pillow", or "same" for the input's kind: an array or tensor of its dtype.
             asked: see `UpscaleArguments`; for example `adaptive=True`, `realism_map=mask`, `scale=2` or `tile=256`.
 
         Returns:
@@ -183,7 +183,7 @@ class Upscaler:
             `rcodsr.save` writes it with the input's own colour profile and depth.
 
         Raises:
-            RcodsrError: as `run`; `InputError` when the file cannot be read; `UsageError` for a wrong argument.
+            RcodsrError: as in `run`. `InputError` when the file cannot be read, `UsageError` for a wrong argument.
         """
         with in_python():
             options = read_arguments(realism, asked)
@@ -194,15 +194,15 @@ class Upscaler:
             return to_kind(made, image) if returns == "same" else to_srgb_image(made)
 
     def invented(self, image: ImageLike, realism: float | str | None = None, **asked: Unpack[UpscaleArguments]) -> Invented:
-        """Enlarge one picture, and say how far the result departs from what the evidence alone gives.
+        """Enlarge one picture and measure its departure from the evidence, the result at realism 0.
 
         Args:
             image: as for `upscale`.
             realism: as for `upscale`.
-            asked: likewise.
+            asked: as for `upscale`.
 
         Raises:
-            RcodsrError: as `upscale`; `UsageError` for weights without a realism 0.
+            RcodsrError: as in `upscale`; `UsageError` for weights without a realism 0.
         """
         with in_python():
             options = replace(read_arguments(realism, asked), invented=True)
@@ -212,7 +212,7 @@ class Upscaler:
         return Invented(to_srgb_image(made.picture), made.invented.numpy(), made.consistency)
 
     def estimate(self, image: ImageLike) -> Estimated:
-        """How degraded a picture is, and what `adaptive=True` would choose for it: the counterpart of `rcodsr estimate`.
+        """Estimate the degradation of a picture and the level that `adaptive=True` would choose; see `rcodsr estimate`.
 
         Args:
             image: as for `upscale`.
@@ -227,28 +227,28 @@ class Upscaler:
         return self.judge(picture.without_alpha().rgb)
 
     def judge(self, rgb: Tensor) -> Estimated:
-        """The same for the pixels (3, h, w) in [0, 1] of an opaque picture."""
+        """Estimate the degradation of an opaque picture from its pixels (3, h, w) in [0, 1]."""
         with torch.no_grad():
             degradation = self.degradation(upsample(rgb[None], self.model.spec.scale))
         return Steering.by_degradation(self.model.spec.grouping, degradation, by_tile=False).estimated()
 
     def __repr__(self) -> str:
-        """Weights, device and dtype."""
+        """Return weights, device and dtype."""
         return f"<Upscaler {self.weights_id} on {self.runtime.reason}>"
 
     def run(self, picture: Picture, options: UpscaleOptions, progress: Tiles = ignore) -> Upscaled:
-        """Enlarge one picture, keeping its alpha, greyness and metadata.
+        """Enlarge one picture; preserves alpha, greyscale and metadata.
 
-        A picture that comes out as NaN or blank in a smaller dtype is computed again in float32.
+        If reduced precision yields NaNs or a blank picture, it is recomputed in float32.
 
         Args:
-            picture: decoded.
-            options: what to do with it.
-            progress: hears how many tiles of how many are done; alpha counts as much as the colours.
+            picture: the decoded picture.
+            options: realism, size, tiles and colour fix.
+            progress: called with the number of finished tiles and their total; alpha counts as much as the colours.
 
         Raises:
             TileMemoryError: when the picture, or even the smallest tile, does not fit into memory.
-            ModelOutputError: when the model returns no picture, also in float32.
+            ModelOutputError: when the output is not a valid picture, even in float32.
         """
         self._require_own_process()
         made = self._run_soundly(picture, options, progress)
@@ -268,18 +268,20 @@ class Upscaler:
         return self._in_float32()._run(picture, options, progress)
 
     def _require_own_process(self) -> None:
-        """After a fork, torch's threads are gone: a CPU goes on with one, a GPU cannot be used."""
+        """Handle a fork, which ends torch's threads: a CPU continues with one, a GPU cannot be used."""
         if os.getpid() == self._process:
             return
         if self.runtime.device.type != "cpu":
             raise DeviceError(
-                f"{self.runtime.device}", "cannot be used after a fork", "load in the child, or start it by spawn"
+                f"{self.runtime.device}",
+                "cannot be used after a fork",
+                "load the weights in the child process, or use the spawn start method",
             )
         torch.set_num_threads(1)
         self._process = os.getpid()
 
     def through(self, wrap: Callable[[Network], Network]) -> Upscaler:
-        """The same engine, whose tiles go through what `wrap` makes of its network (as `batch.tiles`)."""
+        """Return an engine that shares everything but runs tiles through `wrap(network)` (see `batch.tiles`)."""
         wrapped = wrap(self.tiled.network)
 
         def network(tiles: Tensor, condition: Condition) -> Tensor:
@@ -288,7 +290,7 @@ class Upscaler:
         return Upscaler(self.model, self.runtime, self.weights_id, self._reload, self.runner, network)
 
     def _in_float32(self) -> Upscaler:
-        """The same weights in float32, loaded when they are first needed."""
+        """The same weights in float32, loaded on first use."""
         with self._exact_lock:
             if self._exact is None:
                 runtime = Runtime(self.runtime.device, torch.float32, f"fp32 (no picture in {self.runtime.dtype_name})")
@@ -296,10 +298,10 @@ class Upscaler:
             return self._exact
 
     def check(self, options: UpscaleOptions) -> None:
-        """Refuse what the weights cannot do.
+        """Reject options that the weights do not support.
 
         Raises:
-            UsageError: naming the remedy.
+            UsageError: when an option is not supported.
         """
         self.model.spec.check(options, self.model.passes.realism)
 
@@ -337,7 +339,7 @@ class Upscaler:
         )
 
     def _enlarged_alpha(self, alpha: Tensor, steering: Steering, options: UpscaleOptions, progress: Tiles) -> Tensor:
-        """(1, h, w) → (1, H, W): restored as the colours are, so that its edges are as sharp; no overshoot."""
+        """(1, h, w) → (1, H, W), both in [0, 1]: restored like the colours, so that its edges are as sharp; no overshoot."""
         width, height = options.output_size((alpha.shape[2], alpha.shape[1]))
         if alpha.min() < alpha.max():
             level = steering.grouping.timestep_realism(steering.timestep)
@@ -349,7 +351,7 @@ class Upscaler:
         return resize(alpha[None], height, width)[0]
 
     def _level(self, steering: Steering, options: UpscaleOptions) -> tuple[float | None, str | None]:
-        """Realism and its name, where there is a knob; a weighed pair has no name."""
+        """Realism and level name, if the weights have a knob; a weighted pair of passes has no name."""
         spec, grouping = self.model.spec, self.model.spec.grouping
         if spec.fixed_timestep is not None:
             return self.model.passes.realism, None
@@ -358,9 +360,9 @@ class Upscaler:
         return realism, grouping.level(steering.timestep)
 
     def restore(self, rgb: Tensor, options: UpscaleOptions, progress: Tiles = ignore) -> tuple[Tensor, Steering, list[int]]:
-        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], its steering, passes by tile.
+        """(3, h, w) in [0, 1] → the model's own enlargement (3, s·h, s·w) in [0, 1], its steering, and passes by tile.
 
-        The result is where the runner keeps pictures: on a GPU that has room for it, else on the CPU.
+        The result is on the runner's device for pictures: a GPU with enough memory, otherwise the CPU.
         """
         spec = self.model.spec
         rgb = rgb.to(self.runner.home(spec.scale**2 * rgb[0].numel()))

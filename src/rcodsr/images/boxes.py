@@ -1,4 +1,4 @@
-"""The boxes of AVIF and HEIF (ISO/IEC 14496-12 and 23008-12): what Pillow does not tell of the picture in them."""
+"""Boxes of AVIF and HEIF (ISO/IEC 14496-12 and 23008-12): properties of the picture that Pillow does not report."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 from rcodsr.images.survey import Survey
 
 _LONGEST = 16 << 20
-"""Bytes of the box that describes the pictures."""
+"""Maximum bytes of the box that describes the pictures."""
 
 
 def survey(file: BinaryIO) -> Survey:
-    """Colours without a profile, the depth, and a gain map; nothing of a file that makes no sense.
+    """Read colours given without a profile, the bit depth, and a gain map. A malformed file yields nothing.
 
     Args:
-        file: at its start.
+        file: positioned at its start.
     """
     info: dict[str, Any] = {}
     with suppress(struct.error, ValueError, KeyError, IndexError, EOFError):
@@ -28,19 +28,19 @@ def survey(file: BinaryIO) -> Survey:
         left_out = []
         for kind, data in _properties(boxes):
             if kind == b"colr" and data[:4] == b"nclx" and "cicp" not in info:
-                # the decoder undoes the matrix and the range that follow
+                # the decoder undoes the matrix and range that follow
                 info["cicp"] = (*struct.unpack_from(">2H", data, 4), 0, 1)
             elif kind == b"pixi" and max(data[5:], default=8) > 8:
-                left_out.append(f"{max(data[5:])}-bit channels become 8")
+                left_out.append(f"{max(data[5:])}-bit channels reduced to 8")
         if b"tmap" in _find(boxes, b"iinf"):
-            left_out.append("its gain map (HDR) is left out")
+            left_out.append("its gain map (HDR) was dropped")
         if left_out:
             info["left_out"] = tuple(left_out)
     return Survey(info=info)
 
 
 def _top(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Boxes of a file; only the data of `meta` are read."""
+    """Boxes of a file. Only the data of `meta` are read."""
     end, at = file.seek(0, os.SEEK_END), 0
     while at + 8 <= end:
         file.seek(at)

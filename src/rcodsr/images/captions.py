@@ -1,4 +1,4 @@
-"""Texts of pictures, such as a tagger's words: JSON lines, `{"picture": "cat.png", "text": "a cat, grass"}`."""
+"""Texts of pictures, such as an image tagger's words: JSON lines, `{"picture": "cat.png", "text": "a cat, grass"}`."""
 
 import json
 from collections.abc import Iterable
@@ -8,27 +8,27 @@ from pathlib import Path
 from rcodsr.errors import InputError, UsageError
 from rcodsr.images.opening import Source
 
-_REMEDY = 'write one {"picture": "cat.png", "text": "a cat"} a line'
+_REMEDY = 'write one {"picture": "cat.png", "text": "a cat"} per line'
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The texts that a file gives pictures."""
+    """Texts for pictures, read from a file."""
 
     file: Path
     by_name: dict[str, str]
-    """Of entries without a directory: whatever picture has this file name."""
+    """Texts of entries without a directory, by file name in any directory."""
     by_path: dict[Path, str]
-    """Of entries with one: paths relative to the list's own directory."""
+    """Texts of entries with a directory, by path relative to the list's own directory."""
 
     def of(self, picture: Source) -> str | None:
-        """A picture's text, by its path or else by its name; None where the file has none."""
+        """The text of a picture, by its path or else by its name. None if the file has none."""
         if isinstance(picture, Path) and (text := self.by_path.get(picture.absolute())) is not None:
             return text
         return self.by_name.get(picture.stem + picture.suffix)
 
     def of_all(self, pictures: Iterable[Source]) -> list[str]:
-        """A text for each of them.
+        """The texts of several pictures.
 
         Raises:
             UsageError: naming the first picture without one, and how many more there are.
@@ -41,10 +41,10 @@ class Captions:
 
 
 def read_captions(file: Path) -> Captions:
-    """Read a list of texts; blank lines do not count, the last of two lines for one picture does.
+    """Read a list of texts. Blank lines are ignored, and the last of several lines for a picture counts.
 
     Raises:
-        InputError: when it cannot be read, or a line is not an entry; it names the line.
+        InputError: when the file cannot be read, or a line is not an entry, whose number is then named.
     """
     by_name, by_path = dict[str, str](), dict[Path, str]()
     try:
@@ -71,5 +71,5 @@ def _entry(place: str, line: str) -> tuple[Path, str]:
         if not (isinstance(picture, str) and isinstance(text, str) and Path(picture).name):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(place, "not an entry of a list of texts", _REMEDY) from None
+        raise InputError(place, "not a valid entry of a list of texts", _REMEDY) from None
     return Path(picture), text

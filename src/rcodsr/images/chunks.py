@@ -1,6 +1,6 @@
-"""The chunks of a PNG: ancillary ones that are damaged or too large are left out, those behind the pixels are found in time.
+"""PNG chunks: drop ancillary chunks that are damaged or too large, and move metadata behind the pixels before them.
 
-Pillow refuses the whole file for such a chunk, and does not see what stands behind the pixels until it has decoded them.
+Pillow refuses the whole file for such a chunk, and sees chunks behind the pixels only after decoding.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _LONGEST = {b"iCCP": 16 << 20, b"eXIf": 16 << 20}
 _LONGEST_OTHER = 1_000_000
-"""Bytes of a chunk, unpacked; a little below what Pillow unpacks."""
+"""Maximum unpacked bytes of a chunk, slightly below Pillow's own limit."""
 _MOST = 64 << 20
-"""Bytes of all ancillary chunks of a picture, unpacked."""
+"""Maximum unpacked bytes of all ancillary chunks of a picture."""
 _MOST_CHUNKS = 200_000
 _FRAMES = {b"acTL", b"fcTL", b"fdAT"}
-"""Ancillary chunks that hold pictures."""
+"""Ancillary chunks that contain pictures."""
 _METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-"""What may stand behind the pixels."""
+"""Chunks that may follow the pixels."""
 _HDR = {b"mDCV", b"cLLI"}
 _SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"cICP": 4}
 _NAMES = {
@@ -44,9 +44,9 @@ _XMP = b"XML:com.adobe.xmp"
 class _Chunk:
     kind: bytes
     start: int
-    """Offset of its length field."""
+    """Offset of its length field in bytes."""
     length: int
-    """Of its data."""
+    """Length of its data in bytes."""
 
     @property
     def span(self) -> range:
@@ -58,14 +58,14 @@ class _Chunk:
 
 
 class _FaultError(Exception):
-    """Why a chunk is left out."""
+    """Reason why a chunk is dropped."""
 
 
 def survey(file: BinaryIO) -> Survey:
-    """What is to be left out of a PNG or moved before its pixels.
+    """Find parts of a PNG to drop, or to move before its pixels.
 
     Args:
-        file: at its start.
+        file: positioned at its start.
     """
     chunks = list(islice(_chunks(file), _MOST_CHUNKS))
     places = [i for i, chunk in enumerate(chunks) if chunk.kind == b"IDAT"]
@@ -74,7 +74,7 @@ def survey(file: BinaryIO) -> Survey:
     info: dict[str, Any] = {}
     faults: list[str] = []
     before, behind = chunks[: places[0]], chunks[places[-1] + 1 :]
-    # of what stands behind the pixels Pillow sees nothing in time, and may choke on it in the end
+    # Pillow sees chunks behind the pixels too late, and may fail on them
     late = [chunk for chunk in behind if chunk.kind in _METADATA]
     judged = [chunk for chunk in before if chunk.is_ancillary] + late
     sound = set(_sound(file, judged, info, faults))
@@ -85,14 +85,14 @@ def survey(file: BinaryIO) -> Survey:
     kept = [chunk for chunk in before if not chunk.is_ancillary or chunk in sound] + [chunk for chunk in late if chunk in sound]
     pixels = range(chunks[places[0]].start, chunks[places[-1]].span.stop)
     rest = [chunk.span for chunk in behind if not chunk.is_ancillary]
-    # of a file that is cut short, Pillow sees where
+    # Pillow reports where a truncated file ends
     rest.append(range(chunks[-1].span.stop, file.seek(0, os.SEEK_END)))
     parts: list[Part] = [SIGNATURE, *(chunk.span for chunk in kept), pixels, *rest]
     return Survey(parts, info)
 
 
 def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
-    """Chunks up to the end of the picture, or of the file."""
+    """Chunks up to the end of the picture or of the file."""
     size, at = file.seek(0, os.SEEK_END), len(SIGNATURE)
     while at + 12 <= size:
         file.seek(at)
@@ -106,7 +106,7 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
 
 
 def _sound(file: BinaryIO, chunks: list[_Chunk], info: dict[str, Any], faults: list[str]) -> Iterator[_Chunk]:
-    """Chunks that Pillow can be given; the others are named in `faults`, or understood here and put into `info`."""
+    """Chunks that Pillow can read. The others are named in `faults`, or parsed here and stored in `info`."""
     room = _MOST
     for chunk in chunks:
         longest = min(room, _LONGEST.get(chunk.kind, _LONGEST_OTHER))
@@ -122,7 +122,7 @@ def _sound(file: BinaryIO, chunks: list[_Chunk], info: dict[str, Any], faults: l
                 raise _FaultError("damaged (wrong checksum)")
             unpacked = _unpacked(chunk.kind, data, longest)
         except _FaultError as fault:
-            faults.append(f"its {_name(chunk.kind, keyword)} is {fault} and left out")
+            faults.append(f"its {_name(chunk.kind, keyword)} is {fault} and was dropped")
             continue
         room -= len(unpacked)
         if chunk.kind == b"cICP":
@@ -136,10 +136,10 @@ def _sound(file: BinaryIO, chunks: list[_Chunk], info: dict[str, Any], faults: l
 
 
 def _unpacked(kind: bytes, data: bytes, longest: int) -> bytes:
-    """A chunk's data, unpacked where they are packed.
+    """A chunk's data, unpacked if compressed.
 
     Raises:
-        _FaultError: when they are too long or make no sense.
+        _FaultError: when the data are too long or malformed.
     """
     if len(data) < _SHORTEST.get(kind, 0):
         raise _FaultError("damaged (too short)")

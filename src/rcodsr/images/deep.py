@@ -1,7 +1,7 @@
-"""Colour with 16 bits a channel, which Pillow reads and writes as 8: decoded twice, once for each byte.
+"""Colour with 16 bits per channel, which Pillow reads and writes as 8: decoded twice, once for each byte.
 
-Pillow's own decoders do all the work, behind the same allowlist and limits. A decoder told that samples are big-endian
-delivers their first bytes, one told little-endian the second; together they are the whole numbers.
+Pillow's own decoders do the work, behind the same allowlist and limits. Configured for big-endian samples a decoder delivers
+their first bytes, for little-endian ones the second. Together they form the whole numbers.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 Samples = np.ndarray[Any, np.dtype[Any]]
-"""Shape (h, w, channels): one of grey, two with alpha, three of colour, four with alpha; uint8 or uint16."""
+"""Shape (h, w, channels), uint8 or uint16. Channels: 1 grey, 2 with alpha, 3 colour, 4 with alpha."""
 
 _STRIP_BYTES = 1 << 20
 _OTHER_END = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def deep_layout(image: ImageFile.ImageFile) -> str | None:
-    """How 16-bit colour is stored in an opened, undecoded file; None where there is none that can be read whole.
+    """Layout of 16-bit colour in an opened, undecoded file. None if it has none that can be read in full depth.
 
-    Planes compressed one by one are not: Pillow's decoder of those delivers 8 bits.
+    Separately compressed planes are not supported, because Pillow's decoder delivers 8 bits of them.
     """
     stored = layout(image)
     if "A;16" in stored or stored.startswith(("RGB", "RGBX")):
@@ -35,7 +35,7 @@ def deep_layout(image: ImageFile.ImageFile) -> str | None:
 
 
 def loses_depth(image: ImageFile.ImageFile) -> bool:
-    """Whether an opened, undecoded file has 16-bit colour that can only be read as 8."""
+    """Whether an opened, undecoded file has 16-bit colour that can be read only as 8 bits."""
     if image.mode not in {"RGB", "RGBA", "RGBX", "CMYK"} or not image.tile or deep_layout(image):
         return False
     if image.format == "TIFF":
@@ -44,7 +44,7 @@ def loses_depth(image: ImageFile.ImageFile) -> bool:
 
 
 def mend_planes(image: Any) -> None:
-    """Name the layout of uncompressed 16-bit planes in full; Pillow takes them for 8-bit ones."""
+    """Name the layout of uncompressed 16-bit planes in full. Pillow mistakes them for 8-bit planes."""
     bits = getattr(image, "tag_v2", {}).get(258, ())
     if getattr(image, "_planar_configuration", 1) != 2 or not image.tile or image.tile[0].codec_name != "raw" or 16 not in bits:
         return
@@ -58,11 +58,11 @@ def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Sam
     """The 16-bit samples of a file.
 
     Args:
-        first: the opened file, undecoded, with a `deep_layout`.
-        second: the same, opened once more.
+        first: the opened, undecoded file, with a `deep_layout`.
+        second: the same file, opened again.
     """
     stored = layout(first)
-    if stored == "LA;16B":  # told that it is RGBA, the decoder delivers all four bytes of grey and alpha
+    if stored == "LA;16B":  # read as RGBA, the decoder delivers all four bytes of grey and alpha
         _tell(first, "RGBA")
         bytes = np.asarray(first)
         return bytes[..., 0::2].astype(np.uint16) << 8 | bytes[..., 1::2]
@@ -71,10 +71,10 @@ def deep_samples(first: ImageFile.ImageFile, second: ImageFile.ImageFile) -> Sam
 
 
 def ppm_samples(image: ImageFile.ImageFile) -> Samples | None:
-    """The 16-bit samples of an opened, undecoded PPM of binary colour; None for any other file.
+    """The 16-bit samples of an opened, undecoded binary colour PPM. None for any other file.
 
     Raises:
-        ValueError: when the file is cut short.
+        ValueError: when the file is truncated.
     """
     if image.format != "PPM" or image.mode != "RGB" or not image.tile or image.tile[0].codec_name != "ppm":
         return None
@@ -91,12 +91,12 @@ def ppm_samples(image: ImageFile.ImageFile) -> Samples | None:
 
 
 def tiff(samples: Samples, exif: Image.Exif, tags: dict[int, Any]) -> bytes:
-    """A TIFF file of 8 or 16 bits a channel, deflated; Pillow's own writer drops EXIF directories or compression.
+    """Encode a TIFF file with 8 or 16 bits per channel, deflated. Pillow's own writer drops EXIF directories or compression.
 
     Args:
-        samples: the pixels; alpha is straight.
-        exif: its tags stand beside the picture's own, its directories below them.
-        tags: further tags; a `bytes` value is written as it is.
+        samples: the pixels, with straight alpha.
+        exif: its tags are written beside the picture's own, its directories below them.
+        tags: further tags. A `bytes` value is written as it is.
     """
     height, width, channels = samples.shape
     bits = 8 * samples.dtype.itemsize
@@ -127,20 +127,20 @@ def tiff(samples: Samples, exif: Image.Exif, tags: dict[int, Any]) -> bytes:
 
 
 def _strip(rows: Samples) -> bytes:
-    """Differences to the left, little-endian, deflated."""
+    """Differences to the left neighbour, little-endian, deflated."""
     little = rows.astype(rows.dtype.newbyteorder("<"))
     little[:, 1:] -= rows[:, :-1]
     return zlib.compress(little.tobytes(), 6)
 
 
 def layout(image: ImageFile.ImageFile) -> str:
-    """How the samples of an opened, undecoded file are stored, in Pillow's words."""
+    """Layout of the samples in an opened, undecoded file, in Pillow's terms."""
     args = image.tile[0].args if image.tile else ""
     return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _tell(image: ImageFile.ImageFile, stored: str) -> None:
-    """Tell the decoder of an opened file another layout."""
+    """Set another layout for the decoder of an opened file."""
     image.tile = [
         tile._replace(args=(stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored) for tile in image.tile
     ]

@@ -1,4 +1,4 @@
-"""A map of what was invented as a picture: one fixed scale of colours for every map, and its legend."""
+"""Maps of invented detail as pictures: one fixed colour scale for every map, and its legend."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from PIL.PngImagePlugin import PngInfo
 from rcodsr.images.metadata import Metadata, written_exif
 
 Map = np.ndarray[Any, np.dtype[np.float32]]
-"""Shape (H, W): steps of 1/255."""
+"""Shape (H, W), in steps of 1/255."""
 
 MOST = 32
-"""Steps that have the last colour, as all beyond."""
+"""Number of steps from which on the last colour is used."""
 TICKS = (0, 4, 8, 16, 32)
-"""Steps that a legend names."""
+"""Steps labelled in a legend."""
 _PER_STEP = 8
-"""Indices of the palette: an index of a map is eight times its steps."""
+"""Palette indices per step: a map's index is eight times its steps."""
 _STOPS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""Colours at equal distances along the scale, darker to lighter, so that it is read in grey and by colour-blind eyes too."""
+"""Equally spaced colours (R, G, B) of the scale, dark to light, so that it is readable in grey and with colour blindness."""
 SAID = "Departure from realism 0, local RMS over 8x8 pixels; palette index = 8 x steps of 1/255, 255 = 32 steps or more"
-"""The legend in words, which each file carries."""
+"""The legend as text, stored in each file."""
 
 
 def painted(departure: Map) -> Image.Image:
-    """A map in colours: mode P, of the map's size."""
+    """Colour a map: mode P, of the map's size."""
     image = Image.fromarray(np.clip(np.rint(departure * _PER_STEP), 0, 255).astype(np.uint8))
     image.putpalette(_palette().tobytes())
     return image
 
 
 def reduced(drawn: Image.Image, factor: int) -> Image.Image:
-    """A painted map, smaller: the mean of its steps."""
+    """Shrink a coloured map by averaging its steps."""
     indices = Image.fromarray(np.asarray(drawn)).reduce(factor)
     indices.putpalette(_palette().tobytes())
     return indices
 
 
 def encode_map(departure: Map, record: dict[str, Any] | None = None) -> bytes:
-    """A map as a PNG file that carries its legend in words.
+    """Encode a map as a PNG file with its legend as text.
 
     Args:
         departure: shape (H, W), in steps of 1/255.
-        record: how the picture was made, which tells later runs that this is no photo.
+        record: how the picture was made. Later runs recognise by it that the map is not a photo.
     """
     buffer, words, image = io.BytesIO(), PngInfo(), painted(departure)
     words.add_text("Description", SAID)
@@ -54,7 +54,7 @@ def encode_map(departure: Map, record: dict[str, Any] | None = None) -> bytes:
 
 
 def legend(width: int) -> Image.Image:
-    """The scale of colours with its steps, as a strip of a width of at least 200 and a height of 34 pixels."""
+    """The colour scale with its steps, as a strip of `width` (at least 200) × 34 pixels."""
     strip = Image.new("RGB", (width, 34), "white")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
     ramp = np.linspace(0, 255, width).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""The directories of a TIFF: which of its pictures is the picture, and whether it is a camera's raw data.
+"""Directories of a TIFF: find the main picture, and recognise camera raw files.
 
-Pillow opens the first directory. In raw files and some pyramids that is a preview.
+Pillow opens the first directory, which is a preview in raw files and some pyramids.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import BinaryIO
 from rcodsr.images.survey import Survey
 
 MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
-"""What a TIFF begins with; the last two are wrong, and read nonetheless."""
+"""Signatures of a TIFF. The last two are wrong, but are read all the same."""
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _CHANNELS, _SUBDIRECTORIES, _SAMPLE_FORMAT, _DNG = 277, 330, 339, 50706
 _READ = {_SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _SUBDIRECTORIES, _SAMPLE_FORMAT}
 _SENSOR = {32803, 34892}
-"""Photometric interpretations: colour filter array, linear raw."""
+"""Photometric interpretations of raw data: colour filter array, linear raw."""
 _MAKERS = (b"CR", b"IIII", b"MMMM")
-"""What stands behind the header of raw files of Canon and Phase One."""
+"""Bytes behind the header in raw files of Canon and Phase One."""
 _SIZES = {1: 1, 3: 2, 4: 4, 7: 1, 13: 4, 16: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}
 _MOST_DIRECTORIES, _MOST_TAGS, _MOST_VALUES = 100, 4096, 64
@@ -34,32 +34,32 @@ class Directory:
 
     offset: int
     following: int
-    """Offset of the next directory, 0 after the last."""
+    """Offset of the next directory. 0 after the last."""
     tags: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """Those that are read here."""
+    """The tags that are read here."""
 
     def first(self, tag: int, default: int = 0) -> int:
-        """The first value of a tag."""
+        """The first value of a tag, or `default`."""
         return (self.tags.get(tag) or (default,))[0]
 
     @property
     def pixels(self) -> int:
-        """How many it has."""
+        """Number of pixels."""
         return self.first(_WIDTH) * self.first(_LENGTH)
 
     @property
     def is_part(self) -> bool:
-        """Whether it is a reduced copy or a mask of another."""
+        """Whether it is a reduced copy or a mask of another picture."""
         return bool(self.first(_SUBFILE) & 0b101) or self.first(_OLD_SUBFILE) == 2
 
     @property
     def is_raw(self) -> bool:
-        """Whether it holds what a sensor saw, before any development."""
+        """Whether it contains undeveloped sensor data."""
         return self.first(_PHOTOMETRIC) in _SENSOR
 
 
 def is_raw(file: BinaryIO) -> bool:
-    """Whether a TIFF is a camera raw file, whatever it is called."""
+    """Whether a TIFF is a camera raw file, whatever its suffix."""
     if _head(file)[8:].startswith(_MAKERS):
         return True
     directories = list(_all(file))
@@ -68,7 +68,7 @@ def is_raw(file: BinaryIO) -> bool:
 
 
 def survey(file: BinaryIO) -> Survey:
-    """Another header for a file whose first picture is a preview of a larger one, so that Pillow opens that one."""
+    """Build another header for a file whose first picture is a preview, so that Pillow opens the larger picture."""
     main = list(_chain(file))
     if not main:
         return Survey()
@@ -87,7 +87,7 @@ def survey(file: BinaryIO) -> Survey:
 
 
 def sample_kind(file: BinaryIO) -> str:
-    """What the samples of a TIFF's first picture are, as 32-bit floating-point colour; empty where usual or unknown."""
+    """Sample type of a TIFF's first picture, such as 32-bit floating-point colour. Empty if common or unknown."""
     directory = next(_chain(file), None)
     if directory is None or _BITS not in directory.tags:
         return ""
@@ -128,7 +128,7 @@ def _directory(file: BinaryIO, offset: int) -> Directory:
     """The directory at an offset.
 
     Raises:
-        struct.error: when the file ends before.
+        struct.error: when the file ends too early.
     """
     head = _head(file)
     order, big = _order(head), head[2:4] in {b"+\0", b"\0+"}

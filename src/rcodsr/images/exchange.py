@@ -1,4 +1,4 @@
-"""Pictures as Python programs have them: paths, bytes, streams, Pillow images, numpy arrays, torch tensors; and back."""
+"""Convert pictures from and to Python types: paths, bytes, streams, Pillow images, numpy arrays and torch tensors."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ class Readable(Protocol):
     """A stream of bytes, such as an open file or an upload."""
 
     def read(self) -> bytes:
-        """All of it."""
+        """Read the whole stream."""
         ...
 
 
 ImageLike = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Array | Tensor
-"""What can be enlarged."""
+"""Types of pictures that can be enlarged."""
 
 _UNDECODED = threading.Lock()
-"""Pillow decodes a lazily opened image when it is first used, and minds no other thread."""
+"""Guards Pillow's lazy decoding at first use, which is not thread-safe."""
 
 
 def to_picture(image: ImageLike, scale: float = 1.0) -> Picture:
-    """Any of `ImageLike` as a picture in sRGB.
+    """Convert any of `ImageLike` to a picture in sRGB.
 
     Args:
-        image: a path, or a file's bytes or stream; a Pillow image; a numpy array (h, w), (h, w, 1 to 4); a torch tensor
-            (1 to 4, h, w). Arrays and tensors are uint8, uint16, or floats in [0, 1]; 2 and 4 channels end with alpha.
-        scale: the enlargement planned for it.
+        image: a path, a file's bytes or stream, a Pillow image, a numpy array (h, w) or (h, w, 1 to 4), or a torch tensor
+            (1 to 4, h, w). Arrays and tensors are uint8, uint16, or floats in [0, 1]. With 2 or 4 channels the last is alpha.
+        scale: the planned enlargement.
 
     Raises:
         InputError: when a file cannot be read.
-        UsageError: when an array or a tensor is no picture.
+        UsageError: when an array or a tensor is not a picture.
     """
     if isinstance(image, Image.Image):
         with _UNDECODED:
@@ -69,7 +69,7 @@ def to_picture(image: ImageLike, scale: float = 1.0) -> Picture:
 
 
 def to_kind(picture: Picture, like: ImageLike) -> Image.Image | Array | Tensor:
-    """A picture as what `like` is: an array or a tensor of its dtype and number of axes; a Pillow image for all else."""
+    """Convert a picture to the type of `like`: an array or tensor of its dtype and number of axes, otherwise a Pillow image."""
     if isinstance(like, Tensor):
         planes = torch.from_numpy(_samples_like(picture, _array_of(like).dtype)).permute(2, 0, 1)
         return planes.contiguous().to(like.device, like.dtype)
@@ -80,22 +80,22 @@ def to_kind(picture: Picture, like: ImageLike) -> Image.Image | Array | Tensor:
 
 
 def to_srgb_image(picture: Picture) -> Image.Image:
-    """The 8-bit Pillow image of a picture in sRGB, so that any way of saving it shows the right colours.
+    """Convert a picture to an 8-bit Pillow image in sRGB, so that it shows the right colours however it is saved.
 
-    EXIF, XMP and DPI are in `info`. `save` finds the picture again, with its own profile and its depth.
+    EXIF, XMP and DPI are in `info`. `save` recovers the picture with its own profile and bit depth.
     """
     metadata, image = picture.metadata, _in_srgb(picture)
     exif = written_exif(metadata, picture.size, "PNG", None)
     info = {"dpi": metadata.dpi, "exif": exif.tobytes() if len(exif) else None, "xmp": metadata.resized(picture.size).xmp}
     image.info |= {key: value for key, value in info.items() if value is not None}
-    # a picture is five times as large as its image, which mostly says all of it; copies and crops inherit nothing
+    # a picture is five times as large as its image, so keep it only where it holds more; copies and crops inherit nothing
     deeper = picture if picture.depth == 16 or metadata.icc is not None or metadata.color_chunks else None
     image._rcodsr = metadata, image.size, deeper  # type: ignore[attr-defined]
     return image
 
 
 def _in_srgb(picture: Picture) -> Image.Image:
-    """Its 8-bit image, converted where its numbers are those of a profile of tables."""
+    """The picture's 8-bit image, converted if its numbers belong to a table-based profile."""
     image, icc = to_pil(picture), picture.metadata.icc
     return image if icc is None or picture.gray or parse(icc) is not None else _by_table(image, icc)
 
@@ -103,23 +103,23 @@ def _in_srgb(picture: Picture) -> Image.Image:
 def save(
     image: Image.Image | Array | Tensor, path: str | os.PathLike[str], quality: int = 95, background: str = "white"
 ) -> None:
-    """Write a picture as the command line does: whole or not at all, with the input's colour profile, EXIF, XMP and DPI.
+    """Write a picture like the command line: atomically, with the input's colour profile, EXIF, XMP and DPI.
 
     Args:
         image: from `Upscaler.upscale`, or any Pillow image, array (h, w[, c]) or tensor (c, h, w).
-        path: of the file, whose suffix says the format; replaced if it exists.
-        quality: of JPEG, WebP and AVIF, 1 to 100.
-        background: colour under transparency where the format has none, as #rrggbb or a name.
+        path: output file, whose suffix selects the format. Replaced if it exists.
+        quality: quality of JPEG, WebP and AVIF, 1 to 100.
+        background: colour behind transparency if the format has none, as #rrggbb or a name.
 
     Raises:
         OutputError: when it cannot be written.
-        UsageError: when the suffix is not one of a format we write, or an array is no picture.
+        UsageError: when the suffix does not belong to an output format, or an array is not a picture.
     """
     target = Path(path)
     with in_python():
         format = io.FORMATS.get(target.suffix.lower())
         if format is None:
-            raise UsageError(target, "does not say a format we write", f"end it in {', '.join(sorted(io.FORMATS))}")
+            raise UsageError(target, "has no suffix of an output format", f"end it in {', '.join(sorted(io.FORMATS))}")
         if not 1 <= quality <= 100:
             raise UsageError("quality", f"{quality} is not between 1 and 100", "use for example 95")
         data = io.encode(_kept(image), format, quality, background=parse_background(background))
@@ -127,7 +127,7 @@ def save(
 
 
 def _kept(image: Image.Image | Array | Tensor) -> Picture:
-    """What `to_srgb_image` was given, if the image has not been painted on since; else the pixels and their metadata."""
+    """The picture passed to `to_srgb_image` if the image has not been edited since, otherwise its pixels and their metadata."""
     if not isinstance(image, Image.Image):
         return to_picture(image)
     metadata, size, picture = getattr(image, "_rcodsr", (None, None, None))
@@ -135,13 +135,13 @@ def _kept(image: Image.Image | Array | Tensor) -> Picture:
         return to_picture(image)
     if picture is not None and image.tobytes() == _in_srgb(picture).tobytes():
         return picture
-    # from here on the numbers are sRGB's, which a profile of tables cannot be given back
+    # from here on the numbers are sRGB, which cannot be converted back to a table-based profile
     own = metadata.with_icc(None) if metadata.icc and parse(metadata.icc) is None else metadata
     return from_pil(image).with_metadata(own)
 
 
 def _by_table(image: Image.Image, icc: bytes) -> Image.Image:
-    """An image in the numbers of a profile of tables, as sRGB; Little CMS converts colours and leaves alpha."""
+    """Convert an image with a table-based profile to sRGB. Little CMS converts the colours and keeps alpha."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     source, target = ImageCms.ImageCmsProfile(streams.BytesIO(icc)), ImageCms.createProfile("sRGB")
     try:
@@ -155,7 +155,7 @@ def _by_table(image: Image.Image, icc: bytes) -> Image.Image:
 
 
 def _samples_like(picture: Picture, kind: np.dtype[Any]) -> Array:
-    """Shape (h, w, channels): integers of the same depth, or float32 in [0, 1]."""
+    """Samples of shape (h, w, channels): integers of the same depth, or float32 in [0, 1]."""
     if kind in (np.uint8, np.uint16):
         return to_samples(picture, 8 if kind == np.uint8 else 16)
     rgb = picture.rgb[:1] if picture.gray else picture.rgb
@@ -164,7 +164,7 @@ def _samples_like(picture: Picture, kind: np.dtype[Any]) -> Array:
 
 
 def _array_of(tensor: Tensor) -> Array:
-    """On the CPU; numpy has no bfloat16."""
+    """Copy a tensor to the CPU as an array. numpy has no bfloat16."""
     tensor = tensor.detach().cpu()
     return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rcodsr.errors import OutputError, UsageError
 
 _PART = ".rcodsr-part"
 _LOCKS = find_spec("fcntl") is not None
-"""False on Windows, which lets nobody remove or rename a file that is open."""
+"""False on Windows, where an open file cannot be removed or renamed."""
 _SPACE = "free some space and run again: finished pictures are kept"
-_ELSEWHERE = "choose another place"
-_WRITABLE = "choose a writable place with -o"
-_IN_THE_WAY = "a file stands where a folder is needed; choose another place with -o"
+_ELSEWHERE = "choose another path"
+_WRITABLE = "choose a writable path with -o"
+_IN_THE_WAY = "a file is in the way of a folder; choose another path with -o"
 _REMEDIES = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
@@ -30,23 +30,23 @@ _REMEDIES = {
     errno.EPERM: _WRITABLE,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
-    errno.ENAMETOOLONG: "give a shorter name with -o",
-    errno.EFBIG: "the file system or a limit (ulimit -f) allows no file of this size",
+    errno.ENAMETOOLONG: "use a shorter name with -o",
+    errno.EFBIG: "the file system or a limit (ulimit -f) does not allow files of this size",
 }
 _OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY, errno.EFBIG, errno.EILSEQ, errno.EINVAL}
-"""Faults of one name or one size; any other would hit the next picture as well."""
+"""Faults that depend on one name or size. Any other fault would affect the next picture too."""
 
 
 def write_atomic(path: Path, data: bytes, as_old_as: Path | None = None) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
+    """Write a file atomically: temporary name in the same folder, fsync, rename, fsync of the folder.
 
     Args:
-        path: the file.
-        data: what it holds.
-        as_old_as: a file whose time of modification it gets, where the file system lets it.
+        path: output file.
+        data: contents.
+        as_old_as: a file whose modification time is copied, if the file system allows it.
 
     Raises:
-        OutputError: when it cannot be written; the temporary file is gone and an old file untouched.
+        OutputError: when writing fails. The temporary file is removed and an old file is unchanged.
     """
     # hashed, because a name of 255 bytes is legal and a longer temporary one is not
     short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
@@ -62,12 +62,12 @@ def write_atomic(path: Path, data: bytes, as_old_as: Path | None = None) -> None
                     _keep_time(as_old_as, temporary)
                 if _LOCKS:  # while it is claimed
                     temporary.replace(path)
-            if not _LOCKS:  # Windows renames no open file
+            if not _LOCKS:  # Windows cannot rename an open file
                 temporary.replace(path)
         finally:
-            with suppress(OSError):  # the first error is the one to tell
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
-        with suppress(PermissionError):  # a folder may be writable and not readable
+        with suppress(PermissionError):  # a folder may be writable but not readable
             sync_directory(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
@@ -83,7 +83,7 @@ def write_stream(stream: BinaryIO | None, data: bytes) -> None:
     """Write a whole picture to standard output.
 
     Raises:
-        OutputError: when the stream is full or closed.
+        OutputError: when the stream is closed or its disk is full.
     """
     if stream is None:
         raise OutputError("standard output", "is closed", "use -o FILE")
@@ -95,7 +95,7 @@ def write_stream(stream: BinaryIO | None, data: bytes) -> None:
 
 
 def remove_stale_parts(directory: Path) -> None:
-    """Remove temporary files that processes killed in the middle of a write have left behind."""
+    """Remove temporary files left behind by processes that were killed while writing."""
     for part in directory.glob(f".*{_PART}"):
         with suppress(OSError):  # another user's part, or a folder of that name
             if _is_abandoned(part):
@@ -106,7 +106,7 @@ def make_directory(directory: Path) -> None:
     """Create a directory and its parents.
 
     Raises:
-        OutputError: when that is not possible.
+        OutputError: when it cannot be created.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,17 +117,17 @@ def make_directory(directory: Path) -> None:
 def require_writable(
     path: Path, inputs: Iterable[object] = (), *, overwrite: bool = True, makes_directory: bool = False
 ) -> None:
-    """See that a file can be written, before anything expensive happens. Writes nothing.
+    """Check that a file can be written, before any expensive work. Writes nothing.
 
     Args:
-        path: the file.
-        inputs: what the command reads; none of it is ever written.
+        path: output file.
+        inputs: files that the command reads, which are never written.
         overwrite: whether an existing file may be replaced.
-        makes_directory: whether the command makes the directories above that are missing.
+        makes_directory: whether the command creates missing parent directories.
 
     Raises:
-        UsageError: when it is one of the inputs, or exists and may not be replaced.
-        OutputError: when it is a directory, its directory is missing, or either cannot be written.
+        UsageError: when the path is an input, or exists and may not be replaced.
+        OutputError: when the path is a directory, its directory is missing, or either is not writable.
     """
     real = os.path.realpath(path)
     if any(os.path.realpath(str(one)) == real for one in inputs):
@@ -135,26 +135,26 @@ def require_writable(
     if path.is_dir():
         raise OutputError(path, "cannot be written (it is a directory)", _ELSEWHERE)
     if path.exists() and not overwrite:
-        raise UsageError(path, "exists already", "choose another name, or replace it with -y")
+        raise UsageError(path, "already exists", "choose another name or replace it with -y")
     above = path.parent
     while makes_directory and not above.exists():
         above = above.parent
     if not above.is_dir():
         raise OutputError(path, "cannot be written (its folder does not exist)", _ELSEWHERE)
-    replaced = path.is_file() or not path.exists()  # by renaming; a pipe or a device is written to
+    replaced = path.is_file() or not path.exists()  # by renaming; a pipe or a device is written directly
     if not os.access(above if replaced else path, os.W_OK):
         raise OutputError(path, "cannot be written (permission denied)", _ELSEWHERE)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """Our sentence for a failed write."""
-    remedy = _REMEDIES.get(error.errno or 0, "choose another place with -o")
+    """Convert a failed write to an error with a remedy."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another path with -o")
     lasting = error.errno not in _OF_ONE_FILE
     return OutputError(path, f"cannot be written ({error.strerror or error})", remedy, lasting=lasting)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make renames within a directory survive a power cut; some file systems cannot, and Windows need not.
+    """Make renames within a directory survive a power cut. Some file systems cannot, and Windows need not.
 
     Raises:
         OSError: when the directory cannot be read or its disk fails.
@@ -172,7 +172,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def _claim(handle: BinaryIO) -> None:
-    """Lock a part for as long as its writer lives; the lock falls with the process, whatever ends it."""
+    """Lock a temporary file for the lifetime of its writer. The lock ends with the process, however that ends."""
     if _LOCKS:
         import fcntl
 
@@ -181,7 +181,7 @@ def _claim(handle: BinaryIO) -> None:
 
 
 def _is_abandoned(part: Path) -> bool:
-    """Whether nobody holds a part: its process is dead, here or in another container that shares the folder."""
+    """Whether nobody holds a temporary file: its process is dead, here or in another container that shares the folder."""
     if not _LOCKS:
         return part.is_file()
     import fcntl
@@ -193,7 +193,7 @@ def _is_abandoned(part: Path) -> bool:
         return False
     finally:
         os.close(handle)
-    # a part of this very moment may be about to be claimed
+    # a file created just now may not be locked yet
     return part.stat().st_size > 0 or not _is_running(part)
 
 

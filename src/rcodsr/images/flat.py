@@ -1,7 +1,7 @@
-"""Where the input leaves nothing to restore: clipped values, constant areas, gradients that are smooth but for their rounding.
+"""Regions without detail to restore: clipped values, constant areas, and gradients that are smooth except for rounding.
 
-A network leaves a few levels of mottling on such ground. The enlarged input is exact there, so it is taken instead. What is
-flat is decided on the whole input, so that tiles agree, and fades in within the ground, so that its border does not show.
+A network leaves a few levels of mottling there. The enlarged input is exact, so it is used instead. Flat regions are computed
+from the whole input, so that tiles agree, and fade in from their inside, so that their border stays invisible.
 """
 
 import torch
@@ -12,19 +12,19 @@ from rcodsr.images.color import low_pass
 
 _DILATIONS = (1, 2, 4)
 _AROUND = sum(_DILATIONS)
-"""How far the average around a pixel looks, and the passes of its filter."""
+"""Radius of the average around a pixel, and dilations of its filter passes."""
 _STEP = 1 / 255
-"""Of 8-bit rounding: what a smooth gradient may leave its own average by."""
+"""Step of 8-bit rounding, the most by which a smooth gradient deviates from its own average."""
 _SMOOTH, _ROUGH = 0.93 * _STEP, 0.98 * _STEP
-"""Distance from the average nearby: rounding alone stays below the first, a single stray pixel reaches the second."""
+"""Deviations from the local average: rounding alone stays below the first, a single stray pixel reaches the second."""
 _CLIPPED = 1 / 512
 """Distance from 0 or 1 that counts as clipped."""
 _EVEN, _CONSTANT, _ENDS = (5, 4), (3, 3), (1, 1)
-"""Input pixels that each kind keeps from what ends it, and over which it fades to both sides of that."""
+"""Per kind, in input pixels: distance to the region's end, and width of the fade to both sides of that distance."""
 
 
 def hold_flat(picture: Tensor, reference: Tensor, lr: Tensor) -> Tensor:
-    """Give flat ground the values of the enlarged input, in place.
+    """Copy flat regions from the enlarged input, in place.
 
     Args:
         picture: restored picture, shape (3, H, W) in [0, 1]; overwritten.
@@ -38,10 +38,10 @@ def hold_flat(picture: Tensor, reference: Tensor, lr: Tensor) -> Tensor:
 
 
 def flatness(lr: Tensor) -> Tensor:
-    """How far each pixel of a picture belongs to flat ground.
+    """Degree to which each pixel of a picture belongs to a flat region.
 
-    Even is where no pixel leaves the average around it by more than rounding does. An area of one value is trusted from nearer
-    to its border, one of a value that is clipped in all channels from nearer still.
+    A region is even if no pixel deviates from its local average by more than rounding. A region of one value is used closer to
+    its border, and a region clipped in all channels closer still.
 
     Args:
         lr: shape (3, h, w) in [0, 1].
@@ -59,7 +59,7 @@ def flatness(lr: Tensor) -> Tensor:
 
 
 def _average(plane: Tensor) -> Tensor:
-    """The average around each pixel, (h, w) → the same shape; beyond the edges a gradient goes on as it began."""
+    """Local average, (h, w) → the same shape. Gradients are extrapolated beyond the edges."""
     for axis in (0, 1):
         last = plane.shape[axis] - 1
         steps = torch.arange(1, _AROUND + 1, device=plane.device).clamp(max=last)
@@ -70,20 +70,20 @@ def _average(plane: Tensor) -> Tensor:
 
 
 def _inside(share: Tensor, reach: int, fade: int) -> Tensor:
-    """The least of the share within `reach` pixels, averaged over `fade` pixels to each side."""
+    """Minimum of the share within `reach` pixels, averaged over `fade` pixels to each side."""
     least = -_most(-share[None], reach)
     return _mean(least, fade)[0].clamp(0, 1)
 
 
 def _most(planes: Tensor, reach: int) -> Tensor:
-    """The largest value within `reach` pixels, (C, h, w) → the same shape."""
+    """Maximum within `reach` pixels, (C, h, w) → the same shape."""
     side = 2 * reach + 1
     rows = F.max_pool2d(planes[None], (side, 1), 1, (reach, 0))
     return F.max_pool2d(rows, (1, side), 1, (0, reach))[0]
 
 
 def _mean(planes: Tensor, reach: int) -> Tensor:
-    """The mean within `reach` pixels, edges repeated, (C, h, w) → the same shape."""
+    """Mean within `reach` pixels with replicated edges, (C, h, w) → the same shape."""
     side = 2 * reach + 1
     padded = F.pad(planes[None], (reach,) * 4, mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)[0]

@@ -1,6 +1,6 @@
-"""Picture files to pictures and back: the door through which every other module reads and writes them.
+"""Read picture files and write them. Every other module reads and writes pictures through this one.
 
-Only the formats in `READABLE` are ever decoded, whatever a file is called. Errors name the file and the remedy.
+Only formats in `READABLE` are decoded, whatever a file's suffix. Errors name the file and the remedy.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ __all__ = [
 
 _WHITE = (255, 255, 255)
 _EXACT = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "ICO", "TGA"}
-"""Formats whose equal channels stay equal; others, and images that have forgotten theirs, may have been rounded."""
+"""Formats in which equal channels stay equal. Images of other or unknown formats may be rounded."""
 _ALPHA_OFTEN_UNSET = {"BMP", "DIB", "ICO", "CUR", "TGA"}
-"""Formats whose fourth byte many programs leave at 0 without meaning it."""
+"""Formats whose fourth byte many programs leave at 0 by accident."""
 _XMP, _IPTC, _RESOURCES, _ICC, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 700, 33723, 34377, 34675, 282, 283, 296
 
 
 def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0) -> Picture:
-    """Decode a picture: upright, every mode brought to sRGB in [0, 1], metadata kept.
+    """Decode a picture: upright, every mode converted to sRGB in [0, 1], metadata kept.
 
     Args:
-        source: a regular file, or what came through a pipe.
-        max_pixels: limit on the pixels of the enlarged picture, judged from the header.
-        scale: the enlargement planned for it.
+        source: a regular file, or data from a pipe.
+        max_pixels: maximum pixels of the enlarged picture, checked from the header.
+        scale: the planned enlargement.
 
     Raises:
         InputError: when the file is missing, not a picture, damaged, animated, or too large.
@@ -101,7 +101,7 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
             mend_planes(image)
             _mend_transparency(image)
             samples = _deep_samples(image, source) if deep_layout(image) else ppm_samples(image)
-            notes = ("16-bit channels become 8",) if loses_depth(image) else ()
+            notes = ("16-bit channels reduced to 8",) if loses_depth(image) else ()
             image.load()
             return _picture(image, source, samples).with_note(*notes)
         except InputError:
@@ -113,10 +113,10 @@ def read(source: Source, max_pixels: int = MAX_OUTPUT_PIXELS, scale: float = 1.0
 
 
 def from_image(image: Image.Image, name: object = "image") -> Picture:
-    """A picture from a decoded Pillow image: upright, every mode brought to sRGB in [0, 1], metadata kept.
+    """Convert a decoded Pillow image: upright, every mode converted to sRGB in [0, 1], metadata kept.
 
     Raises:
-        InputError: for pixels that are not numbers.
+        InputError: when pixels are NaN or infinite.
     """
     return _picture(image, name, None)
 
@@ -128,17 +128,17 @@ def encode(
     record: dict[str, Any] | None = None,
     background: tuple[int, int, int] = _WHITE,
 ) -> bytes:
-    """A picture file in memory.
+    """Encode a picture file in memory.
 
     Args:
-        picture: what to write, with 16 bits a channel where it came with them and the format has room.
+        picture: the picture, written with 16 bits per channel if it had them and the format supports them.
         format: a value of `FORMATS`.
-        quality: of JPEG, WebP, AVIF and JPEG XL, 1 to 100.
-        record: how the picture was made, kept in the EXIF tag ImageHistory (not in BMP).
-        background: what transparency is laid on where the format has none.
+        quality: quality of JPEG, WebP, AVIF and JPEG XL, 1 to 100.
+        record: how the picture was made, stored in the EXIF tag ImageHistory (not in BMP).
+        background: colour behind transparency if the format has none, (R, G, B) in 0..255.
 
     Raises:
-        InputError: when the format cannot hold a picture of this size.
+        InputError: when the picture is too large for the format.
     """
     from rcodsr.images.deep import tiff
     from rcodsr.images.picture import to_samples
@@ -147,12 +147,12 @@ def encode(
 
     if max(picture.size) > MAX_SIDE[format]:
         raise InputError(
-            f"{picture.size[0]}×{picture.size[1]}", f"{format} holds at most {MAX_SIDE[format]} pixels a side", "use -f png"
+            f"{picture.size[0]}×{picture.size[1]}", f"{format} holds at most {MAX_SIDE[format]} pixels per side", "use -f png"
         )
     exif = written_exif(picture.metadata, picture.size, format, record)
     metadata = picture.metadata.resized(picture.size)
     options = save_options(metadata, exif, format)
-    # Pillow reads no 16-bit TIFF of grey with alpha, so we write none
+    # Pillow cannot read 16-bit TIFF of grey with alpha, so none is written
     deep = picture.depth == 16 and format in DEEP and not (format == "TIFF" and picture.gray and picture.alpha is not None)
     if format in PROFILED:
         picture = from_working(picture, hdr=format == "PNG")
@@ -194,7 +194,7 @@ def _tiff_tags(metadata: Metadata) -> dict[int, Any]:
 
 
 def _has_more(image: Image.Image) -> bool:
-    """Whether a file holds several pictures; a reduced copy or a mask of the first (common in TIFF) is not one more."""
+    """Whether a file holds several pictures. A reduced copy or a mask of the first (common in TIFF) does not count."""
     if not getattr(image, "is_animated", False):
         return False
     if image.format != "TIFF":
@@ -211,7 +211,7 @@ def _has_more(image: Image.Image) -> bool:
 
 
 def _mend_transparency(image: ImageFile.ImageFile) -> None:
-    """The transparent grey of a PNG with two or four bits counts in these; Pillow widens the pixels, and leaves it as it is."""
+    """Rescale the transparent grey of a PNG with two or four bits. Pillow widens the pixels but not that value."""
     from rcodsr.images.deep import layout
 
     step = {"L;2": 85, "L;4": 17}.get(layout(image), 1)
@@ -220,7 +220,7 @@ def _mend_transparency(image: ImageFile.ImageFile) -> None:
 
 
 def _deep_samples(image: ImageFile.ImageFile, source: Source) -> Samples:
-    """16-bit samples of an opened file, which is opened a second time for them."""
+    """16-bit samples of an opened file, which is opened again for them."""
     from rcodsr.images.deep import deep_samples, mend_planes
 
     with opened(source) as again:
@@ -238,7 +238,7 @@ def _picture(image: Image.Image, name: object, samples: Samples | None) -> Pictu
     if image.mode in {"CMYK", "LAB"}:
         converted = cmyk_to_srgb(image, metadata.icc) if image.mode == "CMYK" else lab_to_srgb(image)
         picture = turned(from_pil(converted, name), orientation(image)).with_metadata(metadata)
-        return to_working(picture.as_neutral(_rounding(image)), None).with_note(*notes, f"{image.mode} becomes RGB")
+        return to_working(picture.as_neutral(_rounding(image)), None).with_note(*notes, f"{image.mode} converted to RGB")
     picture = from_pil(image, name) if samples is None else from_samples(samples, image.info.get("transparency"))
     if image.format in _ALPHA_OFTEN_UNSET:
         picture = picture.without_unset_alpha()
@@ -247,7 +247,7 @@ def _picture(image: Image.Image, name: object, samples: Samples | None) -> Pictu
 
 
 def _rounding(image: Image.Image) -> float:
-    """By how much the three channels of a grey may differ in a decoded image: nothing, or the rounding of lossy formats."""
+    """Maximum difference of a decoded grey's channels: 0, or the rounding of lossy formats."""
     return 0.0 if image.format in _EXACT else 1.5 / 255
 
 

@@ -1,36 +1,36 @@
-"""What a JPEG XL file says of itself before anything is decoded (ISO/IEC 18181-1 and -2).
+"""Header of a JPEG XL file, read before decoding (ISO/IEC 18181-1 and -2).
 
-The plugin of Pillow decodes a file when it opens it, so its size, and whether it moves, are read here first. Orientation is in
-the codestream, and its decoder has applied it; that of EXIF does not count. XMP lies in a box that the plugin passes over.
+Pillow's plugin decodes a file on opening, so size and animation are read here first. The decoder already applies the
+codestream's orientation, and EXIF's does not count. XMP is in a box that the plugin ignores.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MARKS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-"""How a bare codestream and a file of boxes begin."""
+"""Signatures of a bare codestream and of a file of boxes."""
 _HEADER = 64
-"""Bytes of a codestream that are looked at; its size and flags need fewer."""
+"""Bytes of a codestream that are read. Its size and flags need fewer."""
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Widths to heights that a code of three bits stands for."""
+"""Ratios of width to height by their three-bit codes."""
 _SIDE = ((1, 9), (1, 13), (1, 18), (1, 30))
 _PREVIEW_SMALL, _PREVIEW = ((16, 0), (32, 0), (1, 5), (33, 9)), ((1, 6), (65, 8), (321, 10), (1345, 12))
-"""Least value and bits of the four ways in which a number is stored."""
+"""Offset and number of bits of the four encodings of a number."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one file."""
+    """Header data of one file."""
 
     width: int
-    """As stored, in pixels; orientation may swap it with the height."""
+    """Stored size in pixels. Orientation may swap width and height."""
     height: int
     animated: bool
     xmp: bytes | None = None
 
 
 def facts(data: bytes) -> Facts | None:
-    """Size, whether it moves, and XMP of a whole file; None where it makes no sense."""
+    """Size, animation flag and XMP of a whole file. None if it is malformed."""
     stream, xmp = data[:_HEADER] if data.startswith(MARKS[0]) else b"", None
     for kind, contents in _boxes(data) if data.startswith(MARKS[1]) else ():
         if kind in {b"jxlc", b"jxlp"} and len(stream) < _HEADER:
@@ -45,7 +45,7 @@ def facts(data: bytes) -> Facts | None:
 
 
 class _Bits:
-    """Numbers of a codestream, the lowest bit first; zeros after its end."""
+    """Numbers in a codestream, lowest bit first, with zeros after its end."""
 
     def __init__(self, data: bytes) -> None:
         self._rest = int.from_bytes(data, "little")
@@ -61,7 +61,7 @@ class _Bits:
 
 
 def _size(bits: _Bits, ways: tuple[tuple[int, int], ...], small: tuple[tuple[int, int], ...] | None = None) -> tuple[int, int]:
-    """Width and height, in pixels or in eights of them, the width perhaps as a ratio."""
+    """Width and height, in pixels or multiples of eight, the width possibly as a ratio."""
     eights = bits.take(1)
 
     def side() -> int:
@@ -77,12 +77,12 @@ def _size(bits: _Bits, ways: tuple[tuple[int, int], ...], small: tuple[tuple[int
 
 
 def _moves(bits: _Bits) -> bool:
-    """Whether the metadata after the size announce an animation."""
-    if bits.take(1) or not bits.take(1):  # all as usual, or nothing unusual of this kind
+    """Whether the metadata after the size announces an animation."""
+    if bits.take(1) or not bits.take(1):  # all defaults, or no extra fields
         return False
     bits.take(3)  # orientation
     if bits.take(1):
-        _size(bits, _SIDE)  # at which it should be shown
+        _size(bits, _SIDE)  # intrinsic size, for display
     if bits.take(1):
         _size(bits, _PREVIEW, _PREVIEW_SMALL)
     return bool(bits.take(1))

@@ -1,6 +1,6 @@
-"""Lists of paths, by one rule wherever one is taken: UTF-8 or UTF-16, one path a line, or with NULs as of `find -print0`.
+"""Lists of paths, in one format everywhere: UTF-8 or UTF-16, one path per line, or NUL-separated as from `find -print0`.
 
-Blank lines and lines that start with `#` do not count (a file of such a name is written `./#name`); among NULs they do.
+Blank lines and lines that start with `#` are ignored (write `./#name` for such a file). In NUL-separated lists they count.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from rcodsr.errors import InputError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
-_REMEDY = "give a text file with one path a line, or what `find -print0` writes"
+_REMEDY = "use a text file with one path per line, or the output of `find -print0`"
 
 
 def read_lines(name: object, data: bytes) -> list[tuple[int, str]]:
-    """The paths of a list and where they stand in it, counted from 1.
+    """The paths of a list with their line numbers, counted from 1.
 
     Args:
-        name: of the list, for error messages.
-        data: its contents.
+        name: name of the list, for error messages.
+        data: contents of the list.
 
     Raises:
-        InputError: when it is a picture, or other binary data.
+        InputError: when the data is a picture or other binary data.
     """
     if data.startswith(_PICTURES):
         raise InputError(name, "a picture, not a list of paths", "write ./@name for a picture whose name begins with @")
     try:
         text = data.decode("utf-16").encode() if data.startswith(_UTF16) else data.removeprefix(codecs.BOM_UTF8)
     except UnicodeError:
-        raise InputError(name, "begins like UTF-16 and is none", _REMEDY) from None
+        raise InputError(name, "has a UTF-16 byte order mark but is not valid UTF-16", _REMEDY) from None
     if b"\0" in text:
         if text.startswith(b"\0") or not text.endswith(b"\0"):
-            raise InputError(name, "holds NULs and does not end in one, so it is not a list of paths", _REMEDY)
+            raise InputError(name, "contains NULs but does not end in one, so it is not a list of paths", _REMEDY)
         return [(number, os.fsdecode(part)) for number, part in enumerate(text.split(b"\0"), 1) if part]
-    # not splitlines: that would cut names at characters such as U+2028
+    # not splitlines, which would split names at characters such as U+2028
     found = ((number, _line(part)) for number, part in enumerate(text.split(b"\n"), 1))
     return [(number, line) for number, line in found if line]
 
 
 def stream_lines(name: object, read: Callable[[], bytes]) -> Iterator[str]:
-    """The paths of a list that is still being written, each as soon as its end has come. The first block decides what ends one.
+    """Yield the paths of a growing list as soon as each is complete. The first block decides which character ends a path.
 
     Args:
-        name: of the list, for error messages.
-        read: gives the next bytes, none at the end.
+        name: name of the list, for error messages.
+        read: returns the next bytes, empty at the end.
 
     Raises:
-        InputError: when it is not a list, after what came before.
+        InputError: when it is not a list, after the paths before the error.
     """
     block = read()
     while block and len(block) < 3 and b"\n" not in block and b"\0" not in block[:1] and (more := read()):
@@ -68,9 +68,7 @@ def stream_lines(name: object, read: Callable[[], bytes]) -> Iterator[str]:
         block = read()
         text += decode(block)
     if text and end == b"\0":
-        raise InputError(
-            name, "does not end in NUL, so that its last path may be cut short", "pipe all of `find -print0` into it"
-        )
+        raise InputError(name, "does not end in NUL, so its last path may be cut short", "pipe all of `find -print0` into it")
     if last := _line(text):
         yield last
 
@@ -81,9 +79,9 @@ def _line(part: bytes) -> str:
 
 
 def _decoder(first: bytes) -> Callable[[bytes], bytes]:
-    """Bytes as they come → UTF-8 without a byte order mark."""
+    """A decoder from blocks of bytes to UTF-8 without a byte order mark."""
     if not first.startswith(_UTF16):
-        head = [codecs.BOM_UTF8]  # of the first block alone
+        head = [codecs.BOM_UTF8]  # only in the first block
         return lambda block: block.removeprefix(head.pop()) if head else block
     decoder = codecs.getincrementaldecoder("utf-16")("replace")
     return lambda block: decoder.decode(block).encode()

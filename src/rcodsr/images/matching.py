@@ -1,4 +1,4 @@
-"""Pairing pictures with other versions of them by name."""
+"""Match pictures with other versions of them by name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _TAIL = re.compile(r"(_LR4?|_HR|_x[0-9.]+|(?<=\d)x4[md]?)+$", re.IGNORECASE)
 _VERSION = re.compile(r"(HR|LR4?|X4)", re.IGNORECASE)
 _LOW = re.compile(r"(^|_)LR4?$|(^|_|(?<=\d))x4[md]?$", re.IGNORECASE)
 _HIGH = re.compile(r"(^|_)HR$|_x1$", re.IGNORECASE)
-_REMEDY = "give each picture its own name"
+_REMEDY = "use a different name for each picture"
 
 
 def bare_stem(stem: str) -> str:
-    """A file's stem without the tails that tell versions of a picture apart: _LR4, _HR, _x4, and x4 after a digit."""
+    """A file's stem without the endings that mark versions of a picture: _LR4, _HR, _x4, and x4 after a digit."""
     return _TAIL.sub("", stem)
 
 
@@ -47,20 +47,20 @@ def match(
     one_to_one: bool = False,
     fault: type[RcodsrError] = UsageError,
 ) -> dict[S, Path]:
-    """The counterpart of each picture among others: of the same stem, or else of the same name without tails (`bare_name`).
+    """Match each picture with the file of the same stem, or else of the same name without endings (`bare_name`).
 
     Args:
-        pictures: what counterparts are looked for.
-        others: where they are looked for.
-        below: the directory of the pictures and that of the others, where names are paths below these.
-        one_to_one: whether two pictures may not share a counterpart.
+        pictures: pictures to match.
+        others: candidates.
+        below: directories of the pictures and of the others, if names are paths below these.
+        one_to_one: whether a candidate may match only one picture.
         fault: the error to raise.
 
     Returns:
-        Counterparts by picture; pictures without one are left out.
+        Matches by picture. Pictures without one are omitted.
 
     Raises:
-        RcodsrError: a `fault`, when a picture has two counterparts, or shares one against `one_to_one`.
+        RcodsrError: of type `fault`, when a picture has two matches, or shares one against `one_to_one`.
     """
     pictures_root, others_root = below or (None, None)
     exact, bare = defaultdict(list), defaultdict(list)

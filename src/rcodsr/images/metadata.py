@@ -1,4 +1,4 @@
-"""What a picture file says beside its pixels: read from one format, written into another, without torch."""
+"""Metadata of a picture file: read from one format and written to another. Loads no torch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _JPEG_SEGMENT = 65_000
 _JPEG_EXIF = _JPEG_SEGMENT - 1000
 _ALL_BUT_BMP = {"PNG", "JPEG", "WEBP", "TIFF", "AVIF"}
 _PLACES = {"text": {"PNG"}, "comment": {"JPEG"}, "IPTC": {"PNG", "JPEG", "TIFF"}, "paths": {"JPEG", "TIFF"}}
-"""Formats that hold a kind of metadata."""
+"""Formats that can store each kind of metadata."""
 _LONGEST_TEXT = 1_000_000
 _PACKED_FROM = 10_000
-"""Characters of a text of PNG from which on it is packed."""
-_ISO_GAIN_MAP, _GAIN_MAP_NOTE = b"urn:iso:std:iso:ts:21496:-1", "its gain map (HDR) is left out"
+"""Length in characters from which a PNG text is compressed."""
+_ISO_GAIN_MAP, _GAIN_MAP_NOTE = b"urn:iso:std:iso:ts:21496:-1", "its gain map (HDR) was dropped"
 _PNG_IPTC = "Raw profile type iptc"
 # tags that describe the old file's layout, not the picture
 _STRUCTURAL = {*range(254, 260), 262, 266, 273, ORIENTATION, *range(277, 282), 284, 285, 297, 317, 318, 319, *range(320, 326)}
@@ -38,47 +38,47 @@ _STRUCTURAL |= {330, 332, 400, 338, 339, 340, 341, 347, *range(512, 522), *range
 
 @dataclass(frozen=True)
 class Metadata:
-    """What travels with the pixels from the input file to the output file."""
+    """Metadata carried from the input file to the output file."""
 
     icc: bytes | None = None
-    """The profile the file's pixels are in; those in memory are sRGB."""
+    """Profile of the file's pixels. Pixels in memory are sRGB."""
     exif: Image.Exif | None = None
-    """Without orientation (already applied to the pixels) and without tags of the file's own structure."""
+    """EXIF without orientation (already applied to the pixels) and without tags of the file's structure."""
     dpi: tuple[float, float] | None = None
     xmp: bytes | None = None
-    """Without orientation."""
+    """XMP without orientation."""
     iptc: bytes | None = None
     """IPTC-IIM records."""
     comment: bytes | None = None
-    """Of JPEG; kept in JPEG only."""
+    """Comment of a JPEG. Kept only in JPEG."""
     text: dict[str, str] = field(default_factory=dict)
-    """Of PNG; kept in PNG only."""
+    """Texts of a PNG. Kept only in PNG."""
     paths: bytes | None = None
-    """Photoshop's blocks of clipping and other paths; kept in JPEG and TIFF."""
+    """Photoshop's blocks of clipping and other paths. Kept only in JPEG and TIFF."""
     color_chunks: signals.Chunks = ()
-    """Of PNG, or as PNG would have them: what says the colours without a profile. `icc` is the same where one can say it."""
+    """PNG chunks that define colours without a profile, converted from other formats. `icc` is equivalent if possible."""
     size: tuple[int, int] | None = None
-    """Width and height, upright, that the numbers in EXIF and XMP are about."""
+    """Width and height, upright, to which pixel values in EXIF and XMP refer."""
     lossless: bool = False
-    """Whether the file was a WebP without loss."""
+    """Whether the file was a lossless WebP."""
 
     def stripped(self) -> Metadata:
-        """Only what the pixels mean: the colours and their exactness."""
+        """Only metadata that defines the pixels: colours and losslessness."""
         return Metadata(icc=self.icc, color_chunks=self.color_chunks, lossless=self.lossless)
 
     def with_icc(self, icc: bytes | None) -> Metadata:
-        """The same with another profile."""
+        """A copy with another profile."""
         return replace(self, icc=icc, color_chunks=self.color_chunks if icc == self.icc else ())
 
     def resized(self, size: tuple[int, int]) -> Metadata:
-        """The same, its XMP about a picture of another size."""
+        """A copy with XMP adapted to another picture size."""
         if self.size is None or self.xmp is None or size == self.size:
             return self
         return replace(self, xmp=xmp.resized(self.xmp, self.size, size))
 
 
 def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
-    """The metadata of an opened image that is worth carrying, and what is to be said of the rest."""
+    """Metadata of an opened image that is carried over, and notes about the rest."""
     packet, announced = xmp.without_container(_upright_xmp(image) or b"")
     icc, chunks, doubts = _colors(image)
     if any(segment[1].startswith(_ISO_GAIN_MAP) for segment in getattr(image, "applist", ())):
@@ -87,7 +87,7 @@ def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     left_out = image.info.get("left_out")
     notes = (*(left_out if isinstance(left_out, tuple) else ()), *announced, *doubts)
     if paths and orientation(image) != 1:
-        paths, notes = None, (*notes, "its paths are left out, the picture has been turned")
+        paths, notes = None, (*notes, "its paths were dropped because the picture was rotated")
     metadata = Metadata(
         icc=icc,
         exif=_carried_exif(image),
@@ -105,35 +105,35 @@ def carried(image: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
 
 
 def exif_of(image: Image.Image) -> Image.Exif:
-    """EXIF data as far as it is known without decoding pixels, with the orientation of XMP where it has none itself."""
-    # a PNG's own method would decode one that has no EXIF at its start
+    """EXIF data readable without decoding pixels. Takes the orientation from XMP if EXIF has none."""
+    # PngImageFile's own method would decode a file without EXIF at its start
     return Image.Image.getexif(image) if isinstance(image, PngImagePlugin.PngImageFile) else image.getexif()
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where it is missing or nonsense."""
+    """EXIF orientation. 1 if missing or invalid."""
     try:
         return int(exif_of(image).get(ORIENTATION, 1))
-    except Exception:  # broken EXIF must not cost the picture
+    except Exception:  # broken EXIF must not fail the picture
         return 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened image once it is turned as it says."""
+    """Width and height of an opened image after its orientation is applied."""
     width, height = image.size
-    # of a TIFF, Pillow turns the size by the tag when it opens it, and the pixels when it decodes them
+    # for TIFF, Pillow applies the tag to the size when opening, and to the pixels when decoding
     is_turned = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION) in _ON_ITS_SIDE
     return (height, width) if orientation(image) in _ON_ITS_SIDE and not is_turned else (width, height)
 
 
 def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record: dict[str, Any] | None) -> Image.Exif:
-    """A copy of the EXIF data with the new size and the record; the record alone where it is too long for JPEG."""
+    """A copy of the EXIF data with the new size and the record. Only the record if the data is too long for JPEG."""
     exif = Image.Exif()
     if metadata.exif is not None:
         exif.load(metadata.exif.tobytes())
     if EXIF_IFD in exif:
         _resize_details(exif, metadata.size, size)
-    if metadata.dpi is not None and format in {"WEBP", "AVIF"}:  # these have no other place for it
+    if metadata.dpi is not None and format in {"WEBP", "AVIF"}:  # these cannot store it elsewhere
         exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = metadata.dpi
         exif[_RESOLUTION_UNIT] = 2
     if format == "JPEG" and len(exif.tobytes()) > _JPEG_EXIF:
@@ -144,10 +144,10 @@ def written_exif(metadata: Metadata, size: tuple[int, int], format: str, record:
 
 
 def _resize_details(exif: Image.Exif, old: tuple[int, int] | None, new: tuple[int, int]) -> None:
-    """Numbers about pixels in EXIF's own directory and the one below it, which is written whole or not at all."""
+    """Scale pixel values in EXIF's own directory and the one below it, which is written whole or not at all."""
     details = exif.get_ifd(EXIF_IFD)
     inner = {}
-    with suppress(Exception):  # broken EXIF must not cost the picture
+    with suppress(Exception):  # broken EXIF must not fail the picture
         inner = dict(exif.get_ifd(_INTEROP_IFD))
     for found, tags in ((details, (_PIXEL_X, _PIXEL_Y)), (inner, (_RELATED_WIDTH, _RELATED_LENGTH))):
         found |= {tag: side for tag, side in zip(tags, new, strict=True) if tag in found}
@@ -162,18 +162,18 @@ def _resize_details(exif: Image.Exif, old: tuple[int, int] | None, new: tuple[in
 
 
 def losses(metadata: Metadata, format: str) -> str:
-    """What of a picture's metadata a format has no place for, as a sentence; empty where nothing."""
+    """A message naming the metadata that a format cannot store. Empty if it can store all."""
     held: dict[str, Any] = {"text": metadata.text, "comment": metadata.comment, "IPTC": metadata.iptc, "paths": metadata.paths}
     held |= {"EXIF": metadata.exif, "XMP": metadata.xmp, "colour profile": metadata.icc}
     lost = [name for name, value in held.items() if value and format not in _PLACES.get(name, _ALL_BUT_BMP)]
     if format == "JPEG":
         lost += ["EXIF"] if metadata.exif and len(metadata.exif.tobytes()) > _JPEG_EXIF else []
         lost += ["XMP"] if metadata.xmp and len(metadata.xmp) >= _JPEG_SEGMENT else []
-    return f"{format} has no place for its {', '.join(lost)}" if lost else ""
+    return f"{format} cannot store its {', '.join(lost)}" if lost else ""
 
 
 def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str, Any]:
-    """Arguments of Pillow's `save` that carry the metadata, as far as the format has room."""
+    """Arguments of Pillow's `save` for metadata, as far as the format supports it."""
     options: dict[str, Any] = {"dpi": metadata.dpi}
     if format != "BMP":
         options |= {"exif": exif.tobytes() if len(exif) else None, "icc_profile": metadata.icc}
@@ -192,7 +192,7 @@ def save_options(metadata: Metadata, exif: Image.Exif, format: str) -> dict[str,
             options["extra"] = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
     elif format == "PNG":
         options["pnginfo"] = _png_texts(metadata)
-        if metadata.color_chunks:  # they say the same
+        if metadata.color_chunks:  # they are equivalent
             options["icc_profile"] = None
     return {key: value for key, value in options.items() if value is not None}
 
@@ -204,29 +204,29 @@ def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
     if metadata.xmp is not None:
         with suppress(UnicodeDecodeError):
             texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
-    if metadata.iptc is not None:  # the place where ImageMagick writes it and exiftool finds it
+    if metadata.iptc is not None:  # where ImageMagick writes it and exiftool finds it
         block = iptc_block(metadata.iptc)
         texts.add_text(_PNG_IPTC, f"\niptc\n{len(block):8}\n{block.hex()}\n", zip=True)
     return texts
 
 
 def _carried_exif(image: Image.Image) -> Image.Exif | None:
-    """The EXIF data worth carrying: a copy without orientation, layout tags and an older record."""
+    """EXIF data to carry over: a copy without orientation, layout tags and an older record."""
     try:
         kept = Image.Exif()
         kept.load(exif_of(image).tobytes())
         for tag in [tag for tag in kept if tag in _STRUCTURAL or tag == HISTORY]:
             del kept[tag]
-        if orientation(image) != 1 and EXIF_IFD in kept:  # places in the picture as it was not turned
+        if orientation(image) != 1 and EXIF_IFD in kept:  # positions in the picture before rotation
             for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
                 kept.get_ifd(EXIF_IFD).pop(tag, None)
         return kept if len(kept) else None
-    except Exception:  # broken EXIF is dropped, the picture stays
+    except Exception:  # broken EXIF is dropped, the picture is kept
         return None
 
 
 def _sane_dpi(dpi: Any) -> tuple[float, float] | None:
-    """Resolution as two positive finite numbers; files also hold 0/0 and nonsense."""
+    """Resolution as two positive finite numbers. Files also contain 0/0 and other invalid values."""
     with suppress(TypeError, ValueError, ZeroDivisionError):
         across, down = (float(value) for value in dpi)
         if 0 < across < 1e6 and 0 < down < 1e6:
@@ -240,11 +240,11 @@ def _upright_xmp(image: Image.Image) -> bytes | None:
 
 
 def _colors(image: Image.Image) -> tuple[bytes | None, signals.Chunks, tuple[str, ...]]:
-    """The profile of an image, or one that says what it says otherwise; chunks for PNG; what is not understood."""
+    """Profile of an image, or an equivalent one for other colour data. Also PNG chunks, and notes on what was dropped."""
     icc = image.info.get("icc_profile")
     icc = icc if isinstance(icc, bytes) and icc else None
     chunks = signals.color_chunks(image.info)
-    # of PNG, cICP outdoes a profile; elsewhere the profile does
+    # in PNG, cICP overrides a profile; elsewhere the profile wins
     if icc is not None and not (image.format == "PNG" and chunks[:1] and chunks[0][0] == b"cICP"):
         return icc, (), ()
     if not chunks:
@@ -253,14 +253,14 @@ def _colors(image: Image.Image) -> tuple[bytes | None, signals.Chunks, tuple[str
         return None, chunks, ()
     signal = signals.signal_of(chunks)
     if signal is None:
-        return icc, (), ("what it says of its colours is not understood and left out",)
+        return icc, (), ("its colour information is not supported and was dropped",)
     return (None if signal.is_srgb else signals.icc_of(signal, signals.is_gray(image))), chunks, ()
 
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
-    """Whether EXIF names Adobe RGB, as DCF does or as some cameras do."""
+    """Whether EXIF names Adobe RGB, in DCF's way or that of some cameras."""
     with suppress(Exception):
-        if EXIF_IFD not in (exif := exif_of(image)):  # asked for, it would come into being
+        if EXIF_IFD not in (exif := exif_of(image)):  # reading a missing directory would create it
             return False
         space = exif.get_ifd(EXIF_IFD).get(_COLOR_SPACE)
         index = str(exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX, "")).strip("\0 ")
@@ -279,7 +279,7 @@ def _carried_paths(image: Any) -> bytes | None:
 
 
 def _carried_iptc(image: Image.Image) -> bytes | None:
-    with suppress(Exception):  # nonsense costs the records, not the picture
+    with suppress(Exception):  # invalid records are dropped, the picture is kept
         if image.format == "TIFF":
             return _iptc_of_tiff(image)
         if image.format in {"JPEG", "MPO"}:
@@ -293,7 +293,7 @@ def _carried_iptc(image: Image.Image) -> bytes | None:
 
 def _iptc_of_tiff(image: Any) -> bytes | None:
     value = image.tag_v2[_IPTC_TAG]
-    if isinstance(value, tuple):  # many programs call these bytes 32-bit numbers
+    if isinstance(value, tuple):  # many programs store these bytes as 32-bit numbers
         return struct.pack(f"{'<' if image.tag_v2.prefix == b'II' else '>'}{len(value)}I", *value)
     return _bytes(value)
 

@@ -1,4 +1,4 @@
-"""Opening picture files without decoding them: the allowlist, limits judged from the header, one kind of error."""
+"""Open picture files without decoding them: allowlist, limits from the header, and one type of error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rcodsr.options import output_size
 
 @dataclass(frozen=True)
 class Piped:
-    """A picture file that came through a pipe; stands where a path stands."""
+    """A picture file received through a pipe. Used in place of a path."""
 
     data: bytes
     stem: str = "stdin"
@@ -43,11 +43,11 @@ Source = Path | Piped
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its pixels are decoded."""
+    """Properties of a file that are known before its pixels are decoded."""
 
     format: str
     width: int
-    """Upright, in pixels."""
+    """Width in pixels, after rotation."""
     height: int
 
     @property
@@ -57,7 +57,7 @@ class Header:
 
 
 def read_header(source: Source) -> Header:
-    """Format and upright size.
+    """Read format and upright size.
 
     Raises:
         InputError: when the file is missing or not a picture.
@@ -67,7 +67,7 @@ def read_header(source: Source) -> Header:
 
 
 def check_size(source: Source, size: tuple[int, int], max_pixels: int, scale: float) -> None:
-    """Refuse a picture whose enlargement passes `max_pixels`.
+    """Refuse a picture whose enlargement exceeds `max_pixels`.
 
     Raises:
         InputError: naming the size and the option that raises the limit.
@@ -83,7 +83,7 @@ def _pixels(count: int) -> str:
 
 
 def read_record(path: Source) -> dict[str, Any] | None:
-    """How a picture was made, as `encode` wrote it; None where there is no such record."""
+    """The record of how a picture was made, as written by `encode`. None if there is none."""
     with suppress(Exception), opened(path) as image:
         record = json.loads(exif_of(image)[HISTORY])
         return record if isinstance(record, dict) else None
@@ -91,7 +91,7 @@ def read_record(path: Source) -> dict[str, Any] | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a picture file decodes to its end."""
+    """Whether a picture file can be decoded completely."""
     with suppress(Exception), opened(path) as image:
         image.load()
         return True
@@ -99,7 +99,7 @@ def is_whole(path: Path) -> bool:
 
 
 def digest(source: Source) -> str:
-    """Sha256 of a file, in hexadecimal.
+    """SHA-256 of a file, in hexadecimal.
 
     Raises:
         InputError: when it cannot be read.
@@ -115,10 +115,10 @@ def digest(source: Source) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture file without decoding it; what Pillow does not find itself joins its `info` (see `survey.Survey`).
+    """Open a picture file without decoding it. Properties that Pillow does not read are added to `info` (see `survey.Survey`).
 
     Raises:
-        InputError: when that fails, for whatever reason.
+        InputError: when opening fails for any reason.
     """
     # Pillow warns of sizes (we check them ourselves) and odd metadata
     with _NO_WARNINGS, ExitStack() as files, _open(source, files) as image:
@@ -128,8 +128,8 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
 class _NoWarnings:
     """Ignores warnings while any thread is inside.
 
-    Python's filters belong to the whole process: two threads that enter and leave `warnings.catch_warnings` by turns would put
-    back each other's, so the first one in saves them and the last one out restores them.
+    Python's filters belong to the whole process. Two threads that enter and leave `warnings.catch_warnings` alternately would
+    restore each other's filters. Here the first thread to enter saves them and the last one to leave restores them.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ _NO_WARNINGS = _NoWarnings()
 
 
 def _open(source: Source, files: ExitStack) -> ImageFile.ImageFile:
-    """Open a file, or the view of it that Pillow understands, which `files` closes in the end."""
+    """Open a file, or a view of it that Pillow can read. `files` closes it."""
     if isinstance(source, Path):
         _require_regular(source)
     head = _head(source)
@@ -189,7 +189,7 @@ def _open_plain(source: Source, head: bytes, handle: Path | BinaryIO) -> ImageFi
 
 
 def _surveyed(source: Source, head: bytes) -> Survey:
-    """What the structure of a file tells; nothing where it makes no sense, which Pillow will say better.
+    """Survey the structure of a file. A malformed file yields nothing, because Pillow's error is better.
 
     Raises:
         InputError: for a camera raw file.
@@ -212,7 +212,7 @@ def _surveyed(source: Source, head: bytes) -> Survey:
 
 
 def _samples(source: Source, head: bytes) -> str:
-    """What the samples of a TIFF are; empty for other files."""
+    """Sample type of a TIFF. Empty for other files."""
     if not head.startswith(directories.MARKS):
         return ""
     with _stream(source) as file:
@@ -224,15 +224,15 @@ def _stream(source: Source) -> BinaryIO:
 
 
 def _require_regular(path: Path) -> None:
-    """Only files are opened: a pipe or a device would wait, or never end."""
+    """Refuse anything but a regular file: a pipe or a device would block or never end."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:  # a null character
-        raise InputError(path, f"not a possible name ({error})", "check the path") from error
+        raise InputError(path, f"not a valid name ({error})", "check the path") from error
     if not stat.S_ISREG(mode):
-        raise InputError(path, "not a regular file", "give a picture file or a directory")
+        raise InputError(path, "not a regular file", "pass a picture file or a directory")
 
 
 def _handle(source: Source) -> Path | io.BytesIO:
@@ -249,8 +249,8 @@ def _open_heif(source: Source) -> ImageFile.ImageFile:
     try:
         import pillow_heif
     except ImportError as error:
-        cause = "not a picture rcodsr reads by itself: HEIC needs pillow-heif"
-        raise InputError(source, cause, "pip install 'rcodsr[heif]', or convert it to JPEG or PNG") from error
+        cause = "not readable without a plugin: HEIC needs pillow-heif"
+        raise InputError(source, cause, "pip install pillow-heif, or convert it to JPEG or PNG") from error
     pillow_heif.register_heif_opener()
     try:
         return Image.open(_handle(source), formats=("HEIF", "AVIF"))
@@ -259,12 +259,12 @@ def _open_heif(source: Source) -> ImageFile.ImageFile:
 
 
 def _open_jxl(source: Source) -> ImageFile.ImageFile:
-    """An opened JPEG XL file, decoded already, after its header has been judged."""
+    """Open a JPEG XL file after checking its header. The plugin decodes it at once."""
     try:
         import pillow_jxl  # noqa: F401 (which joins Pillow's formats)
     except ImportError as error:
-        cause = "not a picture rcodsr reads by itself: JPEG XL needs pillow-jxl-plugin"
-        raise InputError(source, cause, "pip install 'rcodsr[jxl]', or convert it to PNG") from error
+        cause = "not readable without a plugin: JPEG XL needs pillow-jxl-plugin"
+        raise InputError(source, cause, "pip install pillow-jxl-plugin, or convert it to PNG") from error
     try:
         data = source.data if isinstance(source, Piped) else source.read_bytes()
     except OSError as error:
@@ -272,7 +272,7 @@ def _open_jxl(source: Source) -> ImageFile.ImageFile:
     found = jxl.facts(data)
     if found is not None and found.animated:
         raise InputError(source, "an animation or several pages", "extract the picture you want first")
-    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # as Pillow's own
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # same as Pillow's own
     if found is not None and limit and found.width * found.height > limit:
         megapixels = f"{found.width * found.height / 1e6:.0f} megapixels"
         raise InputError(source, f"{megapixels} are over the limit", "crop or shrink it first")
@@ -283,7 +283,7 @@ def _open_jxl(source: Source) -> ImageFile.ImageFile:
     if found is not None and found.xmp is not None:
         image.info["xmp"] = found.xmp
     exif = image.getexif()
-    if exif.pop(ORIENTATION, None) is not None and not getattr(image, "jpeg", False):  # its decoder has turned the pixels
+    if exif.pop(ORIENTATION, None) is not None and not getattr(image, "jpeg", False):  # its decoder has rotated the pixels
         image.info["exif"] = exif.tobytes()
     return image
 

@@ -9,11 +9,11 @@ JPEG_MARK = b"Photoshop 3.0\0"
 _BLOCK = b"8BIM"
 _IPTC = 0x0404
 _PATHS = range(2000, 3000)
-"""Paths, whose points count in parts of the picture's size, and the name of the clipping path."""
+"""Resource ids of paths, whose points are relative to the picture's size, and of the clipping path's name."""
 
 
 def paths_of(resources: bytes) -> bytes:
-    """The blocks that hold paths, as they are."""
+    """The unmodified blocks that contain paths."""
     return b"".join(block for number, block in _blocks(resources) if number in _PATHS)
 
 

@@ -1,4 +1,4 @@
-"""A decoded picture: pixels as tensors, and what the file said about them."""
+"""A decoded picture: pixels as tensors, with the file's metadata."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,20 +19,20 @@ class Picture:
     """One picture in memory."""
 
     rgb: Tensor
-    """Shape (3, h, w), float32 in [0, 1], sRGB, upright; three equal channels where `gray`."""
+    """Shape (3, h, w), float32 in [0, 1], sRGB, upright. Three equal channels if `gray`."""
     alpha: Tensor | None = None
-    """Shape (1, h, w), float32 in [0, 1]; None where the picture is opaque."""
+    """Shape (1, h, w), float32 in [0, 1]. None if the picture is opaque."""
     gray: bool = False
-    """Came as grey, leaves as grey."""
+    """Whether the picture was read as grey and is written as grey."""
     neutral: bool = False
-    """Came as colour whose visible pixels have three equal channels, and leaves so; see `as_neutral`."""
+    """Whether a colour picture has equal channels in all visible pixels, and keeps them; see `as_neutral`."""
     metadata: Metadata = field(default_factory=Metadata)
     depth: int = 8
-    """Bits a channel of the file: 8 or 16."""
+    """Bits per channel of the file: 8 or 16."""
     beyond: Tensor | None = None
-    """Shape (3, h, w): what the file's colour profile holds beyond sRGB, in the profile's own values; None where nothing."""
+    """Shape (3, h, w): values of the file's colour profile beyond sRGB, in the profile's own values. None if there are none."""
     notes: tuple[str, ...] = ()
-    """What people should know about how it was read."""
+    """Messages for the user about how it was read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,16 +40,16 @@ class Picture:
         return self.rgb.shape[2], self.rgb.shape[1]
 
     def with_pixels(self, rgb: Tensor, alpha: Tensor | None, beyond: Tensor | None = None) -> "Picture":
-        """The same picture with other pixels; one without colour stays without, whatever a network has made of it."""
+        """A copy with other pixels. A picture without colour stays so, whatever a network has produced."""
         if self.gray or self.neutral:
             rgb = rgb.mean(0, keepdim=True).expand(3, -1, -1)
         return replace(self, rgb=rgb, alpha=alpha, beyond=beyond)
 
     def as_neutral(self, step: float = 0.0) -> "Picture":
-        """The same picture, without colour from here on where no visible pixel has any.
+        """A copy that stays without colour from here on, if no visible pixel has any.
 
         Args:
-            step: by how much the channels of a pixel may differ and count as equal; what a lossy file's rounding has left.
+            step: maximum difference between channels that count as equal, such as the rounding of a lossy file.
         """
         red, green, blue = self.rgb
         spread = torch.maximum(torch.maximum(red, green), blue) - torch.minimum(torch.minimum(red, green), blue)
@@ -59,21 +59,21 @@ class Picture:
         return replace(self, neutral=True).with_pixels(self.rgb, self.alpha)
 
     def without_unset_alpha(self) -> "Picture":
-        """The same picture, opaque where its alpha hides every pixel: nobody means that."""
+        """A copy without alpha if that hides every pixel, which is never intended."""
         if self.alpha is None or self.alpha.any():
             return self
-        return replace(self, alpha=None).with_note("its alpha channel is 0 everywhere and counts as none")
+        return replace(self, alpha=None).with_note("its alpha channel is 0 everywhere and was ignored")
 
     def without_alpha(self) -> "Picture":
-        """The same picture, opaque: what nobody saw continues the colours around it, as a network is shown it."""
+        """An opaque copy whose invisible pixels continue the colours around them, as the network sees them."""
         return self if self.alpha is None else replace(self, rgb=bleed(self.rgb, self.alpha), alpha=None)
 
     def is_one_colour(self) -> bool:
-        """Whether 8 bits a channel cannot tell its pixels apart."""
+        """Whether all pixels are equal at 8 bits per channel."""
         return bool((self.rgb.amax((1, 2)) - self.rgb.amin((1, 2))).max() < 0.5 / 255)
 
     def laid_on(self, background: tuple[int, int, int] = (255, 255, 255)) -> "Picture":
-        """The same picture without transparency: what is seen of it on a background, whose channels count to 255."""
+        """A copy without transparency, composited on a background (R, G, B) in 0..255."""
         if self.alpha is None:
             return self
         below = torch.tensor(background).view(3, 1, 1) / 255
@@ -82,26 +82,26 @@ class Picture:
         return replace(self, rgb=seen, alpha=None, gray=self.gray and grey, neutral=self.neutral and grey)
 
     def with_metadata(self, metadata: Metadata) -> "Picture":
-        """The same picture with other metadata."""
+        """A copy with other metadata."""
         return replace(self, metadata=metadata)
 
     def with_note(self, *notes: str) -> "Picture":
-        """The same picture with something more to say about it."""
+        """A copy with further notes."""
         return replace(self, notes=(*self.notes, *notes))
 
 
 def from_pil(image: Image.Image, name: object = "image") -> Picture:
-    """Pixels of a decoded Pillow image, every mode brought to [0, 1].
+    """Convert the pixels of a decoded Pillow image of any mode to [0, 1].
 
-    16-bit grey is scaled by its range (Pillow's own conversion clips it to white); 32-bit numbers by the usual range that holds
-    them: 1, 255, 65535, or else their own.
+    16-bit grey is scaled by its range, because Pillow's own conversion clips it to white. 32-bit numbers are scaled by the
+    first usual range that contains them (1, 255, 65535), or else by their own range.
 
     Args:
-        image: any mode but CMYK and LAB, whose colours a profile defines.
+        image: any mode except CMYK and LAB, whose colours a profile defines.
         name: for the error message.
 
     Raises:
-        InputError: for pixels that are not numbers.
+        InputError: when pixels are NaN or infinite.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return _from_16_bit(image)
@@ -117,11 +117,11 @@ def from_pil(image: Image.Image, name: object = "image") -> Picture:
 
 
 def from_samples(samples: Samples, transparent: Any = None) -> Picture:
-    """A picture of 16-bit samples.
+    """Convert 16-bit samples to a picture.
 
     Args:
         samples: shape (h, w, 1 to 4), uint16: grey, grey and alpha, colour, colour and alpha.
-        transparent: the one grey value or colour that stands for transparent, if any.
+        transparent: the grey value or colour that means transparent, if any.
     """
     channels = samples.shape[2]
     planes = torch.from_numpy(samples.astype(np.float32)).permute(2, 0, 1).contiguous().div_(65535)
@@ -140,14 +140,14 @@ def _from_16_bit(image: Image.Image) -> Picture:
 
 
 def _is_inverted(image: Image.Image) -> bool:
-    """Whether a 16-bit TIFF says that zero is white; Pillow minds that for 8 bits only."""
+    """Whether a 16-bit TIFF defines zero as white, which Pillow handles only for 8 bits."""
     return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
 
 
 def _from_32_bit(image: Image.Image, name: object) -> Picture:
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
-        raise InputError(name, "holds values that are not numbers", "save it as 8-bit or 16-bit")
+        raise InputError(name, "contains NaN or infinite values", "save it as 8-bit or 16-bit")
     low, high = float(values.min()), float(values.max())
     usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     top = next((top for top in usual if low >= 0 and high <= top), None)
@@ -159,7 +159,7 @@ def _from_32_bit(image: Image.Image, name: object) -> Picture:
 
 
 def turned(picture: Picture, orientation: int) -> Picture:
-    """The picture upright, given its EXIF orientation; any number but 2 to 8 leaves it alone."""
+    """The picture upright, given its EXIF orientation. Values other than 2 to 8 change nothing."""
 
     def turn(planes: Tensor) -> Tensor:
         if orientation in {5, 6, 7, 8}:
@@ -171,13 +171,13 @@ def turned(picture: Picture, orientation: int) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """8-bit Pillow image of mode L, LA, RGB or RGBA, in sRGB."""
+    """Convert to an 8-bit Pillow image of mode L, LA, RGB or RGBA, in sRGB."""
     pixels = to_samples(picture, 8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def to_samples(picture: Picture, depth: int) -> Samples:
-    """Samples of 8 or 16 bits, shape (h, w, channels)."""
+    """Convert to samples of 8 or 16 bits, shape (h, w, channels)."""
     rgb = picture.rgb.mean(0, keepdim=True) if picture.gray else picture.rgb
     planes = rgb if picture.alpha is None else torch.cat((rgb, picture.alpha))
     top, kind = (255, torch.uint8) if depth == 8 else (65535, torch.uint16)

@@ -1,4 +1,4 @@
-"""Writing PNG faster than Pillow does: one filter for all rows, and a compressor made for speed (`docs/performance.md`)."""
+"""Write PNG faster than Pillow: one filter for all rows, and a compressor made for speed (`docs/performance.md`)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ except ImportError:
 
 _STRIP_BYTES = 1 << 20
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""PNG's own numbers for grey, grey with alpha, colour, colour with alpha, by the number of channels."""
+"""PNG colour types by number of channels: grey, grey with alpha, colour, colour with alpha."""
 
 
 def encode_png(samples: Samples, colors: Chunks = (), **options: Any) -> bytes:
-    """A PNG file of 8 or 16 bits a channel.
+    """Encode a PNG file with 8 or 16 bits per channel.
 
     Args:
         samples: shape (h, w, 1 to 4), uint8 or uint16: grey, grey and alpha, colour, colour and alpha.
-        colors: chunks that say what the numbers mean.
-        options: of Pillow's `save`, which bring the metadata.
+        colors: chunks that define the colours.
+        options: arguments of Pillow's `save` that carry the metadata.
     """
     height, width, channels = samples.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, _COLOR_TYPES[channels], 0, 0, 0)
@@ -45,8 +45,8 @@ def encode_png(samples: Samples, colors: Chunks = (), **options: Any) -> bytes:
 
 
 def _compressed(samples: Samples) -> Iterator[bytes]:
-    """One stream in parts, so that a large picture is not held a second and third time."""
-    # runs are all that zlib looks for: on filtered photos smaller than its level 1, and faster
+    """Compress in parts, so that a large picture is not copied in memory a second and third time."""
+    # zlib searches only for runs: on filtered photos the result is smaller than at level 1, and faster
     packer = isal_zlib.compressobj(1) if isal_zlib else zlib.compressobj(1, strategy=zlib.Z_RLE)
     rows = max(1, _STRIP_BYTES // max(1, samples[0].nbytes))
     for top in range(0, len(samples), rows):
@@ -56,7 +56,7 @@ def _compressed(samples: Samples) -> Iterator[bytes]:
 
 
 def _filtered(samples: Samples) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Rows as PNG stores them: each begins with its filter, 1, the difference to the left."""
+    """Rows as PNG stores them: each starts with its filter type, 1 (difference to the left)."""
     height, _, channels = samples.shape
     rows = samples.astype(samples.dtype.newbyteorder(">"), copy=False).reshape(height, -1).view(np.uint8)
     step = channels * samples.itemsize
@@ -68,7 +68,7 @@ def _filtered(samples: Samples) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _metadata_chunks(options: dict[str, Any]) -> bytes:
-    """What Pillow writes around a picture's own chunks: profile, EXIF, resolution, text."""
+    """Chunks that Pillow writes around the picture's own: profile, EXIF, resolution, text."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG", **options)
     data, at, kept = buffer.getvalue(), 8, b""

@@ -1,8 +1,8 @@
-"""Colour profiles: what a file's numbers mean, as sRGB for the model, and back.
+"""Colour profiles: convert a file's values to sRGB for the model, and back.
 
-Profiles of three primaries and a curve each (Adobe RGB, Display P3, ProPhoto, cameras) and grey ones are computed here in
-float32, so that 16-bit pictures stay 16 bits deep. Profiles that are tables cannot be inverted exactly: pixels in these pass
-unconverted and keep their profile. CMYK and Lab become sRGB for good, by Little CMS.
+Profiles with three primaries and a curve each (Adobe RGB, Display P3, ProPhoto, cameras) and grey profiles are computed here
+in float32, so that 16-bit pictures keep their depth. Table-based profiles cannot be inverted exactly: their pixels are not
+converted and keep their profile. CMYK and Lab are converted to sRGB permanently, by Little CMS.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ Curve = np.ndarray[Any, np.dtype[np.float64]]
 _GRID = np.linspace(0, 1, 65_537)
 _SRGB = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]])
 _INVISIBLE = 1 / 1024
-"""A difference no 8-bit file can hold."""
+"""A difference too small for any 8-bit file."""
 _ROWS = 256
 _HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
-_HDR_NOTE = "HDR ({}) is kept in PNG only; elsewhere what is brighter than white is cut off"
+_HDR_NOTE = "HDR ({}) is kept only in PNG; other formats clip values brighter than white"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile that can be computed both ways."""
+    """A profile that can be computed in both directions."""
 
     curves: tuple[Curve, ...]
-    """Value → linear light of each channel, on a grid of [0, 1]; rising. One for grey."""
+    """Value → linear light for each channel, rising, on a grid of [0, 1]. One curve for grey."""
     to_srgb: np.ndarray[Any, np.dtype[np.float64]] | None
-    """Linear light → linear sRGB, shape (3, 3); None for grey."""
+    """Linear light → linear sRGB, shape (3, 3). None for grey."""
 
     def into(self, values: Tensor) -> Tensor:
-        """The file's values (3, h, w) as sRGB in [0, 1]; what sRGB cannot show is cut off."""
+        """Convert the file's values (3, h, w) to sRGB in [0, 1]. Values outside sRGB are clipped."""
         out = torch.empty_like(values)
         for rows in _row_blocks(values):
             light = self._curved(values[:, rows].double().numpy(), forward=True)
@@ -49,7 +49,7 @@ class Profile:
         return out
 
     def out_of(self, srgb: Tensor) -> Tensor:
-        """SRGB (3, h, w) in [0, 1] as the file's values."""
+        """Convert sRGB (3, h, w) in [0, 1] to the file's values."""
         out = torch.empty_like(srgb)
         back = None if self.to_srgb is None else np.linalg.inv(self.to_srgb)
         for rows in _row_blocks(srgb):
@@ -58,7 +58,7 @@ class Profile:
         return out
 
     def is_srgb(self) -> bool:
-        """Whether the file's values are sRGB as they are."""
+        """Whether the file's values already are sRGB."""
         steps = torch.linspace(0, 1, 9)
         colours = torch.cartesian_prod(steps, steps, steps) if len(self.curves) == 3 else steps[:, None].expand(-1, 3)
         values = colours.T[:, None].contiguous()
@@ -74,29 +74,31 @@ class Profile:
 
 
 def to_working(picture: Picture, icc: bytes | None) -> Picture:
-    """A picture as it was decoded → in sRGB, its metadata with the profile that the output keeps."""
+    """Convert a decoded picture to sRGB. Its metadata keeps the profile for the output."""
     metadata = picture.metadata
     if icc is None and (transfer := hdr_transfer(metadata.color_chunks)) is not None:
         return _matched(picture, _hdr_profile(metadata.color_chunks)).with_note(_HDR_NOTE.format(_HDR_NAMES[transfer]))
     if icc is None:
         return picture.with_metadata(metadata.with_icc(None))
     if not _is_sound(icc):
-        return picture.with_metadata(metadata.with_icc(None)).with_note("its colour profile is damaged and left out")
+        return picture.with_metadata(metadata.with_icc(None)).with_note("its colour profile is damaged and was ignored")
     kept = picture.with_metadata(metadata.with_icc(icc))
     if (space := icc[16:20]) not in {b"RGB ", b"GRAY"} or (space == b"GRAY") is not picture.gray:
         if space == b"RGB " and picture.gray:
-            return kept  # usual for grey pictures; their numbers mean what an RGB picture's equal channels mean
-        return picture.with_metadata(metadata.with_icc(None)).with_note("its colour profile is of other pixels and left out")
+            return kept  # common for grey pictures, whose values mean the same as equal channels of RGB
+        return picture.with_metadata(metadata.with_icc(None)).with_note(
+            "its colour profile describes another colour space and was ignored"
+        )
     profile = parse(icc)
     return kept if profile is None or profile.is_srgb() else _matched(kept, profile)
 
 
 def from_working(picture: Picture, hdr: bool = True) -> Picture:
-    """A picture in sRGB → in its own colours, ready for the file.
+    """Convert a picture from sRGB to its own colours, ready for the file.
 
     Args:
-        picture: as from `to_working`, enlarged.
-        hdr: whether the file can say that its colours are HDR; else they stay sRGB.
+        picture: from `to_working`, enlarged.
+        hdr: whether the file can mark its colours as HDR. Otherwise they stay sRGB.
     """
     profile = parse(picture.metadata.icc) if picture.metadata.icc else None
     if hdr_transfer(picture.metadata.color_chunks) is not None:
@@ -112,14 +114,14 @@ def from_working(picture: Picture, hdr: bool = True) -> Picture:
 
 
 def _matched(picture: Picture, profile: Profile) -> Picture:
-    """A picture in a profile's values → in sRGB, with what that cannot hold beside it."""
+    """Convert a picture from a profile's values to sRGB, and keep what sRGB cannot hold in `beyond`."""
     within = picture.with_pixels(profile.into(picture.rgb), picture.alpha)
     beyond = picture.rgb - profile.out_of(within.rgb)
     return replace(within, beyond=beyond) if beyond.abs().max() > _INVISIBLE else within
 
 
 def _hdr_profile(chunks: Chunks) -> Profile:
-    """Diffuse white and what is below it; light above is cut off, and so is kept as what lies beyond."""
+    """A profile up to diffuse white. Brighter light is clipped and therefore kept in `beyond`."""
     transfer = hdr_transfer(chunks)
     assert transfer is not None
     curve = hdr_light(transfer, _GRID).clip(0, 1) + 1e-12 * _GRID
@@ -127,7 +129,7 @@ def _hdr_profile(chunks: Chunks) -> Profile:
 
 
 def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """A CMYK image as RGB: by its profile where that is sound, else by Pillow's plain rule."""
+    """Convert a CMYK image to RGB: by its profile if valid, otherwise by Pillow's simple rule."""
     if icc is not None and icc[16:20] == b"CMYK":
         try:
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
@@ -141,7 +143,7 @@ def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def lab_to_srgb(image: Image.Image) -> Image.Image:
-    """A CIE Lab image as RGB."""
+    """Convert a CIE Lab image to RGB."""
     converted = ImageCms.profileToProfile(
         image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB"
     )
@@ -150,7 +152,7 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def parse(icc: bytes) -> Profile | None:
-    """A profile of curves and primaries; None for one of tables, and for what is damaged."""
+    """Parse a profile of curves and primaries. None for a table-based or damaged profile."""
     try:
         tags = _tags(icc)
         if icc[16:20] == b"GRAY":
@@ -166,7 +168,7 @@ def parse(icc: bytes) -> Profile | None:
 
 
 def _is_sound(icc: bytes) -> bool:
-    """Whether Little CMS understands a profile."""
+    """Whether Little CMS accepts a profile."""
     try:
         ImageCms.ImageCmsProfile(io.BytesIO(icc))
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -185,7 +187,7 @@ def _xyz(tag: bytes) -> tuple[float, ...]:
 
 
 def _curve(tag: bytes) -> Curve:
-    """Value → light on the grid: a table, a power, or one of the five parametric forms of ICC.1."""
+    """Value → light on the grid, from a table, a power, or one of the five parametric forms of ICC.1."""
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
         values = np.frombuffer(tag, ">u2", count, 12)

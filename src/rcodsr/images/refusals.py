@@ -1,4 +1,4 @@
-"""What is said of files that are not read, with the remedy: one sentence each."""
+"""Error messages for unreadable files: one sentence each, with the remedy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rcodsr.messages import first_line
 
 
 def damaged(source: object, error: Exception) -> InputError:
-    """Our sentence for a file that breaks while its pixels are decoded."""
+    """The error for a file that fails while its pixels are decoded."""
     if isinstance(error, OSError) and error.errno is not None and isinstance(source, Path):
         return unreadable(source, error)
     return InputError(source, f"cut short or damaged ({first_line(error)})", _WHOLE_OR_PLAIN)
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    """Our sentence for a file that the system does not hand out."""
+    """The error for a file that the system cannot open."""
     if isinstance(error, FileNotFoundError):
         return InputError(path, "no such file", "check the path")
     if isinstance(error, PermissionError):
@@ -25,28 +25,28 @@ def unreadable(path: Path, error: OSError) -> InputError:
 
 
 def unopenable(source: object, error: Exception) -> InputError:
-    """Our sentence for a picture that Pillow knows and does not open."""
+    """The error for a picture that Pillow recognises but cannot open."""
     return InputError(source, f"not a readable picture ({first_line(error)})", _WHOLE_OR_PLAIN)
 
 
 def raw(source: object, kind: str = "") -> InputError:
-    """Our sentence for what a sensor saw, before any development."""
-    return InputError(source, f"a camera raw file{kind and f' ({kind})'}, which is not read", _DEVELOP)
+    """The error for undeveloped sensor data."""
+    return InputError(source, f"a camera raw file{kind and f' ({kind})'}, which is not supported", _DEVELOP)
 
 
 def unidentified(source: object, head: bytes, kind: str) -> InputError:
-    """Our sentence for what none of Pillow's decoders takes.
+    """The error for a file that no decoder of Pillow accepts.
 
     Args:
         source: the file.
-        head: how it begins.
-        kind: of a TIFF, what its samples are.
+        head: first bytes of the file.
+        kind: sample type of a TIFF.
     """
     if kind:
-        return InputError(source, f"a TIFF of {kind}, which is not read", "save it as a 16-bit or 8-bit TIFF")
+        return InputError(source, f"a TIFF of {kind}, which is not supported", "save it as a 16-bit or 8-bit TIFF")
     for mark, name in _OURS.items():
         if any(head[at:].startswith(mark) for at in (0, 4, 8)):
-            return InputError(source, f"damaged, or a kind of {name} that is not read", _WHOLE_OR_PLAIN)
+            return InputError(source, f"damaged, or an unsupported kind of {name}", _WHOLE_OR_PLAIN)
     if (maker := _raw_kind(head)) is not None:
         return raw(source, maker)
     return InputError(source, f"not a picture{_looks_like(head)}", "rcodsr reads PNG, JPEG, WebP, TIFF, BMP, GIF, PPM and AVIF")
@@ -71,7 +71,7 @@ def _looks_like(head: bytes) -> str:
     return ""
 
 
-_DEVELOP = "develop it into TIFF or PNG first, as with darktable or RawTherapee"
+_DEVELOP = "develop it to TIFF or PNG first, for example with darktable or RawTherapee"
 _WHOLE_OR_PLAIN = "get a whole copy of the file, or save it as plain PNG"
 _OURS = {
     b"\x89PNG\r\n": "PNG",
@@ -84,7 +84,7 @@ _OURS = {
     b"GIF8": "GIF",
     b"ftypavi": "AVIF",
 }
-"""What begins like a format that is read."""
+"""Signatures of formats that are read."""
 _RAWS = {
     b"FUJIFILMCCD-RAW": "Fujifilm RAF",
     b"IIU\0": "Panasonic RW2",

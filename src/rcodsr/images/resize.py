@@ -1,4 +1,4 @@
-"""The one bicubic resize, used by training, inference and scoring alike, and padding to what a network needs."""
+"""The only bicubic resize, used in training, inference and scoring, and padding to the network's grid."""
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +8,13 @@ from torch import Tensor
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bicubic resize with Pillow's kernel (a = −0.5).
 
-    torch's plain bicubic uses a = −0.75 and no antialiasing; a network trained on one and run on the other sees different
+    torch's plain bicubic uses a = −0.75 and no antialiasing. A network trained with one and run with the other sees different
     edges. This function is the only resize of pictures in the package.
 
     Args:
         x: shape (B, C, H, W), float32 in [0, 1].
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: height of the result in pixels.
+        width: width of the result in pixels.
 
     Returns:
         Shape (B, C, height, width) in [0, 1].
@@ -30,32 +30,32 @@ def upsample(x: Tensor, scale: int) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Pad right and bottom so that both sides are multiples of `multiple` and not below `least`; see `mirrored`.
+    """Pad right and bottom so that both sides are multiples of `multiple` and at least `least`; see `mirrored`.
 
     Args:
         x: shape (B, C, H, W).
-        multiple: in pixels.
+        multiple: pixels that each side is a multiple of.
         least: smallest side of the result, in pixels.
 
     Returns:
-        Shape (B, C, H', W') with H' ≥ H, W' ≥ W; the top left part is x.
+        Shape (B, C, H', W') with H' ≥ H, W' ≥ W. The top left part is x.
     """
     height, width = (padded_side(side, multiple, least) for side in x.shape[-2:])
     return x if x.shape[-2:] == (height, width) else mirrored(x, height, width)
 
 
 def padded_side(side: int, multiple: int, least: int = 1) -> int:
-    """The smallest multiple of `multiple` that is not below `side` and `least`."""
+    """The smallest multiple of `multiple` that is at least `side` and `least`."""
     return (max(side, least) + multiple - 1) // multiple * multiple
 
 
 def mirrored(x: Tensor, height: int, width: int) -> Tensor:
-    """Continue pictures to the right and below: reflected as far as they reach, then their edge, so 1×1 works too.
+    """Extend pictures to the right and bottom: reflected as far as possible, then replicated, so that 1×1 works too.
 
     Args:
         x: shape (B, C, H, W).
-        height: of the result, not below H.
-        width: of the result, not below W.
+        height: height of the result, at least H.
+        width: width of the result, at least W.
     """
     for dim, length in ((2, height), (3, width)):
         places = torch.arange(length, device=x.device)

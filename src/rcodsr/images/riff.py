@@ -1,4 +1,4 @@
-"""The chunks of a WebP: whether its pixels were stored without loss, which Pillow does not tell."""
+"""WebP chunks: whether the pixels were stored without loss, which Pillow does not report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rcodsr.images.survey import Survey
 
 
 def survey(file: BinaryIO) -> Survey:
-    """`lossless` in the info of a still picture without loss.
+    """Set `lossless` in the info of a lossless still picture.
 
     Args:
-        file: at its start.
+        file: positioned at its start.
     """
     end, at = file.seek(0, os.SEEK_END), 12
     while at + 8 <= end:

@@ -1,6 +1,6 @@
-"""Colours that a file defines without an ICC profile: by chunks of PNG, nclx of AVIF and HEIF, or DCF's Adobe RGB.
+"""Colours defined without an ICC profile: by PNG chunks, nclx of AVIF and HEIF, or DCF's Adobe RGB.
 
-They become an equivalent profile, or, for the two HDR transfer functions, curves of our own. Numbers of primaries and transfer
+They are converted to an equivalent profile, or to curves for the two HDR transfer functions. Numbers of primaries and transfer
 functions are those of ITU-T H.273.
 """
 
@@ -19,7 +19,7 @@ Chunks = tuple[tuple[bytes, bytes], ...]
 
 GRAY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 REFERENCE_WHITE = 203.0
-"""Candelas per square metre of diffuse white in HDR (ITU-R BT.2408)."""
+"""Luminance of diffuse white in HDR, in cd/m² (ITU-R BT.2408)."""
 PQ, HLG = 16, 18
 _UNSPECIFIED = 2
 
@@ -41,28 +41,28 @@ _PRIMARIES: dict[int, Primaries] = {
     22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
 }
 _GAMMAS: dict[int, float | None] = {1: None, 6: None, 13: None, 14: None, 15: None, 4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
-"""Power of a transfer function, None for sRGB's own; viewers show the camera curves of video as that."""
+"""Power of each transfer function. None means sRGB's own curve, which viewers also use for the camera curves of video."""
 _ADOBE_GAMMA = 563 / 256
 _NEAR_SRGB = 0.05
-"""Relative difference of a gamma to 1/2.2 that means sRGB, libpng's threshold."""
+"""Relative difference of a gamma from 1/2.2 up to which it means sRGB (libpng's threshold)."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What numbers mean."""
+    """Colour definition of a file's values."""
 
     primaries: Primaries = _BT709
     gamma: float | None = None
-    """Power from value to light; None for sRGB's curve."""
+    """Power from value to light. None for sRGB's curve."""
 
     @property
     def is_srgb(self) -> bool:
-        """Whether it says nothing new."""
+        """Whether it is plain sRGB."""
         return self.gamma is None and np.allclose(self.primaries, _BT709, atol=0.002)
 
 
 def color_chunks(info: dict[Any, Any]) -> Chunks:
-    """The PNG chunks that say a picture's colours, as they stood in its file or, of AVIF, as they would stand."""
+    """PNG chunks that define a picture's colours: those of its file, or equivalent ones for AVIF."""
     if (numbers := _cicp(info)) is not None:
         return ((b"cICP", bytes(numbers)), *(_hdr_chunks(info) if numbers[1] in {PQ, HLG} else ()))
     found = []
@@ -76,7 +76,7 @@ def color_chunks(info: dict[Any, Any]) -> Chunks:
 
 
 def signal_of(chunks: Chunks) -> Signal | None:
-    """What chunks of `color_chunks` mean; None where that is HDR, not known, or nonsense."""
+    """Colour definition in chunks from `color_chunks`. None if HDR, unknown or invalid."""
     found = dict(chunks)
     if b"cICP" in found:
         number, transfer, matrix, full = found[b"cICP"][:4]
@@ -100,12 +100,12 @@ def signal_of(chunks: Chunks) -> Signal | None:
 
 
 def adobe_rgb() -> Signal:
-    """The colours of DCF's optional colour space."""
+    """Colour definition of DCF's optional colour space."""
     return Signal(_ADOBE, _ADOBE_GAMMA)
 
 
 def hdr_transfer(chunks: Chunks) -> int | None:
-    """`PQ` or `HLG` where chunks say so in colours that are known."""
+    """`PQ` or `HLG` if the chunks define it with known primaries, else None."""
     numbers = dict(chunks).get(b"cICP", b"\0\0\0\0")
     return numbers[1] if numbers[1] in {PQ, HLG} and numbers[0] in _PRIMARIES and tuple(numbers[2:4]) == (0, 1) else None
 
@@ -120,14 +120,14 @@ def to_d50(primaries: Primaries) -> Floats:
 
 
 def hdr_primaries(chunks: Chunks) -> Primaries:
-    """The primaries of chunks that have a `hdr_transfer`."""
+    """Primaries of chunks that have an `hdr_transfer`."""
     return _PRIMARIES[dict(chunks)[b"cICP"][0]]
 
 
 def hdr_light(transfer: int, values: Floats) -> Floats:
     """PQ or HLG values in [0, 1] → linear light, 1 for diffuse white and up to 49 above it (ITU-R BT.2100).
 
-    HLG is shown as on a display of 1000 cd/m², each channel by itself.
+    HLG is converted for a display of 1000 cd/m², each channel separately.
     """
     if transfer == PQ:
         power = values ** (1 / 78.84375)
@@ -139,7 +139,7 @@ def hdr_light(transfer: int, values: Floats) -> Floats:
 
 
 def icc_of(signal: Signal, gray: bool) -> bytes:
-    """An ICC profile (version 4) of a signal, with one curve for grey."""
+    """An ICC profile (version 4) of a signal, with a single curve for grey."""
     curve = _parametric(signal.gamma)
     tags = {b"desc": _text("rcodsr: colours of the input"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50)}
     if gray:
@@ -159,7 +159,7 @@ def icc_of(signal: Signal, gray: bool) -> bytes:
 
 
 def is_gray(image: Image.Image) -> bool:
-    """Whether an image has one channel of colour."""
+    """Whether an image has a single colour channel."""
     return image.mode in GRAY_MODES
 
 

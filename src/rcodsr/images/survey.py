@@ -1,4 +1,4 @@
-"""What a look at a file's structure finds before Pillow opens it, and a view of the file that leaves parts of it out."""
+"""Findings of a look at a file's structure before Pillow opens it, and a view of the file without some parts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 Part = bytes | range
-"""Bytes of their own, or a range of offsets in the file."""
+"""New bytes, or a range of offsets in the file."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Findings of one file."""
+    """Findings about one file."""
 
     parts: Sequence[Part] = ()
-    """What Pillow is to be shown in place of the file; empty where that is the file itself."""
+    """Parts that Pillow reads instead of the file. Empty: the file itself."""
     info: dict[str, Any] = field(default_factory=dict)
-    """What Pillow does not find itself; joins the `info` of the opened image.
+    """Properties that Pillow does not read, added to the `info` of the opened image.
 
-    `left_out`: tuple of sentences; `cicp`: tuple of the four numbers of ITU-T H.273; `hdr_chunks`: tuple of (kind, data);
-    `icc_profile`: bytes; `lossless`: bool.
+    `left_out` is a tuple of sentences, `cicp` a tuple of the four numbers of ITU-T H.273, `hdr_chunks` a tuple of (kind, data),
+    `icc_profile` bytes, and `lossless` a bool.
     """
 
 
 class View(io.RawIOBase):
-    """A file made of parts of another, read as they are asked for."""
+    """A file composed of parts of another, read on demand."""
 
     def __init__(self, file: BinaryIO, parts: Sequence[Part]) -> None:
         self._file, self._parts, self._at = file, parts, 0
@@ -40,13 +40,13 @@ class View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place, as in any file."""
+        """Set the position, as in any file."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: sum(map(len, self._parts))}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from the part at the current place."""
+        """Fill a buffer from the part at the current position."""
         start = 0
         for part in self._parts:
             if self._at < start + len(part):
@@ -58,7 +58,7 @@ class View(io.RawIOBase):
         return 0
 
     def close(self) -> None:
-        """Close the file behind it too."""
+        """Close the underlying file too."""
         self._file.close()
         super().close()
 

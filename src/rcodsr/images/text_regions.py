@@ -1,8 +1,8 @@
-"""Where a picture has text: letters are marks of one ink on one ground, with sharp sides, and stand in lines.
+"""Find text in a picture: letters are marks of one ink on one ground, with sharp edges, arranged in lines.
 
-A light classical detector, for input resolution. Its steps are old: local thresholds (Bernsen 1986), connected components, and
-lines of neighbours of like height and ink (as after the stroke width transform; Epshtein et al. 2010). It finds printed,
-near-horizontal text from about five pixels of height on. Railings, windows and foliage against the sky can look like text.
+A light classical detector for input resolution, made of known steps: local thresholds (Bernsen 1986), connected components,
+and lines of neighbours of similar height and ink (as after the stroke width transform; Epshtein et al. 2010). It finds printed,
+nearly horizontal text from about five pixels in height. Railings, windows and foliage against the sky can look like text.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _LOOKS = ((2, 9), (2, 17), (1, 17))
-"""Enlargement of the picture and side of the threshold's window: letters in narrow boxes, small letters, large letters."""
+"""Enlargement of the picture and window side of the threshold, for: letters in narrow boxes, small letters, large letters."""
 _CONTRAST = 0.2
-"""Range of a window below which nothing in it is ink."""
+"""Range of values in a window below which it contains no ink."""
 _HEIGHTS = (5, 60)
-"""Of a letter or a word, in pixels of the enlarged picture."""
+"""Height of a letter or a word, in pixels of the enlarged picture."""
 _STRICT = {"contrast": 0.13, "ink": 0.5, "ground": 0.37, "edge": 0.6, "fill": 0.3}
 _LOOSE = {"contrast": 0.1, "ink": 0.65, "ground": 0.6, "edge": 0.5, "fill": 0.2}
-"""What makes a mark a letter, and what is enough beside others: least contrast, edge, fill; most spread of ink and ground."""
+"""Bounds for letters, strict ones alone, loose ones beside others: least contrast, edge, fill; most spread of ink, ground."""
 _SHARPEST = 1.05
 """Edges steeper than this are noise."""
 
 
 def find_text(rgb: Tensor) -> Tensor:
-    """Regions that look like text, with a margin of most of a letter.
+    """Find regions that look like text, with a margin of most of a letter.
 
     Args:
         rgb: shape (3, h, w) in [0, 1].
@@ -57,35 +57,35 @@ def find_text(rgb: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Marks:
-    """Connected marks; every field has one entry each."""
+    """Connected marks, with one entry per mark in every field."""
 
     left: Integers
     top: Integers
     right: Integers
     bottom: Integers
     level: Floats
-    """Mean of the ink."""
+    """Mean value of the ink."""
     contrast: Floats
-    """Mean of the ink against mean of the ground beside it."""
+    """Difference between the means of the ink and of the ground beside it."""
     traits: dict[str, Floats]
-    """What `_STRICT` and `_LOOSE` judge."""
+    """Values compared with `_STRICT` and `_LOOSE`."""
 
     def __len__(self) -> int:
         return len(self.left)
 
     @property
     def height(self) -> Integers:
-        """Of each."""
+        """Height of each mark."""
         return self.bottom - self.top
 
     def chosen(self, which: NDArray[np.bool_]) -> "_Marks":
-        """Some of them."""
+        """A selection of the marks."""
         left, top, right, bottom = (side[which] for side in (self.left, self.top, self.right, self.bottom))
         traits = {name: trait[which] for name, trait in self.traits.items()}
         return _Marks(left, top, right, bottom, self.level[which], self.contrast[which], traits)
 
     def like_letters(self, bounds: dict[str, float]) -> NDArray[np.bool_]:
-        """Which marks look like letters."""
+        """Whether each mark looks like a letter."""
         good = self.traits["edge"] < _SHARPEST
         for name, bound in bounds.items():
             good &= self.traits[name] <= bound if name in {"ink", "ground"} else self.traits[name] >= bound
@@ -98,9 +98,9 @@ def _largest(plane: Tensor, window: int) -> Tensor:
 
 
 def _marks(grey: NDArray[np.float32], ink: NDArray[np.bool_]) -> _Marks:
-    """Connected components of the ink, 8-connected, with what tells letters: all from horizontal runs."""
+    """Connected components of the ink (8-connected) with traits of letters, computed from horizontal runs."""
     height, width = grey.shape
-    # an empty column at each side: runs end with their row, and have a ground to both sides
+    # an empty column on each side: runs end with their row, and have ground on both sides
     ink = np.pad(ink, ((0, 0), (1, 1)))
     grey = np.pad(grey, ((0, 0), (1, 1)), mode="edge")
     steps = np.diff(ink.ravel().astype(np.int8))
@@ -141,16 +141,16 @@ def _moments(total: Floats, squares: Floats, count: Floats) -> tuple[Floats, Flo
 
 
 def _joined(starts: Integers, ends: Integers, width: int) -> tuple[Integers, int]:
-    """The component of each run, and how many there are.
+    """Component of each run, and number of components.
 
-    Every run takes the smallest name among those it touches, and names point to names (Shiloach and Vishkin 1982).
+    Every run takes the smallest label among those it touches, and labels point to labels (Shiloach and Vishkin 1982).
 
     Args:
-        starts: of the runs, as positions of the flattened picture, ascending.
-        ends: first positions behind them.
-        width: of a row; no run crosses its end.
+        starts: first positions of the runs in the flattened picture, ascending.
+        ends: first positions behind the runs.
+        width: row length. No run crosses the end of a row.
     """
-    # runs of the next row that touch: they end behind our start, and start before our end, corners included
+    # touching runs of the next row end behind this start and begin before this end, corners included
     low = np.searchsorted(ends, starts + width - 1, "right")
     low = np.where(ends[np.minimum(low, len(ends) - 1)] < starts + width, low + 1, low) if len(ends) else low
     high = np.searchsorted(starts, ends + width, "right")
@@ -169,7 +169,7 @@ def _joined(starts: Integers, ends: Integers, width: int) -> tuple[Integers, int
 
 
 def _lines(marks: _Marks) -> list[tuple[float, float, float, float]]:
-    """Boxes (left, top, right, bottom) that cover the lines of letters, with a margin."""
+    """Boxes (left, top, right, bottom) around lines of letters, with a margin."""
     marks = marks.chosen(marks.like_letters(_LOOSE))
     if not len(marks):
         return []
@@ -199,7 +199,7 @@ def _around(marks: _Marks, members: list[int], margin: float) -> tuple[float, fl
 
 
 def _neighbours(marks: _Marks) -> list[tuple[int, int]]:
-    """Pairs of marks that may stand in one line: side by side, of like height and ink."""
+    """Pairs of marks that may belong to one line: side by side, with similar height and ink."""
     order = np.argsort(marks.left)
     middle = (marks.top + marks.bottom) / 2
     pairs = []

@@ -1,7 +1,7 @@
-"""Overlapping tiles: 1-D segments, crossed, with weights that sum to one everywhere.
+"""Overlapping tiles: crossed 1-D segments with weights that sum to one everywhere.
 
-Nothing here knows what happens to a tile. All tiles of a picture have the same size, start on multiples of what the network
-needs, and blend over the inner half of their overlap; the outer quarters are context that never reaches the result.
+This module does not process tiles. All tiles of a picture have the same size, start on multiples of the network's grid, and
+blend over the inner half of their overlap. The outer quarters are context that never reaches the result.
 """
 
 import itertools
@@ -15,15 +15,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one axis and its blending weights."""
+    """An interval of one axis and its blending weights."""
 
     start: int
     weight: Tensor
-    """Shape (length,), float32 in [0, 1]; over all segments the weights of each position sum to 1."""
+    """Shape (length,), float32 in [0, 1]. The weights of all segments sum to 1 at each position."""
 
     @property
     def span(self) -> slice:
-        """The positions covered."""
+        """The covered positions."""
         return slice(self.start, self.start + len(self.weight))
 
 
@@ -48,18 +48,18 @@ def plan_tiles(height: int, width: int, tile: int, overlap: int, multiple: int) 
     """Cover a picture with equal tiles.
 
     Args:
-        height: of the picture, a multiple of `multiple`.
-        width: likewise.
-        tile: largest side of a tile in pixels; 0 or one that reaches both sides gives a single tile.
-        overlap: pixels that neighbours share, below `tile`.
-        multiple: starts and sides of tiles are multiples of this many pixels, so that a tile is cut on the same grid
-            as the whole picture.
+        height: height of the picture, a multiple of `multiple`.
+        width: width of the picture, a multiple of `multiple`.
+        tile: largest side of a tile in pixels. 0, or a value that covers both sides, gives a single tile.
+        overlap: pixels shared by neighbours, less than `tile`.
+        multiple: starts and sides of tiles are multiples of this many pixels, so that a tile is on the same grid as the
+            whole picture.
     """
     return TileGrid(segments(height, tile, overlap, multiple), segments(width, tile, overlap, multiple))
 
 
 def segments(length: int, tile: int, overlap: int, multiple: int) -> list[Segment]:
-    """Cover one axis with equal segments; arguments as for `plan_tiles`."""
+    """Cover one axis with equal segments. See `plan_tiles` for the arguments."""
     tile = max(multiple, tile // multiple * multiple) if tile else length
     if tile >= length:
         return [Segment(0, torch.ones(length))]
@@ -75,7 +75,7 @@ def segments(length: int, tile: int, overlap: int, multiple: int) -> list[Segmen
 
 
 def _ramp(length: int, first: int, last: int) -> Tensor:
-    """0 before, 1 after, a raised cosine over the inner half of [first, last); a step where that is empty."""
+    """0 before, 1 after, a raised cosine over the inner half of [first, last). A step if that is empty."""
     if first >= last:
         return (torch.arange(length) >= first).float()
     quarter = (last - first) / 4

@@ -1,4 +1,4 @@
-"""What XMP says of pixels and of the file around it: turned, scaled, or taken out when it is no longer true."""
+"""XMP data about pixels and the file itself: rotated, scaled, or removed when no longer valid."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _ACROSS, _DOWN = rb"\w*(?:Width|Left)\w*", rb"\w*(?:Height|Top)\w*"
 
 
 def without_orientation(xmp: bytes) -> bytes:
-    """XMP of pixels that stand upright."""
+    """XMP without orientation, for upright pixels."""
     return _without(xmp, b"tiff", rb"Orientation")
 
 
 def without_container(xmp: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """XMP of a file that holds one picture and nothing behind it, and what it announced beside that."""
+    """XMP for a file with a single picture and nothing behind it, and notes about what was dropped."""
     notes = []
     cleaned = xmp
     for properties, note in (
-        (_GAIN_MAP, "its gain map (HDR) is left out"),
-        (_MOTION, "its motion video is left out"),
-        (_EXTENDED, "the extended part of its XMP is left out"),
+        (_GAIN_MAP, "its gain map (HDR) was dropped"),
+        (_MOTION, "its motion video was dropped"),
+        (_EXTENDED, "the extended part of its XMP was dropped"),
     ):
         before = cleaned
         for prefix, name in properties:
@@ -63,12 +63,12 @@ def without_container(xmp: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 
 def resized(xmp: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
-    """XMP of a picture that has been enlarged.
+    """XMP adapted to an enlarged picture.
 
     Args:
-        xmp: as it was.
-        old: width and height that its numbers are about.
-        new: those of the picture now.
+        xmp: original data.
+        old: width and height to which its numbers refer.
+        new: current width and height of the picture.
     """
     scales = tuple(after / before for after, before in zip(new, old, strict=True))
     names = ((b"ImageWidth", b"PixelXDimension", _ACROSS), (b"ImageLength", b"PixelYDimension", _DOWN))
@@ -80,7 +80,7 @@ def resized(xmp: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
 
 
 def _in_regions(xmp: bytes, scales: tuple[float, ...]) -> bytes:
-    """The size that face regions of the Metadata Working Group are relative to."""
+    """Adapt the size to which face regions of the Metadata Working Group refer."""
     for region in reversed(list(_properties(xmp, b"mwg-rs", rb"AppliedToDimensions"))):
         inside = xmp[region.start : region.end]
         for name, scale in zip((b"w", b"h"), scales, strict=True):
@@ -91,7 +91,7 @@ def _in_regions(xmp: bytes, scales: tuple[float, ...]) -> bytes:
 
 @dataclass(frozen=True)
 class _Property:
-    """Where a property stands: as an attribute or as an element."""
+    """Position of a property, as an attribute or as an element."""
 
     start: int
     end: int
@@ -99,7 +99,7 @@ class _Property:
 
 
 def _properties(xmp: bytes, prefix: bytes, name: bytes, declarations: bytes | None = None) -> Iterator[_Property]:
-    """Every place of a property, in time that grows with the length of the packet only."""
+    """Every occurrence of a property, in time linear in the length of the packet."""
     prefixes = b"|".join(map(re.escape, _prefixes(declarations or xmp, prefix)))
     attribute = rb"""\s(?:%s):%s\s*=\s*(?P<quote>["'])(?P<value>[^"'<]*)(?P=quote)""" % (prefixes, name)
     element = rb"<(?P<tag>(?:%s):%s)(?:\s[^<>]*)?>" % (prefixes, name)
@@ -122,7 +122,7 @@ def _properties(xmp: bytes, prefix: bytes, name: bytes, declarations: bytes | No
 def _changed(
     xmp: bytes, prefix: bytes, name: bytes, scale: float = 1.0, value: int | None = None, declarations: bytes | None = None
 ) -> bytes:
-    """With another value, or a scaled one, where the old one is a number."""
+    """Replace or scale the value if the old one is a number."""
     parts, at = [], 0
     for found in _properties(xmp, prefix, name, declarations):
         if re.fullmatch(rb"\s*[-+]?\d{1,9}(?:\.\d{0,9})?\s*", number := xmp[found.value]):
@@ -140,7 +140,7 @@ def _without(xmp: bytes, prefix: bytes, name: bytes) -> bytes:
 
 
 def _undeclared(xmp: bytes, prefix: bytes) -> bytes:
-    """Without declarations of a namespace that nothing is left of."""
+    """Remove the declarations of a namespace that is no longer used."""
     for used in _prefixes(xmp, prefix):
         if not re.search(rb"[\s<]%s:" % re.escape(used), xmp):
             xmp = re.sub(rb"""\sxmlns:%s\s*=\s*(?:"[^"]*"|'[^']*')""" % re.escape(used), b"", xmp)
@@ -148,6 +148,6 @@ def _undeclared(xmp: bytes, prefix: bytes) -> bytes:
 
 
 def _prefixes(xmp: bytes, usual: bytes) -> set[bytes]:
-    """The prefixes a namespace has in a packet: its usual one, and what is declared."""
+    """Prefixes of a namespace in a packet: the usual one, and declared ones."""
     declared = rb"""xmlns:([\w.-]+)\s*=\s*["']%s["']""" % re.escape(_SPACES[usual])
     return {usual, *re.findall(declared, xmp)}

@@ -1,1 +1,1 @@
-"""Networks and the one-step model built from them. No files are touched here."""
+"""Networks and the one-step model built from them. No file access."""

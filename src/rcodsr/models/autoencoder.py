@@ -13,15 +13,15 @@ from rcodsr.parts import WaveletSpec
 def lift(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """One CDF 5/3 lifting step along one dimension.
 
-    The filters overlap (5 and 3 taps), so the quantity that a network changes in one sub-band fades out across its
-    neighbours instead of ending at a block border. Source: Sweldens, The lifting scheme (1996); JPEG 2000 part 1.
+    The filters overlap (5 and 3 taps), so a change that a network makes in one sub-band fades out across its neighbours instead
+    of ending at a block border. Source: Sweldens, The lifting scheme (1996); JPEG 2000 part 1.
 
     Args:
-        x: shape (B, C, H, W), an even number of entries along `dim`.
+        x: shape (B, C, H, W), with an even number of entries along `dim`.
         dim: 2 or 3.
 
     Returns:
-        Low-pass and high-pass halves.
+        Low-pass and high-pass halves; the same shape, half as long along `dim`.
     """
     even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
     high = odd - 0.5 * (even + _next(even, dim))
@@ -29,20 +29,20 @@ def lift(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def unlift(low: Tensor, high: Tensor, dim: int) -> Tensor:
-    """Inverse of `lift`."""
+    """Inverse of `lift`: two halves of the same shape → (B, C, H, W), twice as long along `dim` (2 or 3)."""
     even = low - 0.25 * (_previous(high, dim) + high)
     odd = high + 0.5 * (even + _next(even, dim))
     return torch.stack((even, odd), dim + 1).flatten(dim, dim + 1)
 
 
 def _next(x: Tensor, dim: int) -> Tensor:
-    """Each entry's successor along `dim`; the last repeats itself."""
+    """Shift by one along `dim`: each entry's successor; the last entry repeats."""
     n = x.shape[dim]
     return torch.cat((x.narrow(dim, 1, n - 1), x.narrow(dim, n - 1, 1)), dim)
 
 
 def _previous(x: Tensor, dim: int) -> Tensor:
-    """Each entry's predecessor along `dim`; the first repeats itself."""
+    """Shift by one along `dim`: each entry's predecessor; the first entry repeats."""
     return torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 0, x.shape[dim] - 1)), dim)
 
 
@@ -53,7 +53,7 @@ def wavelet(x: Tensor) -> Tensor:
 
 
 def inverse_wavelet(z: Tensor) -> Tensor:
-    """Inverse of `wavelet`."""
+    """Inverse of `wavelet`: (B, 4C, H/2, W/2) → (B, C, H, W)."""
     ll, lh, hl, hh = z.chunk(4, 1)
     return unlift(unlift(ll, lh, 2), unlift(hl, hh, 2), 3)
 
@@ -61,8 +61,8 @@ def inverse_wavelet(z: Tensor) -> Tensor:
 class WaveletAutoencoder(nn.Module):
     """Two-level CDF 5/3 wavelet latents, each channel standardised, with a small refinement after the inverse.
 
-    Standardising makes M_L (Eq. 6) a real meter of degradation: in raw latents the low-pass channels hide everything. The
-    refinement repairs what sub-band edits leave behind (faint ringing); it starts as the identity.
+    Without standardising, the low-pass channels would dominate M_L (Eq. 6) and hide degradation. The refinement removes the
+    faint ringing left by edits of sub-bands; it starts as the identity.
 
     Args:
         spec: levels and width of the refinement.
@@ -80,7 +80,7 @@ class WaveletAutoencoder(nn.Module):
         self.refine = _refinement(spec.refine_channels) if spec.refine_channels else None
 
     def fit(self, x: Tensor) -> None:
-        """Take the channels' mean and standard deviation from ground-truth pictures, shape (B, 3, H, W) in [0, 1]."""
+        """Set the channels' mean and standard deviation from ground-truth pictures, shape (B, 3, H, W) in [0, 1]."""
         z = self._transform(signed(x))
         self.mean.copy_(z.mean((0, 2, 3), keepdim=True))
         self.std.copy_(z.std((0, 2, 3), keepdim=True).clamp(min=1e-4))
@@ -90,7 +90,7 @@ class WaveletAutoencoder(nn.Module):
         return self.standardise(signed(x))
 
     def standardise(self, x: Tensor) -> Tensor:
-        """`encode` for what a network's last layer makes: (B, 3, H, W), nominally in [-1, 1]."""
+        """`encode` for a network's output: (B, 3, H, W), nominally in [-1, 1]."""
         return (self._transform(x) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a spec to networks: the one place where a variant's choices become objects."""
+"""Builds networks from a spec; the only place where a variant's options become objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
-    """The networks of a variant.
+    """Build the networks of a variant.
 
     Args:
         spec: what to build.
@@ -48,24 +48,24 @@ def build_model(spec: VariantSpec, weightless: bool = False) -> OneStepSR:
 
 
 def build_metric_estimator(spec: VariantSpec) -> MetricEstimator | None:
-    """The metric estimator of a variant that has one."""
+    """Build the metric estimator of a variant, if it has one."""
     if spec.metric_estimator is None:
         return None
     return MetricEstimator(spec.metric_estimator, spec.autoencoder.channels, spec.grouping.metric.endswith("cosine"))
 
 
 def build_grain(spec: VariantSpec) -> Grain | None:
-    """The source of noise of a variant whose U-Net says how much of it to take."""
+    """Build the noise source of a variant, if its U-Net predicts how much noise to add."""
     return Grain(spec.autoencoder.channels) if isinstance(spec.unet, TinyUNetSpec) and spec.unet.grain else None
 
 
 def random_model(spec: VariantSpec, seed: int, drawn_on: torch.device | None = None) -> OneStepSR:
-    """A variant with random weights that depend on the seed alone: real shapes for tests and benchmarks, no download.
+    """Build a variant with random weights that depend only on the seed: real shapes for tests and benchmarks, no download.
 
     Args:
         spec: what to build.
-        seed: of the weights.
-        drawn_on: where the weights are drawn and stay, by default the CPU. A GPU draws others, in a tenth of the time.
+        seed: seed of the weights.
+        drawn_on: device that draws and holds the weights, by default the CPU. A GPU draws others, in a tenth of the time.
     """
     drawn_on = drawn_on or torch.device("cpu")
     with torch.random.fork_rng(devices=[drawn_on] if drawn_on.type == "cuda" else []), drawn_on:
@@ -119,5 +119,5 @@ def _prompt(spec: VariantSpec) -> Prompt:
 def _modulator(spec: VariantSpec) -> Modulator:
     if spec.modulation is None or spec.lora is None:
         return NoModulation()
-    assert isinstance(spec.autoencoder, KlSpec) and isinstance(spec.unet, SdUNetSpec)  # whatever else has no LoRA
+    assert isinstance(spec.autoencoder, KlSpec) and isinstance(spec.unet, SdUNetSpec)  # other kinds have no LoRA
     return DegradationModulation(spec.modulation, spec.lora, len(spec.autoencoder.widths), len(spec.unet.channels))

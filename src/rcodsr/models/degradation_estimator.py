@@ -1,4 +1,4 @@
-"""How degraded is a picture? The two-branch estimator of S3Diff, which took it from MM-RealSR; frozen in RCOD_S."""
+"""The two-branch degradation estimator of S3Diff, originally from MM-RealSR; frozen in RCOD_S."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from rcodsr.parts import ModulationSpec
 
 
 class _Residual(nn.Module):
-    """x + conv(ReLU(conv(x))), without normalisation."""
+    """x + conv(ReLU(conv(x))), without normalisation: (B, C, h, w) → the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ def _body(spec: ModulationSpec) -> nn.Sequential:
 
 
 class DegradationEstimator(nn.Module):
-    """Two independent branches, one score each (its authors say: blur and noise).
+    """Two independent branches with one score each (blur and noise, according to its authors).
 
     Parameter names are those of the published `de_net.pth`: 2,351,362 parameters in 80 tensors at the default spec.
 
@@ -37,13 +37,13 @@ class DegradationEstimator(nn.Module):
 
     BRANCHES = 2
     STRIP = 256
-    """Rows that are looked at together: a large picture has no place in memory at 64 channels."""
+    """Rows processed at once: at 64 channels, a large picture does not fit in memory."""
 
     def __init__(self, spec: ModulationSpec) -> None:
         super().__init__()
         branches = range(self.BRANCHES)
         before, after = spec.estimator_blocks
-        self.halo = 2 * (2 + before + 2 * after)  # at least how far a feature sees, and even as the stride
+        self.halo = 2 * (2 + before + 2 * after)  # at least the receptive radius, and even, like the stride
         narrow, wide = spec.estimator_channels
         hidden = spec.estimator_hidden
         self.conv_first = nn.ModuleList(nn.Conv2d(3, narrow, 3, padding=1) for _ in branches)
@@ -53,20 +53,20 @@ class DegradationEstimator(nn.Module):
         )
 
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and features.
+        """Return scores and features.
 
         Args:
             lr: low-resolution pictures at their own size, shape (B, 3, h, w), RGB in [0, 1].
 
         Returns:
-            Scores (B, 2) in (0, 1), and the pooled features they were made from, (B, 256): 128 of each branch.
+            Scores (B, 2) in (0, 1), and the pooled features behind them, (B, 256): 128 per branch.
         """
         pooled = [self._pooled(i, lr) for i in range(self.BRANCHES)]
         scores = [head(features) for head, features in zip(self.fc_degree, pooled, strict=True)]
         return torch.cat(scores, 1), torch.cat(pooled, 1)
 
     def _pooled(self, branch: int, lr: Tensor) -> Tensor:
-        """Mean features of a branch over the whole picture, (B, 128), strip by strip; the strips' seams leave no trace."""
+        """Mean features of a branch over the whole picture, (B, 128), computed in strips without seams."""
         height, total, count = lr.shape[2], lr.new_zeros(()), 0
         for top in range(0, height, self.STRIP):
             start, end = max(0, top - self.halo), min(height, top + self.STRIP)

@@ -1,4 +1,4 @@
-"""The discriminator of RCOD_S's training, which sees through DINO's eyes: S3Diff's, after Vision-aided GAN."""
+"""The discriminator for training RCOD_S, on frozen DINO features: S3Diff's, after Vision-aided GAN."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DinoSpec:
-    """Shape of the frozen vision transformer; the defaults are DINO ViT-B/16's."""
+    """Shape of the frozen vision transformer; the defaults are those of DINO ViT-B/16."""
 
     image_side: int = 224
     patch: int = 16
@@ -25,16 +25,16 @@ class DinoSpec:
     layers: int = 12
     heads: int = 12
     levels: tuple[int, ...] = (4, 8)
-    """Blocks, counted from 0, whose patches are judged."""
+    """Blocks, counted from 0, whose patches the heads judge."""
     hidden: int = 128
-    """Width of the judging heads."""
+    """Width of the heads."""
 
 
 class DinoDiscriminator(nn.Module):
-    """Judges pictures by a frozen DINO's features: patches after two of its blocks, and the class token at the end.
+    """Judges pictures by features of a frozen DINO: patches after two of its blocks, and the final class token.
 
-    Each state passes DINO's final LayerNorm, as in its `get_intermediate_layers`. Only the heads learn, all of them spectrally
-    normalised: per level convolutions 768 → 128 → 1 with a blur before each stride, two linear layers for the class token.
+    All states pass DINO's final LayerNorm, as in its `get_intermediate_layers`. Only the heads are trained, with spectral
+    normalisation: per level convolutions 768 → 128 → 1 with a blur before each stride; for the class token two linear layers.
     Sizes and order are those of Vision-aided GAN.
 
     Args:
@@ -57,13 +57,13 @@ class DinoDiscriminator(nn.Module):
         self.heads.append(_class_head(spec))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] → scores of each head, (B, n) each, as logits: larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1] → logits of each head, (B, n) each; larger means real."""
         side = self.spec.image_side
-        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, IMAGENET_STD))  # as its origin mixes them
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, IMAGENET_STD))  # mixed as in the original
         pixels = (F.interpolate(x, (side, side), mode="area") - mean) / std
         seen = self.backbone(pixels, output_hidden_states=True)
         across = side // self.spec.patch
-        # hidden_states starts with the embeddings, so a block's output stands one further
+        # hidden_states starts with the embeddings, so the index of a block's output is one higher
         norm = self.backbone.get_submodule("layernorm")
         states = [norm(seen.hidden_states[level + 1]) for level in self.spec.levels]
         maps = [state[:, 1:].mT.unflatten(2, (across, across)) for state in states]
@@ -83,7 +83,7 @@ class _Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channel by channel."""
+        """Filter each channel; shapes as above."""
         channels = x.shape[1]
         return F.conv2d(x, self.kernel.to(x.dtype).expand(channels, -1, -1, -1), padding=self.pad, groups=channels)
 
@@ -108,11 +108,11 @@ _PUBLISHED = {
     r"\.intermediate\.dense\.": ".mlp.fc1.",
     r"\.output\.dense\.": ".mlp.fc2.",
 }
-"""Names of the published file → names in recent versions of transformers, in this order."""
+"""Names in the published file → names in recent versions of transformers, in this order."""
 
 
 def backbone_names(keys: set[str], expected: set[str]) -> dict[str, str]:
-    """Each key of a published DINO file → its name in this version's backbone; the pooler is left out."""
+    """Map each key of a published DINO file to its name in this version's backbone, without the pooler."""
     names = {key: key for key in keys if not key.startswith("pooler.")}
     if set(names.values()) == expected:
         return names

@@ -1,4 +1,4 @@
-"""The discriminators that teach texture: two that see pixels, one that sees through a trained network."""
+"""Discriminators for texture: two on pixels, one on features of a frozen network."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from rcodsr.models.pixels import signed
 class PatchDiscriminator(nn.Module):
     """Judges 30-pixel neighbourhoods of a picture and its high-pass; spectrally normalised.
 
-    The high-pass, four times amplified, shows fine texture that the picture's own contrast would drown.
+    The high-pass, amplified four times, reveals fine texture that the picture's contrast would mask.
 
     Args:
         channels: width of the first layer.
@@ -23,13 +23,13 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
         c = channels
-        # the first layer looks at every pixel: one that strides is fooled by grain
+        # no stride in the first layer, which grain would fool
         shapes = ((6, c, 3, 1), (c, 2 * c, 4, 2), (2 * c, 2 * c, 3, 1), (2 * c, 3 * c, 4, 2), (3 * c, 3 * c, 3, 1))
         self.body = nn.ModuleList(spectral_norm(nn.Conv2d(i, o, k, s, padding=1)) for i, o, k, s in shapes)
         self.head = spectral_norm(nn.Conv2d(3 * c, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] → scores (B, 1, H/4, W/4), larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1] → scores (B, 1, H/4, W/4); larger means real."""
         x = _with_high_pass(x)
         for layer in self.body:
             x = F.leaky_relu(layer(x), 0.2)
@@ -38,12 +38,12 @@ class PatchDiscriminator(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """Judges every pixel in the light of its surroundings (Real-ESRGAN's kind of discriminator), spectrally normalised.
+    """Judges every pixel in its context (Real-ESRGAN's kind of discriminator); spectrally normalised.
 
-    It sees the picture and its high-pass, as `PatchDiscriminator`.
+    Its input is the picture and its high-pass, as in `PatchDiscriminator`.
 
     Args:
-        channels: width at full resolution; it doubles with each of three halvings.
+        channels: width at full resolution; it doubles at each of three halvings.
     """
 
     def __init__(self, channels: int = 48) -> None:
@@ -57,7 +57,7 @@ class UNetDiscriminator(nn.Module):
         self.head = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1], sides multiples of 8 → scores (B, 1, H, W), larger for real."""
+        """Pictures (B, 3, H, W) in [0, 1], sides multiples of 8 → scores (B, 1, H, W); larger means real."""
         x = F.leaky_relu(self.first(_with_high_pass(x)), 0.2)
         skips = []
         for down in self.downs:
@@ -72,16 +72,16 @@ class UNetDiscriminator(nn.Module):
 
 
 class PairDiscriminator(nn.Module):
-    """Tells which of two pictures of the same scene is the real one, by a frozen network's features, knowing the input.
+    """Decides which of two pictures of the same scene is real, from features of a frozen network and the input.
 
-    After the relativistic GAN (Jolicoeur-Martineau, 2018): a picture is measured against its own ground truth, not against
-    all pictures, so that a smooth sky asks for no texture. The features are those of the perceptual distance (as in
-    Projected GANs, Sauer et al. 2021); only the heads learn, spectrally normalised.
+    After the relativistic GAN (Jolicoeur-Martineau, 2018): a picture is compared with its own ground truth instead of all
+    pictures, so that smooth skies are not pushed towards texture. The features are those of the perceptual distance (as in
+    Projected GANs, Sauer et al. 2021). Only the heads are trained; they are spectrally normalised.
 
     Args:
         eyes: the frozen network.
-        levels: how many of its maps are judged, the finest first; their sides are 1/2, 1/4, 1/8, 1/16 of the picture's.
-            Coarser ones pull hardest, and at nothing that is seen.
+        levels: number of feature maps to judge, finest first; their sides are 1/2, 1/4, 1/8, 1/16 of the picture's.
+            Coarser maps have the largest gradients, without visible benefit.
         hidden: width of the heads.
     """
 
@@ -91,10 +91,10 @@ class PairDiscriminator(nn.Module):
         self.heads = nn.ModuleList(_pair_head(2 * width, hidden) for width in LpipsSqueeze.WIDTHS[:levels])
 
     def forward(self, picture: Tensor, target: Tensor, x_l: Tensor) -> list[Tensor]:
-        """By how much the ground truth looks more real, place by place.
+        """Return how much more real the ground truth looks, position by position.
 
         Args:
-            picture: x̂_H, shape (B, 3, H, W) in [0, 1]; the only one that gradients flow to.
+            picture: x̂_H, shape (B, 3, H, W) in [0, 1]; the only input that receives gradients.
             target: x_H, same shape.
             x_l: the enlarged input, same shape.
 
@@ -107,7 +107,7 @@ class PairDiscriminator(nn.Module):
             real, given = self.eyes.maps(target, count), self.eyes.maps(x_l, count)
         margins = []
         for head, f, r, g in zip(self.heads, made, real, given, strict=True):
-            # one scale for all three: how strong texture is must still be seen
+            # a common scale for all three keeps the strength of texture visible
             scale = r.square().mean((1, 2, 3), keepdim=True).add(1e-6).rsqrt()
             better = head(torch.cat((r, g), 1) * scale) - head(torch.cat((f, g), 1) * scale)
             margins.append(better.flatten(1).float())
@@ -115,7 +115,7 @@ class PairDiscriminator(nn.Module):
 
 
 def _with_high_pass(x: Tensor) -> Tensor:
-    """A picture in [-1, 1] and its details, amplified: (B, 3, H, W) in [0, 1] → (B, 6, H, W)."""
+    """Picture in [-1, 1] and its amplified high-pass: (B, 3, H, W) in [0, 1] → (B, 6, H, W)."""
     x = signed(x)
     smooth = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 5, 1)
     return torch.cat((x, 4 * (x - smooth)), 1)

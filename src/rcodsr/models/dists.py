@@ -1,4 +1,4 @@
-"""DISTS: structure and texture of two pictures, compared by statistics of VGG16's maps."""
+"""DISTS: distance of structure and texture, from statistics of VGG16's feature maps."""
 
 import torch
 import torch.nn.functional as F
@@ -8,39 +8,39 @@ from rcodsr.models.lpips import LpipsVgg, normalised
 
 _CHANNELS = (3, *LpipsVgg.WIDTHS)
 _C = 1e-6
-"""Keeps a ratio of two small statistics near 1."""
+"""Keeps ratios of two small statistics near 1."""
 
 
 class Dists(nn.Module):
     """Deep image structure and texture similarity (Ding et al. 2020), as a distance.
 
-    Each channel of the picture and of VGG16's maps is compared by its mean (texture) and its covariance (structure).
-    Frozen; gradients flow to the pictures only.
+    Compares each channel of the picture and of VGG16's maps by its mean (texture) and its covariance (structure).
+    Frozen; gradients flow only to the pictures.
 
     Args:
-        vgg: gives the features; LPIPS may share it. Its own file is LPIPS-VGG's.
+        vgg: provides the features and may be shared with LPIPS. Its own file is that of LPIPS-VGG.
     """
 
     SMALLEST = LpipsVgg.SMALLEST
-    """Least side of a picture, in pixels."""
+    """Minimum side of a picture, in pixels."""
 
     def __init__(self, vgg: LpipsVgg | None = None) -> None:
         super().__init__()
         self.vgg = vgg or LpipsVgg()
         start = {name: torch.ones(sum(_CHANNELS)) for name in ("alpha", "beta")}
         self.shares = nn.ParameterDict(start)
-        """What weighs the means and the covariances; the file of DISTS holds these two."""
+        """Weights of the means and covariances; the DISTS file contains these two."""
         self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of two pictures.
+        """Return the distance of two pictures.
 
         Args:
             a: shape (B, 3, H, W) in [0, 1], sides of at least `SMALLEST`.
             b: same shape.
 
         Returns:
-            Shape (B,), float32, 0 for equal pictures, 1 for pictures that share nothing.
+            Shape (B,), float32: 0 for equal pictures, 1 for pictures with nothing in common.
         """
         alpha, beta = (self.shares[name].split(_CHANNELS) for name in ("alpha", "beta"))
         similarity = torch.zeros(len(a), device=a.device)
@@ -65,9 +65,9 @@ class Dists(nn.Module):
 
 
 def _l2_pool(x: Tensor) -> Tensor:
-    """Root of the mean square under a 3×3 Hanning window, at every second pixel; no aliasing, unlike the largest value."""
+    """Root mean square under a 3×3 Hanning window, at every second pixel; unlike max pooling, it does not alias."""
     row = x.new_tensor((0.25, 0.5, 0.25))
     window = torch.outer(row, row).expand(x.shape[1], 1, 3, 3)
     power = F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1])
-    # the small number keeps the gradient finite where the map is zero; half floats would lose it
+    # the small number keeps the gradient finite where the map is zero; it vanishes in float16
     return (power.float() + 1e-12).sqrt()

@@ -1,4 +1,4 @@
-"""A seeded source of randomness beside the latents, from which fine texture can grow where the input shows none."""
+"""A seeded noise source beside the latents, from which fine texture can grow where the input has none."""
 
 import numpy as np
 import torch
@@ -12,19 +12,19 @@ _SEED = 0
 class Grain(nn.Module):
     """Turns the U-Net's mean and deviation into a sample of eps: mean + deviation · n.
 
-    A network without noise can only amplify what the input shows, also where that is smooth. Here it says how much noise each
-    position and sub-band can take, as Improved DDPM (Nichol & Dhariwal, 2021) learns a variance beside the mean. n is a fixed
-    field of standard normal numbers: the same picture gives the same bytes, in tiles as whole.
+    Without noise, a network can only amplify what is in the input, even in smooth areas. Here it predicts how much noise each
+    position and sub-band takes, as Improved DDPM (Nichol & Dhariwal, 2021) learns a variance beside the mean. n is a fixed
+    field of standard normal numbers, so the same picture gives the same bytes, whether in tiles or whole.
 
     Args:
-        channels: of the latents.
+        channels: channels of the latents.
     """
 
     field: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # numpy keeps this generator's numbers for good; a checkpoint need not store them
+        # numpy guarantees this generator's stream; a checkpoint need not store them
         numbers = np.random.RandomState(_SEED).standard_normal((channels, SIDE, SIDE)).astype(np.float32)
         self.register_buffer("field", torch.from_numpy(numbers), persistent=False)
 
@@ -45,5 +45,5 @@ class Grain(nn.Module):
 
     @staticmethod
     def _places(first: Tensor, length: int) -> Tensor:
-        """(B,) → where in the field a tile's positions fall, shape (B, length)."""
+        """Indices into the field of a tile's positions: (B,) → (B, length)."""
         return (first[:, None] + torch.arange(length, device=first.device)) % SIDE

@@ -1,11 +1,11 @@
-"""In which dtype and order a network wants its numbers."""
+"""Dtype and memory format of networks and their inputs."""
 
 import torch
 from torch import Tensor, nn
 
 
 def cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a network in place, but for those of its parts that say `keeps_float32`."""
+    """Cast a network in place, except for the parts marked `keeps_float32`."""
     if getattr(network, "keeps_float32", False):
         return
     for child in network.children():
@@ -14,7 +14,7 @@ def cast(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def like_weights(x: Tensor, network: nn.Module) -> Tensor:
-    """`x` (B, C, h, w) in the layout of a network's kernels."""
+    """Return `x` (B, C, h, w) in the memory format of a network's kernels."""
     kernel = next((p for p in network.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1), None)
     if kernel is not None and kernel.is_contiguous(memory_format=torch.channels_last):
         return x.contiguous(memory_format=torch.channels_last)

@@ -1,12 +1,12 @@
-"""Low-rank adaptation (LoRA) of a base: where it goes, and how it is folded into the weights. Through peft.
+"""Low-rank adaptation (LoRA) of a base, through peft: placement and merging.
 
 Placements, by `LoraSpec.placement`. The timestep embedding stays frozen in both, and the U-Net's `conv_in` is trained in full.
 
-- `osediff`, which RCOD_O inherits: 258 modules of the U-Net in three adapters, 32 of the autoencoder's encoder in one.
-- `s3diff`, which RCOD_S inherits: the same without the U-Net's `conv_in` (257) and the autoencoder's `quant_conv` (31), in one
+- `osediff`, inherited by RCOD_O: 258 modules of the U-Net in three adapters, 32 of the autoencoder's encoder in one.
+- `s3diff`, inherited by RCOD_S: the same without the U-Net's `conv_in` (257) and the autoencoder's `quant_conv` (31), in one
   adapter each.
-- `pisa-sr`: the U-Net's 258 modules twice, for pixels and for semantics, three adapters each; the autoencoder and `conv_in` are
-  left as they are.
+- `pisa-sr`: the U-Net's 258 modules twice, for pixels and for semantics, in three adapters each; the autoencoder and `conv_in`
+  are left unchanged.
 """
 
 import copy
@@ -28,9 +28,9 @@ _RESNET = ("conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out")
 _TRANSFORMER = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 _SIDE = {"down_blocks": "encoder", "conv_in": "encoder", "up_blocks": "decoder", "conv_out": "decoder"}
 TRAINED_IN_FULL = ("conv_in",)
-"""Modules of the U-Net whose own weight and bias are trained, besides their LoRA where they have one."""
+"""Modules of the U-Net whose own weight and bias are trained, in addition to any LoRA."""
 HALVES = ("pix", "sem")
-"""Endings of PiSA-SR's adapters: for pixels and for semantics."""
+"""Suffixes of PiSA-SR's adapters: for pixels and for semantics."""
 
 
 _Placement: TypeAlias = Callable[[nn.Module], dict[str, list[str]]]
@@ -41,7 +41,7 @@ def unet_adapters(unet: nn.Module, state: str = "default") -> dict[str, list[str
 
     Args:
         unet: a diffusers U-Net without LoRA, or with other adapters.
-        state: what the LoRA belongs to; "default" is the generator's.
+        state: the network that the LoRA belongs to; "default" is the generator.
     """
     adapters: dict[str, list[str]] = {f"{state}_{part}": [] for part in ("encoder", "decoder", "others")}
     for name in targets(unet, (*_ATTENTION, *_RESNET, *_TRANSFORMER)):
@@ -73,18 +73,18 @@ _PLACEMENTS: dict[str, tuple[_Placement, _Placement]] = {
     "s3diff": (_s3diff_unet_adapters, _s3diff_vae_adapters),
     "pisa-sr": (_pisa_unet_adapters, lambda autoencoder: {}),
 }
-"""Of the generator's LoRA in the U-Net and in the autoencoder."""
+"""Adapters of the generator's LoRA in the U-Net and in the autoencoder, by placement."""
 
 
 def targets(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
-    """Names of convolutions and linear layers that are, or end in a dot and, one of `endings`."""
+    """Names of convolutions and linear layers whose last components match one of `endings`."""
     layers = (nn.Linear, nn.Conv2d, BaseTunerLayer)
     names = (name for name, layer in module.named_modules() if isinstance(layer, layers) and ".base_layer" not in name)
     return [name for name in names if f".{name}".endswith(tuple(f".{ending}" for ending in endings))]
 
 
 def add_lora(model: OneStepSR, spec: LoraSpec) -> None:
-    """Give a base its generator LoRA, at first without effect (B = 0), and let only what the paper trains require gradients."""
+    """Add the generator's LoRA to a base, initially without effect (B = 0), and freeze all that the paper does not train."""
     unet, autoencoder = (place(module) for place, module in zip(_PLACEMENTS[spec.placement], _networks(model), strict=True))
     inject(model.unet, unet, spec.unet_rank, spec.alpha)
     inject(model.autoencoder, autoencoder, spec.vae_rank, spec.alpha)
@@ -93,7 +93,7 @@ def add_lora(model: OneStepSR, spec: LoraSpec) -> None:
 
 
 def require_gradients(model: OneStepSR, spec: LoraSpec) -> None:
-    """Let only what the paper trains require gradients: LoRA, the U-Net's `conv_in`, VPIM's layer, the modulation."""
+    """Make only the parameters trainable that the paper trains: LoRA, the U-Net's `conv_in`, VPIM's layer, the modulation."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
     for name in trained_in_full(spec):
@@ -104,12 +104,12 @@ def require_gradients(model: OneStepSR, spec: LoraSpec) -> None:
 
 
 def trained_in_full(spec: LoraSpec | None) -> tuple[str, ...]:
-    """Modules of the U-Net whose own weight and bias are trained where LoRA is placed like this."""
+    """Modules of the U-Net whose own weight and bias are trained with this LoRA placement."""
     return () if spec is None or spec.placement == "pisa-sr" else TRAINED_IN_FULL
 
 
 def modules_of(model: OneStepSR) -> dict[str, dict[str, list[str]]]:
-    """Where a variant's LoRA goes: "unet" and "vae" → adapter → names of modules. The model has none yet.
+    """Modules that a variant's LoRA adapts: "unet" and "vae" → adapter → module names. The model has no LoRA yet.
 
     Raises:
         ValueError: when the variant has no LoRA.
@@ -125,19 +125,19 @@ def _networks(model: OneStepSR) -> tuple[nn.Module, nn.Module]:
 
 
 def _base_layer(module: nn.Module, name: str) -> nn.Module:
-    """A module by name, without the LoRA around it."""
+    """A module by name, unwrapped from its LoRA."""
     layer = module.get_submodule(name)
     return layer.get_submodule("base_layer") if isinstance(layer, BaseTunerLayer) else layer
 
 
 def _halves(model: OneStepSR) -> dict[str, nn.Module]:
-    """The A of every LoRA layer by the layer's name."""
+    """The A of every LoRA layer by layer name."""
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
     return {name: cast(Any, layer).lora_A[adapter] for name, layer in layers for adapter in _adapters(layer)}
 
 
 def halves(module: nn.Module, ending: str) -> list[nn.Module]:
-    """The A of every LoRA layer whose adapter's name ends like this."""
+    """The A of every LoRA layer whose adapter name has this suffix."""
     return [cast(Any, x).lora_A[name] for x in _layers(module) for name in _adapters(x) if name.endswith(ending)]
 
 
@@ -146,8 +146,8 @@ def inject(module: nn.Module, adapters: dict[str, list[str]], rank: int, alpha: 
     for adapter, names in adapters.items():
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=names)  # type: ignore[arg-type]
         inject_adapter_in_model(config, module, adapter)
-        vars(module).pop("peft_config", None)  # peft would warn of several adapters, which is what is meant
-    for layer in _layers(module):  # peft makes the last adapter active everywhere, also where there is another one
+        vars(module).pop("peft_config", None)  # several adapters are intended; peft would warn
+    for layer in _layers(module):  # peft activates the last adapter everywhere, even where it is absent
         _activate(layer, [name for name in _adapters(layer) if name in adapters] or layer.active_adapters)
 
 
@@ -160,19 +160,19 @@ def _adapters(layer: BaseTunerLayer) -> list[str]:
 
 
 def _activate(layer: BaseTunerLayer, names: list[str]) -> None:
-    """As peft's `set_adapter`, which also switches requires_grad and would cut parameters off between forward and backward."""
+    """Same as peft's `set_adapter`, which also switches requires_grad and would drop gradients between forward and backward."""
     layer._active_adapter = names
 
 
 class LoraStates:
-    """One base U-Net in memory, three networks: the generator, the regulariser φ′, and the frozen base φ.
+    """One base U-Net in memory for three networks: the generator, the regulariser φ′, and the frozen base φ.
 
-    Each of the first two has a LoRA of its own; the base has none. The generator's own `conv_in` is set aside while another
-    state is in use. Outside `using` the generator is active, so that a backward pass which computes activations again
-    (gradient checkpointing) sees the network whose gradient it computes.
+    The first two have their own LoRA; the base has none. The generator's own `conv_in` is set aside while another state is in
+    use. Outside `using` the generator is active, so that a backward pass that recomputes activations (gradient checkpointing)
+    uses the network whose gradient it computes.
 
     Args:
-        unet: a base U-Net with a fresh generator LoRA (`add_lora`); gets the regulariser's.
+        unet: a base U-Net with a fresh generator LoRA (`add_lora`); the regulariser's LoRA is added to it.
         spec: rank and alpha of the regulariser's LoRA.
     """
 
@@ -185,21 +185,21 @@ class LoraStates:
         own = [unet.get_submodule(name) for name in TRAINED_IN_FULL]
         self._in_full = [(layer, layer.get_submodule("base_layer")) for layer in own]
         self._originals = [copy.deepcopy(trained).requires_grad_(False) for _, trained in self._in_full]
-        for name, parameter in unet.named_parameters():  # injecting has switched some off
+        for name, parameter in unet.named_parameters():  # injection has disabled some
             parameter.requires_grad_(".lora_" in name)
         for _, trained in self._in_full:
             trained.requires_grad_(True)
         self._activate(self.GENERATOR)
 
     def parameters(self, state: str) -> list[nn.Parameter]:
-        """What training changes in a state."""
+        """The parameters that training changes in a state."""
         full = TRAINED_IN_FULL if state == self.GENERATOR else ()
         chosen = trained_state(self.unet, full, state)
         return [parameter for name, parameter in self.unet.named_parameters() if name in chosen]
 
     @contextmanager
     def using(self, state: str) -> Iterator[nn.Module]:
-        """The U-Net as the network of a state, within a `with` block."""
+        """Run the U-Net as the network of a state, within a `with` block."""
         self._activate(state)
         try:
             yield self.unet
@@ -216,7 +216,7 @@ class LoraStates:
 
 @contextmanager
 def without_lora(module: nn.Module) -> Iterator[None]:
-    """The base alone, within a `with` block."""
+    """Run the base alone, within a `with` block."""
     for layer in _layers(module):
         layer._disable_adapters = True
     try:
@@ -227,11 +227,11 @@ def without_lora(module: nn.Module) -> Iterator[None]:
 
 
 def merge_lora(module: nn.Module, keep: str = "") -> None:
-    """Fold every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. In float32, please.
+    """Merge every LoRA into the weights it adapts, W += (alpha / rank) · B A, and remove its layers. Use float32 weights.
 
     Args:
         module: a network with LoRA.
-        keep: adapters whose names end in this stay as layers over the merged others.
+        keep: suffix of adapters that stay as layers on top of the merged weights.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, BaseTunerLayer):
@@ -246,7 +246,7 @@ def merge_lora(module: nn.Module, keep: str = "") -> None:
 
 
 def _fold(layer: BaseTunerLayer, adapters: list[str]) -> None:
-    """Merge some adapters of a layer; peft's own `merge` would switch the others off."""
+    """Merge some adapters of a layer; peft's own `merge` would deactivate the others."""
     weight = cast(Tensor, layer.get_base_layer().weight)
     kept = [adapter for adapter in _adapters(layer) if adapter not in adapters]
     for adapter in adapters:
@@ -257,7 +257,7 @@ def _fold(layer: BaseTunerLayer, adapters: list[str]) -> None:
 
 
 def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "default") -> dict[str, Tensor]:
-    """The tensors of a module that training changes: a state's LoRA, and the base weights of the modules named `in_full`."""
+    """Tensors that training changes, by name: a state's LoRA, and the base weights of the modules named in `in_full`."""
     names = "|".join(re.escape(name) for name in in_full)
     full = re.compile(rf"({names})\.(base_layer\.)?(weight|bias)")
     lora = re.compile(rf"\.lora_[AB]\.{state}_")
@@ -267,7 +267,7 @@ def trained_state(module: nn.Module, in_full: Iterable[str] = (), state: str = "
 def parameter_counts(model: OneStepSR) -> dict[str, int]:
     """Trainable parameters by kind, for a model with LoRA: unet_lora, vae_lora, conv_in, vpim, and the modulator's.
 
-    RCOD_O's training adds a regulariser's LoRA, as large as `unet_lora`; inference needs the others alone.
+    Training of RCOD_O adds a regulariser's LoRA of the size of `unet_lora`, which inference does not need.
     """
 
     def count(tensors: Iterable[Tensor]) -> int:

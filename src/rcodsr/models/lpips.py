@@ -1,4 +1,4 @@
-"""LPIPS v0.1: learned perceptual distances on SqueezeNet, AlexNet and VGG16, whose weights come from files the user gives."""
+"""LPIPS v0.1: learned perceptual distances on SqueezeNet, AlexNet and VGG16, with weights from the user's files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rcodsr.models.pixels import signed
 
-# ImageNet's mean and standard deviation, for pixels in [-1, 1], as LPIPS writes them
+# ImageNet's mean and standard deviation, for pixels in [-1, 1], as defined by LPIPS
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 # torchvision's indices of the fire modules (squeeze, expand) in squeezenet1_1.features, with channels in and out
@@ -25,28 +25,28 @@ _VGG_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def normalised(x: Tensor) -> Tensor:
-    """A picture (B, 3, H, W) in [0, 1] as the networks were trained to see it: ImageNet's mean 0 and deviation 1."""
+    """Normalise a picture (B, 3, H, W) in [0, 1] to ImageNet's statistics: mean 0 and deviation 1."""
     return (signed(x) - x.new_tensor(_SHIFT).view(1, 3, 1, 1)) / x.new_tensor(_SCALE).view(1, 3, 1, 1)
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """The largest of each 2×2 values: (B, C, H, W) → (B, C, ⌊H/2⌋, ⌊W/2⌋)."""
+    """2×2 max pooling: (B, C, H, W) → (B, C, ⌊H/2⌋, ⌊W/2⌋)."""
     return F.max_pool2d(x, 2)
 
 
 class Lpips(nn.Module, ABC):
     """Learned perceptual distance v0.1 (Zhang et al. 2018, The unreasonable effectiveness of deep features).
 
-    Frozen; gradients flow to the pictures only. `lin0.weight` and so on weigh the channels of each level.
+    Frozen; gradients flow only to the pictures. `lin0.weight` and so on weight the channels of each level.
 
     Args:
         layers: the network's layers by name.
     """
 
     WIDTHS: ClassVar[tuple[int, ...]]
-    """Channels of the maps."""
+    """Channels of the feature maps."""
     SMALLEST: ClassVar[int]
-    """Least side of a picture, in pixels."""
+    """Minimum side of a picture, in pixels."""
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class Lpips(nn.Module, ABC):
         self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of two pictures.
+        """Return the distance of two pictures.
 
         Args:
             a: shape (B, 3, H, W) in [0, 1], sides of at least `SMALLEST`.
             b: same shape.
 
         Returns:
-            Shape (B,), float32, 0 for equal pictures, larger for more different ones.
+            Shape (B,), float32: 0 for equal pictures, larger for more different ones.
         """
         total = torch.zeros(len(a), device=a.device)
         for i, (f, g) in enumerate(zip(self.maps(a), self.maps(b), strict=True)):
@@ -72,14 +72,14 @@ class Lpips(nn.Module, ABC):
         return total
 
     def maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
-        """The network's features of a picture.
+        """Return the network's feature maps of a picture.
 
         Args:
             x: shape (B, 3, H, W) in [0, 1].
-            count: how many maps; all by default.
+            count: number of maps; all by default.
 
         Returns:
-            Maps from fine to coarse, of `WIDTHS` channels.
+            Maps from fine to coarse, with `WIDTHS` channels.
         """
         maps: list[Tensor] = []
         x = normalised(x)
@@ -90,11 +90,11 @@ class Lpips(nn.Module, ABC):
 
     @abstractmethod
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Map i from map i − 1; map 0 from a normalised picture."""
+        """Compute map i from map i − 1 (B, C, H, W), or map 0 from a normalised picture (B, 3, H, W)."""
 
 
 class LpipsSqueeze(Lpips):
-    """On SqueezeNet 1.1. State-dict keys are torchvision's `features.*` and `lin0..6.weight`."""
+    """LPIPS on SqueezeNet 1.1. State-dict keys are torchvision's `features.*` and `lin0..6.weight`."""
 
     WIDTHS = (64, 128, 256, 384, 384, 512, 512)
     SMALLEST = 17
@@ -105,7 +105,7 @@ class LpipsSqueeze(Lpips):
         super().__init__({"features": features})
 
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Map i from map i − 1; map 0 from a normalised picture."""
+        """See `Lpips.level`."""
         if i == 0:
             return F.relu(self.get_submodule("features.0")(x))
         if i in (1, 2, 3):
@@ -116,7 +116,7 @@ class LpipsSqueeze(Lpips):
 
 
 class LpipsAlex(Lpips):
-    """On AlexNet: the LPIPS of the papers' tables. State-dict keys are `conv0..4.weight`, `.bias` and `lin0..4.weight`."""
+    """LPIPS on AlexNet, used in the papers' tables. State-dict keys are `conv0..4.weight`, `.bias` and `lin0..4.weight`."""
 
     WIDTHS = (64, 192, 384, 256, 256)
     SMALLEST = 31
@@ -125,14 +125,14 @@ class LpipsAlex(Lpips):
         super().__init__({f"conv{i}": nn.Conv2d(*shape) for i, shape in enumerate(_ALEX)})
 
     def level(self, i: int, x: Tensor) -> Tensor:
-        """Map i from map i − 1; map 0 from a normalised picture."""
+        """See `Lpips.level`."""
         if i in (1, 2):
             x = F.max_pool2d(x, 3, 2)
         return F.relu(self.get_submodule(f"conv{i}")(x))
 
 
 class LpipsVgg(Lpips):
-    """On VGG16: LPIPS as a loss. State-dict keys are `conv0..12.weight`, `.bias` and `lin0..4.weight`."""
+    """LPIPS on VGG16, used as a loss. State-dict keys are `conv0..12.weight`, `.bias` and `lin0..4.weight`."""
 
     WIDTHS = _VGG_WIDTHS
     SMALLEST = 16
@@ -147,12 +147,12 @@ class LpipsVgg(Lpips):
         super().__init__(layers)
 
     def level(self, i: int, x: Tensor, pool: Callable[[Tensor], Tensor] = max_pool) -> Tensor:
-        """Map i from map i − 1; map 0 from a normalised picture.
+        """Compute map i from map i − 1, or map 0 from a normalised picture.
 
         Args:
-            i: the block, from 0 on.
-            x: what it sees, (B, C, H, W).
-            pool: halves the sides before every block but the first.
+            i: index of the block, from 0.
+            x: input of the block, (B, C, H, W).
+            pool: halves the sides before every block except the first.
         """
         if i:
             x = pool(x)
@@ -174,6 +174,6 @@ class _Fire(nn.Module):
 
 
 def _unit(f: Tensor) -> Tensor:
-    # the small number under the root keeps the gradient finite where all channels are zero; half floats would lose it
+    # the small number under the root keeps the gradient finite where all channels are zero; it vanishes in float16
     f = f.float()
     return f / (f.square().sum(1, keepdim=True) + 1e-12).sqrt().add(1e-10)

@@ -1,4 +1,4 @@
-"""The metric estimator (MEM): M_L of a picture whose ground truth nobody has."""
+"""The metric estimator (MEM): M_L of a picture without ground truth."""
 
 import torch
 import torch.nn.functional as F
@@ -7,28 +7,28 @@ from torch import Tensor, nn
 from rcodsr.parts import MetricSpec
 
 _QUANTILES = (0.5, 0.9, 0.99)
-"""Of a channel's amplitude, entry by entry."""
+"""Quantiles of a channel's amplitude over its entries."""
 _BLOCK = 4
 """Side, in latent positions, of the blocks whose energies are ranked."""
 _BLOCK_QUANTILES = (0.0, 0.1, 0.5, 0.9)
-"""Of the blocks' energies: the lowest tell noise, which is everywhere, from texture, which is not."""
+"""Quantiles of the blocks' energies: the lowest separate noise, which is everywhere, from texture, which is not."""
 _LAGS = (1, 2)
-"""Distances in latent positions at which a channel is correlated with itself."""
+"""Autocorrelation lags of a channel, in latent positions."""
 _STATISTICS = 2 + len(_QUANTILES) + len(_BLOCK_QUANTILES) + 2 * len(_LAGS)
 
 
 class MetricEstimator(nn.Module):
-    """Regresses M_L, Eq. (6), from z_L and from what another network sees in the picture.
+    """Regresses M_L, Eq. (6), from z_L and from features of another network.
 
     The paper feeds "a simple MLP" with z_L and the last layer of a degradation estimator (RCOD_S); where there is none, the
-    vision tower's class token takes its place. z_L enters by statistics of each channel, so that any size of picture works:
-    mean, spread, quantiles of its amplitude (noise fills the middle, edges the top) and of the energies of small blocks (noise
-    lifts the lowest), and the correlation of neighbours (noise has none, blur much); and pooled to a small grid where the
-    latents are learned.
+    vision tower's class token replaces it. z_L enters as statistics of each channel, so that any size of picture works: mean,
+    spread, quantiles of the amplitude (noise raises the middle, edges the top) and of the energies of small blocks (noise
+    raises the lowest), and the correlation of neighbours (near zero for noise, high for blur). Learned latents are also
+    pooled to a small grid.
 
     Args:
         spec: widths.
-        latent_channels: of z_L.
+        latent_channels: channels of z_L.
         bounded: whether the metric is a cosine, in [-1, 1]; otherwise it is a negative distance.
     """
 
@@ -46,7 +46,7 @@ class MetricEstimator(nn.Module):
         self.layers = nn.Sequential(nn.Linear(wide, spec.hidden), nn.SiLU(), nn.Linear(spec.hidden, 1))
 
     def forward(self, z_l: Tensor, features: Tensor) -> Tensor:
-        """M̂_L of each picture.
+        """Estimate M_L of each picture.
 
         Args:
             z_l: latents of enlarged low-resolution pictures, shape (B, C, h, w).
@@ -59,7 +59,7 @@ class MetricEstimator(nn.Module):
         return torch.tanh(out) if self.bounded else -F.softplus(out)
 
     def fit(self, z_l: Tensor, features: Tensor) -> None:
-        """Standardise what is seen by its mean and spread over a sample of pictures; arguments as `forward`."""
+        """Standardise the inputs by their mean and spread over a sample of pictures; arguments as in `forward`."""
         seen = self._seen(z_l, features)
         self.center.copy_(seen.mean(0))
         self.scale.copy_(seen.std(0).clamp(min=1e-2))
@@ -73,9 +73,9 @@ class MetricEstimator(nn.Module):
 
 
 def _statistics(z: Tensor) -> Tensor:
-    """What the channels of latents (B, C, h, w) are like: (B, 13 C), each of order one."""
+    """Channel statistics of latents (B, C, h, w): (B, 13 C), each of order one."""
     energy = z.square().mean((2, 3)) + 1e-4
-    some = z[..., ::2, ::2].abs().flatten(2)  # sorting is what costs here
+    some = z[..., ::2, ::2].abs().flatten(2)  # sorting dominates the cost
     quantiles = some.quantile(z.new_tensor(_QUANTILES), dim=2).add(1e-3).log()
     blocks = F.avg_pool2d(z.square(), min(_BLOCK, *z.shape[2:])).flatten(2)
     levels = 0.5 * blocks.quantile(z.new_tensor(_BLOCK_QUANTILES), dim=2).add(1e-6).log()

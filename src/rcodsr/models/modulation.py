@@ -1,4 +1,4 @@
-"""Modulation of the generator's LoRA by the picture's degradation. RCOD_O and `rcod-tiny` have none: the null object."""
+"""Modulation of the generator's LoRA by the picture's degradation. RCOD_O and `rcod-tiny` use the null object."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,18 +17,18 @@ from rcodsr.parts import LoraSpec, ModulationSpec
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a modulator measured; empty where nothing is modulated."""
+    """Result of a modulator; empty if nothing is modulated."""
 
     matrices: tuple[Tensor, ...] = ()
     """Per block, shape (B, r, r)."""
     features: tuple[Tensor, ...] = ()
-    """What the matrices were made from, (B, F), once: the metric estimator looks at it."""
+    """Features behind the matrices, one entry (B, F); also read by the metric estimator."""
 
     def __getitem__(self, index: slice) -> "Modulation":
         return self._each(lambda values: values[index])
 
     def expand(self, count: int) -> "Modulation":
-        """Repeat a single picture's modulation for `count` tiles."""
+        """Repeat the modulation of a single picture for `count` tiles."""
         return self._each(lambda values: values.expand(count, *values.shape[1:]))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Modulation":
@@ -39,16 +39,16 @@ class Modulator(Protocol):
     """Measures a picture once and applies the result around every network call."""
 
     def attach(self, lora_a: Mapping[str, nn.Module]) -> None:
-        """Let LoRA follow the modulation from now on, and what steers it require gradients.
+        """Modulate these LoRA layers from now on, and make the modulator's parameters trainable.
 
         Args:
-            lora_a: the first halves A of LoRA layers by the name of the layer, as `unet.conv_out` or
+            lora_a: the A of each LoRA layer by layer name, such as `unet.conv_out` or
                 `autoencoder.encoder.conv_in`.
         """
         ...
 
     def measure(self, lr: Tensor) -> Modulation:
-        """Modulation of low-resolution pictures at their own size, (B, 3, h, w) in [0, 1]."""
+        """Return the modulation for low-resolution pictures at their own size, (B, 3, h, w) in [0, 1]."""
         ...
 
     @contextmanager
@@ -57,18 +57,18 @@ class Modulator(Protocol):
         ...
 
     def again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Contexts of a pass that is starting and of its repetition during `backward`: torch's `checkpoint(context_fn=…)`.
+        """Return the contexts of a starting pass and of its recomputation in `backward`: torch's `checkpoint(context_fn=…)`.
 
-        The repetition must see the same modulation, although it comes later and, on a GPU, in another thread.
+        The recomputation must use the same modulation, although it runs later and, on a GPU, in another thread.
         """
         ...
 
     def parts(self) -> dict[str, nn.Module]:
-        """Modules by the name of the file that stores them."""
+        """Return modules by the name of the file that stores them."""
         ...
 
     def parameter_counts(self) -> dict[str, int]:
-        """What training changes, by kind."""
+        """Return the number of trainable parameters, by kind."""
         ...
 
 
@@ -76,10 +76,10 @@ class NoModulation:
     """The null object: measures nothing, changes nothing."""
 
     def attach(self, lora_a: Mapping[str, nn.Module]) -> None:
-        """Nothing follows."""
+        """Do nothing."""
 
     def measure(self, lr: Tensor) -> Modulation:
-        """An empty modulation."""
+        """Return an empty modulation; arguments as in `Modulator.measure`."""
         return Modulation()
 
     @contextmanager
@@ -88,26 +88,26 @@ class NoModulation:
         yield
 
     def again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Nothing to repeat."""
+        """Return two empty contexts."""
         return nullcontext(), nullcontext()
 
     def parts(self) -> dict[str, nn.Module]:
-        """None."""
+        """Return an empty dict."""
         return {}
 
     def parameter_counts(self) -> dict[str, int]:
-        """None."""
+        """Return an empty dict."""
         return {}
 
 
 _current: ContextVar[Modulation | None] = ContextVar("modulation", default=None)
-"""What modulates the network calls of this thread; None leaves LoRA plain. Threads may share a model."""
+"""Modulation of this thread's network calls; None leaves LoRA unchanged. Threads may share a model."""
 
 
 def _mix(index: int, module: nn.Module, inputs: object, out: Tensor) -> Tensor:
     """Forward hook of a LoRA's A: A(x) → A(x) M along the rank axis, with each sample's own M.
 
-    Shapes (B, r, h, w) of a convolution or (B, N, r) of a linear layer.
+    Shapes (B, r, h, w) for a convolution or (B, N, r) for a linear layer.
     """
     modulation = _current.get()
     if modulation is None:
@@ -117,13 +117,13 @@ def _mix(index: int, module: nn.Module, inputs: object, out: Tensor) -> Tensor:
 
 
 class BlockSteering(nn.Module):
-    """Fourier features of a picture's scores → one matrix per block of a network. S3Diff's layers and names.
+    """Fourier features of a picture's scores → one matrix per block of a network. Layers and names follow S3Diff.
 
     Args:
         features: width of the Fourier features.
-        blocks: of the network.
-        rank: of the network's LoRA.
-        width: of a block's embedding.
+        blocks: number of the network's blocks.
+        rank: rank of the network's LoRA.
+        width: width of a block's embedding.
     """
 
     def __init__(self, features: int, blocks: int, rank: int, width: int) -> None:
@@ -133,7 +133,7 @@ class BlockSteering(nn.Module):
         self.block_embeddings = nn.Embedding(blocks, width)
         self.block_mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU())
         self.fuse_mlp = nn.Linear(features + width, rank**2)
-        # S3Diff scales its layers by 1e-5, so that M is 1e-10 and LoRA hardly ever wakes up; the identity is plain LoRA
+        # S3Diff scales its layers by 1e-5, which gives M = 1e-10 and an almost inactive LoRA; the identity is plain LoRA
         nn.init.zeros_(self.fuse_mlp.weight)
         with torch.no_grad():
             self.fuse_mlp.bias.copy_(torch.eye(rank).flatten())
@@ -148,11 +148,11 @@ class BlockSteering(nn.Module):
 
 
 class LoraSteering(nn.Module):
-    """Scores → the matrices of all blocks, first the autoencoder's (levels, middle, outside), then the U-Net's.
+    """Scores → matrices of all blocks: first the autoencoder's (levels, middle, outside), then the U-Net's.
 
     Args:
         spec: widths.
-        lora: ranks.
+        lora: ranks of the LoRA.
         vae_levels: levels of the autoencoder's encoder.
         unet_levels: levels of the U-Net.
     """
@@ -175,7 +175,7 @@ class LoraSteering(nn.Module):
         return (*self.vae(features).unbind(1), *self.unet(features).unbind(1))
 
     def index(self, layer: str) -> int:
-        """Number of the matrix that a layer follows, by its name."""
+        """Index of the matrix that modulates a layer, from the layer's name."""
         network, _, name = layer.partition(".")
         if network == "autoencoder":
             return _block(name.removeprefix("encoder."), self.vae_levels, self.vae_levels + 1)
@@ -183,7 +183,7 @@ class LoraSteering(nn.Module):
 
 
 def _block(name: str, levels: int, outside: int) -> int:
-    """Number of a module's block within its network: the way down, the middle, the way up, what is outside of them."""
+    """Index of a module's block within its network: down, middle, up, then everything outside of them."""
     part, number, *_ = f"{name}.".split(".")
     if part == "mid_block":
         return levels
@@ -193,12 +193,12 @@ def _block(name: str, levels: int, outside: int) -> int:
 class DegradationModulation(nn.Module):
     """S3Diff's degradation-guided LoRA: every layer computes W x + (alpha / rank) B M A x, with M from the picture itself.
 
-    Outside `using` the LoRA is plain, M = I, which is also what a fresh M is. M changes from picture to picture, so the LoRA
-    cannot be merged into the weights. Always float32.
+    Outside `using` the LoRA is plain, M = I, which is also the initial M. M differs between pictures, so the LoRA cannot be
+    merged into the weights. Always float32.
 
     Args:
-        spec: widths of estimator and steering.
-        lora: ranks.
+        spec: widths of the estimator and the steering network.
+        lora: ranks of the LoRA.
         vae_levels: levels of the autoencoder's encoder.
         unet_levels: levels of the U-Net.
     """
@@ -209,12 +209,16 @@ class DegradationModulation(nn.Module):
         self.steering = LoraSteering(spec, lora, vae_levels, unet_levels)
 
     def attach(self, lora_a: Mapping[str, nn.Module]) -> None:
-        """A forward hook on every A."""
+        """Register a forward hook on every A; arguments as in `Modulator.attach`."""
         for name, module in lora_a.items():
             module.register_forward_hook(partial(_mix, self.steering.index(name)))
 
     def measure(self, lr: Tensor) -> Modulation:
-        """One matrix per block and picture; gradients reach the steering, not the estimator."""
+        """Return one matrix (r, r) per block and picture; gradients reach the steering network, not the estimator.
+
+        Args:
+            lr: low-resolution pictures at their own size, (B, 3, h, w) in [0, 1].
+        """
         with torch.autocast(lr.device.type, enabled=False):
             with torch.no_grad():
                 scores, features = self.estimator(lr.float())
@@ -222,20 +226,20 @@ class DegradationModulation(nn.Module):
 
     @contextmanager
     def using(self, modulation: Modulation) -> Iterator[None]:
-        """As `Modulator.using`."""
+        """See `Modulator.using`."""
         with _set(modulation):
             yield
 
     def again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """The modulation in use now, also when the pass is repeated."""
+        """Use the current modulation in both contexts."""
         return nullcontext(), _set(_current.get())
 
     def parts(self) -> dict[str, nn.Module]:
-        """Modules by the name of the file that stores them."""
+        """Return modules by the name of the file that stores them."""
         return {"modulation": self.steering, "degradation_estimator": self.estimator}
 
     def parameter_counts(self) -> dict[str, int]:
-        """MLPs and block embeddings; the estimator is frozen."""
+        """Count MLPs and block embeddings; the estimator is frozen."""
         networks = (self.steering.vae, self.steering.unet)
         embeddings = sum(network.block_embeddings.weight.numel() for network in networks)
         return {

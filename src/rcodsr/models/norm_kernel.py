@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """GroupNorm + SiLU on channels_last tensors in three small Triton kernels: sums, statistics, result.
 
-Two reads and one write of the tensor; sums in float32 and in a fixed order, so the result is always the same. Triton comes with
-torch's CUDA builds. After the idea of stable-fast and of Apex's group_norm_nhwc.
+Reads the tensor twice and writes it once. Sums are float32 and in a fixed order, so results are deterministic. Triton comes
+with torch's CUDA builds. Based on the idea of stable-fast and of Apex's group_norm_nhwc.
 """
 
 import torch
@@ -11,20 +11,20 @@ import triton.language as tl
 from torch import Tensor
 
 _CHANNELS = 64
-"""Channels that a program works on side by side."""
+"""Channels that a program processes in parallel."""
 _ROWS = 64
-"""Positions that it reads at once."""
+"""Positions that a program reads at once."""
 _CHUNK = 2048
-"""Positions whose sums one program collects."""
+"""Positions that one program sums."""
 _WIDEST = 128
-"""Channels of a group in the paper's networks, at most 80; wider ones compile a kernel of their own."""
+"""Maximum channels per group in this kernel; the paper's networks have at most 80. Wider groups compile their own kernel."""
 _SIZES = ["positions", "chunks", "groups"]
-"""Arguments whose values are no reason to compile again. The number of channels is: multiples of 16 load faster."""
+"""Arguments whose values do not trigger recompilation. The number of channels does: multiples of 16 load faster."""
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def _sums(x, partial, positions, channels, chunks, size: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
-    """Sum and sum of squares of each channel over a chunk of positions, less its first value: far from 0 squares are coarse."""
+    """Sum and sum of squares of each channel over a chunk of positions, minus its first value to keep squares precise."""
     chunk, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     columns = block * width + tl.arange(0, width)
     pivot = tl.load(x + sample * positions * channels + columns, columns < channels, 0.0).to(tl.float32)
@@ -58,7 +58,7 @@ def _statistics(
     padded: tl.constexpr,
     many: tl.constexpr,
 ):
-    """Sums of a group's channels → each channel's scale and shift."""
+    """Combine the sums of a group's channels into each channel's scale and shift."""
     group, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     width = channels // groups
     columns = tl.arange(0, padded)
@@ -85,7 +85,7 @@ def _statistics(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _apply(x, out, scale, shift, positions, channels, silu: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
-    """Result: x · scale + shift, then SiLU."""
+    """Compute x · scale + shift, then SiLU."""
     block, part, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     columns = part * width + tl.arange(0, width)
     rows = block * height + tl.arange(0, height)
@@ -100,15 +100,15 @@ def _apply(x, out, scale, shift, positions, channels, silu: tl.constexpr, height
 
 
 def group_norm_nhwc(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
-    """GroupNorm, then SiLU where asked for.
+    """GroupNorm, optionally followed by SiLU.
 
     Args:
         x: shape (B, C, h, w); copied if it is not channels_last.
         weight: shape (C,).
         bias: shape (C,).
-        groups: C is a multiple of it.
+        groups: divides C.
         eps: added to the variance.
-        silu: activate.
+        silu: apply SiLU.
 
     Returns:
         The same shape, dtype and layout.

@@ -1,7 +1,7 @@
 """Group normalisation and SiLU in one module that keeps channels_last.
 
-torch's GroupNorm on CUDA answers channels_last with contiguous tensors, which costs a copy before and after each of a hundred
-normalisations (pytorch issue 111824). Where Triton is there, `norm_kernel` does both in the layout they come in.
+torch's GroupNorm on CUDA returns contiguous tensors for channels_last inputs, which costs a copy before and after each of a
+hundred normalisations (pytorch issue 111824). Where Triton is available, `norm_kernel` computes both in the input's layout.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class FusedNorm(nn.Module):
-    """GroupNorm, then SiLU where asked for.
+    """GroupNorm, optionally followed by SiLU.
 
     Args:
-        norm: whose parameters are taken over.
-        silu: activate.
+        norm: the layer whose parameters are used.
+        silu: apply SiLU.
     """
 
     def __init__(self, norm: nn.GroupNorm, silu: bool) -> None:
@@ -36,11 +36,11 @@ _works: dict[torch.device, bool] = {}
 
 
 def kernel_works(device: torch.device) -> bool:
-    """Whether the Triton kernel compiles on a device and says what torch says; tried once per process."""
+    """Whether the Triton kernel compiles on a device and agrees with torch; tested once per process."""
     if device not in _works:
         try:
             _works[device] = _agrees(device)
-        except Exception:  # whatever a compiler or driver raises, torch's own operation is there
+        except Exception:  # after any error of a compiler or driver, use torch's own operation
             _works[device] = False
     return _works[device]
 

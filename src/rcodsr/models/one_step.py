@@ -1,4 +1,4 @@
-"""The one-step model: encode → condition → one U-Net step → decode. It never asks which variant it is."""
+"""The one-step model: encode → condition → one U-Net step → decode. Independent of the variant."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Condition:
-    """All that steers the U-Net, indexed by tile; one entry for a whole picture is the broadcast case."""
+    """Inputs of the U-Net besides the latents, indexed by tile; a single entry is broadcast."""
 
     timestep: Tensor
     """Shape (B,), int64 in [0, 999]."""
     tokens: Tensor
-    """Visual tokens or a text's embedding, shape (B, N, D)."""
+    """Visual tokens or the embedding of a text, shape (B, N, D)."""
     modulation: Modulation = field(default_factory=Modulation)
     origin: Tensor | None = None
-    """Row and column of each tile in its picture's latents, shape (B, 2), int64; None for the beginning."""
+    """Row and column of each tile in its picture's latents, shape (B, 2), int64; None means (0, 0)."""
 
     def __len__(self) -> int:
         return len(self.timestep)
@@ -50,21 +50,21 @@ class Condition:
         return Condition(self.timestep[index], self.tokens[index], self.modulation[index], origin)
 
     def expand(self, count: int) -> Condition:
-        """One entry per tile: repeats what is there once, leaves what has `count` entries as it is.
+        """Return one entry per tile: repeats single entries and keeps those that have `count` entries.
 
-        A picture's tiles may have timesteps and origins of their own and share everything else.
+        Tiles of a picture may have their own timesteps and origins and share everything else.
 
         Raises:
-            ValueError: when there are several entries, but not `count`.
+            ValueError: when the number of entries is neither 1 nor `count`.
         """
         if len(self) not in {1, count}:
-            raise ValueError(f"{len(self)} conditions cannot serve {count} tiles")
+            raise ValueError(f"{len(self)} conditions do not fit {count} tiles")
         origin = None if self.origin is None else self.origin.expand(count, -1)
         return Condition(self.timestep.expand(count), self.tokens.expand(count, -1, -1), self.modulation.expand(count), origin)
 
     @property
     def begins(self) -> Tensor:
-        """`origin`, zeros where it is None."""
+        """`origin`, or zeros where it is None: shape (B, 2), int64."""
         return self.timestep.new_zeros(len(self), 2) if self.origin is None else self.origin
 
 
@@ -80,33 +80,33 @@ class PlainNoise:
     """eps = net, as in Stable Diffusion."""
 
     def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """The output as it is."""
+        """Return `net` unchanged; shapes as in `NoiseHead`."""
         return net.float()
 
 
 class ResidualNoise:
-    """eps = net + z_L (1 − α_t)/σ_t, so that a zero output leaves z_L alone: ẑ_H = z_L − (σ_t/α_t) net.
+    """eps = net + z_L (1 − α_t)/σ_t, so that a zero output keeps z_L: ẑ_H = z_L − (σ_t/α_t) net.
 
-    Eq. (3) holds to the letter; the gain σ_t/α_t (0.7 / 1.6 / 4.1 at t = 250 / 500 / 750) gives larger timesteps a longer
-    lever. For networks trained from scratch, which would otherwise have to reproduce z_L times 1/α_t.
+    Eq. (3) holds exactly; the gain σ_t/α_t (0.7 / 1.6 / 4.1 at t = 250 / 500 / 750) lets larger timesteps change more. For
+    networks trained from scratch, which would otherwise have to reproduce z_L times 1/α_t.
     """
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
 
     def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Add the share of z_L that Eq. (3) takes away again."""
+        """Add the share of z_L that Eq. (3) subtracts; shapes as in `NoiseHead`."""
         return net.float() + z.float() * ((1 - self.schedule.alpha(t)) / self.schedule.sigma(t))
 
 
 class Difference:
-    """ẑ_H = z_L − net, as PiSA-SR: eps = (z_L (1 − α_t) + α_t net)/σ_t, with which Eq. (3) says just that."""
+    """ẑ_H = z_L − net, as in PiSA-SR: eps = (z_L (1 − α_t) + α_t net)/σ_t, so that Eq. (3) yields ẑ_H."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
 
     def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """The eps that Eq. (3) turns into the difference."""
+        """Return the eps that Eq. (3) turns into the difference; shapes as in `NoiseHead`."""
         alpha = self.schedule.alpha(t)
         return (z.float() * (1 - alpha) + alpha * net.float()) / self.schedule.sigma(t)
 
@@ -118,7 +118,7 @@ class CleanLatent:
         self.schedule = schedule
 
     def __call__(self, net: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """The eps that Eq. (3) turns into the prediction."""
+        """Return the eps that Eq. (3) turns into the prediction; shapes as in `NoiseHead`."""
         return (z.float() - self.schedule.alpha(t) * net.float()) / self.schedule.sigma(t)
 
 
@@ -126,19 +126,19 @@ class OneStepSR(nn.Module):
     """One-step diffusion super-resolution with a realism control (paper Eq. 4).
 
     Args:
-        spec: what the variant is; kept for those who need its scale, padding and grouping.
+        spec: the variant; kept for its scale, padding and grouping.
         autoencoder: pixels ↔ latents.
         unet: the denoising network.
         prompt: context of the U-Net's cross-attention.
         schedule: α_t and σ_t.
-        noise_head: the U-Net's output → eps.
+        noise_head: converts the U-Net's output to eps.
         modulator: degradation modulation, or the null object.
-        metric_estimator: judges degradation without ground truth, or None.
-        grain: draws from the mean and deviation that the U-Net gives, or None where it gives eps alone.
+        metric_estimator: estimates M_L without ground truth, or None.
+        grain: samples eps from the U-Net's mean and deviation, or None if the U-Net predicts eps alone.
 
     Attributes:
-        passes: how often the U-Net is asked per step; once, unless a user has opted into two.
-        context: what is computed of the tokens once per picture; nothing, unless `models.rewrites` has changed the U-Net.
+        passes: runs the U-Net once per step, or twice if the user has opted in.
+        context: computes per-picture projections of the tokens; the identity, unless `models.rewrites` has changed the U-Net.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class OneStepSR(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.unet.parameters()).device
 
     def to_dtype(self, dtype: torch.dtype) -> OneStepSR:
@@ -179,13 +179,13 @@ class OneStepSR(nn.Module):
         return self
 
     def condition(self, x_l: Tensor, timestep: Tensor, lr: Tensor | None = None) -> Condition:
-        """Everything the networks are told about pictures, measured once before tiling.
+        """Compute the networks' conditions on whole pictures, once before tiling.
 
         Args:
             x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1].
             timestep: shape (B,), int64.
-            lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; None where only `x_l` is at hand, which is then
-                reduced again and comes close.
+            lr: the same pictures at their own size, (B, 3, h, w) in [0, 1]; if None, `x_l` is reduced again, which comes
+                close.
         """
         return Condition(
             timestep, self.context(self.prompt(x_l)), self._measure(x_l) if lr is None else self.modulator.measure(lr)
@@ -205,10 +205,10 @@ class OneStepSR(nn.Module):
         return estimated
 
     def evidence(self, x_l: Tensor) -> tuple[Tensor, Tensor]:
-        """What the metric estimator sees of crops (B, 3, H, W) in [0, 1].
+        """Return the metric estimator's inputs for crops (B, 3, H, W) in [0, 1].
 
         Returns:
-            z_L, and (B, F): the degradation features where the LoRA follows the degradation, else the class
+            z_L, and (B, F): the degradation features if the LoRA is modulated by the degradation, otherwise the class
             token of the vision tower.
         """
         modulation = self._measure(x_l)
@@ -217,14 +217,14 @@ class OneStepSR(nn.Module):
             return self.encode(x_l), features
 
     def similarity(self, x_l: Tensor, x_h: Tensor) -> Tensor:
-        """M_L itself, Eq. (6), by the grouping's metric, with the encoder as the low-resolution pictures set it.
+        """Compute M_L, Eq. (6), with the grouping's metric; the encoder is modulated by the low-resolution pictures.
 
         Args:
             x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1].
             x_h: their ground truth, same shape.
 
         Returns:
-            Shape (B,), float32, no gradient; NaN where there is nothing to compare.
+            Shape (B,), float32, no gradient; NaN for flat latents.
         """
         with torch.no_grad(), self.modulator.using(self._measure(x_l)):
             return latent_metric(self.encode(x_l), self.encode(x_h), self.spec.grouping.metric)
@@ -261,5 +261,5 @@ class OneStepSR(nn.Module):
 
 
 def _fixed(t: Tensor, timestep: int | None) -> Tensor:
-    """The same timestep for every sample, where a spec fixes one."""
+    """Replace the timesteps by the spec's fixed one, if any."""
     return t if timestep is None else torch.full_like(t, timestep)

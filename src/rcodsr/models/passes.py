@@ -1,4 +1,4 @@
-"""How often the U-Net is asked per step: once, or twice where a user has opted into it."""
+"""U-Net passes per step: one, or two if the user has opted in."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ UNet = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Passes(Protocol):
-    """Asks the U-Net and combines what it says."""
+    """Runs the U-Net and combines the outputs."""
 
     @property
     def count(self) -> int:
@@ -20,30 +20,30 @@ class Passes(Protocol):
 
     @property
     def realism(self) -> float | None:
-        """The realism that the combination stands for; None where it stands for none."""
+        """Realism that the combination implements; None if it does not set one."""
         ...
 
     def __call__(self, unet: UNet, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Latents (B, C, h, w), timesteps (B,), context (B, N, D) → the network's answer (B, C, h, w)."""
+        """Latents (B, C, h, w), timesteps (B,), context (B, N, D) → the combined output (B, C, h, w)."""
         ...
 
 
 class OnePass:
-    """The answer as it is."""
+    """The plain output of one pass."""
 
     count = 1
     realism = None
 
     def __call__(self, unet: UNet, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """One pass."""
+        """Run the U-Net once; shapes as in `Passes`."""
         return unet(z, t, tokens)
 
 
 class Guidance:
-    """Classifier-free guidance, as S3Diff's inference: negative + scale · (positive − negative).
+    """Classifier-free guidance, as in S3Diff's inference: negative + scale · (positive − negative).
 
     Args:
-        scale: 1 leaves the positive answer alone; S3Diff uses 1.07.
+        scale: 1 returns the positive output unchanged; S3Diff uses 1.07.
         negative: embedding of the negative prompt, shape (1, N, D).
     """
 
@@ -54,23 +54,23 @@ class Guidance:
         self.scale, self.negative = scale, negative
 
     def __call__(self, unet: UNet, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Two passes, combined in float32."""
+        """Run two passes and combine them in float32; shapes as in `Passes`."""
         negative = self.negative.to(tokens).expand(len(z), -1, -1)
         away, positive = unet(z, t, negative).float(), unet(z, t, tokens).float()
         return away + self.scale * (positive - away)
 
 
 _share: ContextVar[float] = ContextVar("semantic share", default=1.0)
-"""How much of the semantic LoRA counts in this thread's network calls; threads share a model."""
+"""Factor on the semantic LoRA in this thread's network calls; threads share a model."""
 
 
 class SemanticShare:
-    """PiSA-SR's adjustable mode: P + λ · (PS − P), where P knows the pixel LoRA alone and PS both. λ is the realism.
+    """PiSA-SR's adjustable mode: P + λ · (PS − P), where P uses only the pixel LoRA and PS both. λ is the realism.
 
-    λ = 0 is the pixel half, λ = 1 what the merged weights say in one pass (the published λ_pix = λ_sem = 1).
+    λ = 0 is the pixel LoRA alone, λ = 1 equals the merged weights in one pass (the published λ_pix = λ_sem = 1).
 
     Args:
-        halves: the A of every layer of the semantic LoRA (`lora.halves`), which is not merged.
+        halves: the A of every semantic LoRA layer (`lora.halves`), which is not merged.
         realism: λ, in [0, 1].
     """
 
@@ -82,7 +82,7 @@ class SemanticShare:
             half.register_forward_hook(_weigh)
 
     def __call__(self, unet: UNet, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Two passes, combined in float32."""
+        """Run two passes and combine them in float32; shapes as in `Passes`."""
         with _sharing(0.0):
             pixels = unet(z, t, tokens).float()
         return pixels + self.realism * (unet(z, t, tokens).float() - pixels)

@@ -1,4 +1,4 @@
-"""The two ranges of pixels: pictures are in [0, 1]; networks that were trained on [-1, 1] convert inside themselves."""
+"""The two pixel ranges: pictures are in [0, 1]; networks trained on [-1, 1] convert internally."""
 
 from torch import Tensor
 
@@ -9,5 +9,5 @@ def signed(x: Tensor) -> Tensor:
 
 
 def unsigned(x: Tensor) -> Tensor:
-    """Inverse of `signed`."""
+    """Inverse of `signed`: [-1, 1] → [0, 1]. Any shape and floating dtype."""
     return (x + 1) * 0.5

@@ -1,4 +1,4 @@
-"""What the U-Net's cross-attention is told: the picture itself (VPIM), or a fixed text."""
+"""Context of the U-Net's cross-attention: the picture itself (VPIM), or a fixed text."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from rcodsr.parts import TextSpec
 
 
 class TinyVisionTower(nn.Module):
-    """The small vision tower of `rcod-tiny`, in the place of CLIP: (B, 3, s, s) in [0, 1] → (B, 1 + N, C) tokens.
+    """The small vision tower of `rcod-tiny`, which replaces CLIP: (B, 3, s, s) in [0, 1] → (B, 1 + N, C) tokens.
 
     The first token is the mean of the others, the counterpart of a class token.
     """
 
     resample = "bilinear"
-    keeps_float32 = True  # too small to gain from less
+    keeps_float32 = True  # too small to benefit from lower precision
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class TinyVisionTower(nn.Module):
         self.norm = nn.LayerNorm(channels[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens of pictures that are already squashed to the tower's side."""
+        """Tokens of pictures already resized to the tower's side: (B, 3, s, s) in [0, 1] → (B, 1 + N, C)."""
         x = signed(x).to(self.norm.weight.dtype)
         for stage in self.stages:
             x = F.leaky_relu(stage(x), 0.1)
@@ -38,12 +38,12 @@ class TinyVisionTower(nn.Module):
 class VisualPrompt(nn.Module):
     """VPIM: frozen vision tower and one trainable linear layer, c_y = MLP(Y(x_L)).
 
-    The paper's Algorithm 1 writes Y(MLP(z_L)); its text and parameter counts mean this order.
+    The paper's Algorithm 1 writes Y(MLP(z_L)), but its text and parameter counts imply this order.
 
     Args:
         tower: (B, 3, side, side) in [0, 1] → tokens (B, 1 + N, width).
-        side: the whole picture is squashed to this side.
-        width: of the tower's tokens.
+        side: whole pictures are resized to this side, ignoring their aspect ratio.
+        width: width of the tower's tokens.
         context: width of the tokens the U-Net attends to.
     """
 
@@ -55,11 +55,11 @@ class VisualPrompt(nn.Module):
 
     @property
     def keeps_float32(self) -> bool:
-        """As the tower."""
+        """Same as the tower's."""
         return bool(self.tower.keeps_float32)
 
     def forward(self, x_l: Tensor) -> Tensor:
-        """Visual tokens of whole pictures.
+        """Compute visual tokens of whole pictures.
 
         Args:
             x_l: enlarged low-resolution pictures, shape (B, 3, H, W) in [0, 1], any size.
@@ -70,12 +70,12 @@ class VisualPrompt(nn.Module):
         return self.read(self.squash(x_l))
 
     def look(self, x_l: Tensor) -> Tensor:
-        """The tower's class token, which the metric estimator sees: shape (B, width)."""
+        """The tower's class token, an input of the metric estimator: (B, 3, H, W) in [0, 1] → (B, width)."""
         out: Tensor = self.tower(self.squash(x_l))
         return out[:, 0]
 
     def squash(self, x_l: Tensor) -> Tensor:
-        """Whole pictures at the tower's side: (B, 3, H, W) → (B, 3, side, side), both in [0, 1]."""
+        """Resize whole pictures to the tower's side: (B, 3, H, W) → (B, 3, side, side), both in [0, 1]."""
         return F.interpolate(x_l, (self.side, self.side), mode=str(self.tower.resample), antialias=True).clamp(0, 1)
 
     def read(self, squashed: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class VisualPrompt(nn.Module):
         return out
 
     def parts(self) -> dict[str, nn.Module]:
-        """Modules by the name of the file that stores them."""
+        """Return modules by the name of the file that stores them."""
         return {"vision": self.tower, "vpim": self.linear}
 
 
@@ -95,7 +95,7 @@ class FixedPrompt(nn.Module):
         spec: number of tokens and their width.
 
     Attributes:
-        encode: what gives the embedding (1, N, D) of a text of a picture's own; None where no text encoder is at hand.
+        encode: returns the embedding (1, N, D) of a picture's own text; None if no text encoder is available.
     """
 
     keeps_float32 = False
@@ -107,18 +107,18 @@ class FixedPrompt(nn.Module):
         self.encode: Callable[[str], Tensor] | None = None
 
     def speak(self, text: str) -> Tensor:
-        """The embedding of a picture's own text, as the fixed one: (1, N, D) in its dtype."""
-        assert self.encode is not None  # where it is None, `VariantSpec.check` has refused the text
+        """Return the embedding of a picture's own text, (1, N, D), in the dtype of the fixed one."""
+        assert self.encode is not None  # if None, `VariantSpec.check` has rejected the text
         return self.encode(text).to(self.embedding)
 
     def forward(self, x_l: Tensor) -> Tensor:
-        """The embedding, once per picture of `x_l` (B, 3, H, W): shape (B, N, D)."""
+        """Return the embedding once per picture of `x_l` (B, 3, H, W): shape (B, N, D)."""
         return self.embedding.expand(len(x_l), -1, -1)
 
     def look(self, x_l: Tensor) -> Tensor:
-        """Nothing is seen: shape (B, 0)."""
+        """Return no features: shape (B, 0)."""
         return x_l.new_zeros(len(x_l), 0)
 
     def parts(self) -> dict[str, nn.Module]:
-        """Modules by the name of the file that stores them."""
+        """Return modules by the name of the file that stores them."""
         return {"prompt": self}

@@ -1,4 +1,4 @@
-"""Real-ESRGAN's generator (Wang et al. 2021): a teacher for training, and where `rcod-small` takes its trunk from.
+"""Real-ESRGAN's generator (Wang et al. 2021): a teacher for training, and the source of `rcod-small`'s trunk.
 
 Its weights, RealESRGAN_x4plus, are BSD-3-Clause, © 2021 Xintao Wang.
 """
@@ -34,11 +34,11 @@ class RealEsrgan(nn.Module):
 
     @staticmethod
     def module_name(published: str) -> str:
-        """Our name of a published parameter."""
+        """Map the name of a published parameter to ours."""
         return f"head.{published}" if published.startswith(("conv_up", "conv_hr")) else published
 
     def features(self, x: Tensor) -> Tensor:
-        """What the trunk makes of a picture: (B, 3, h, w) in [0, 1] → (B, width, h, w)."""
+        """Features of the trunk: (B, 3, h, w) in [0, 1] → (B, width, h, w)."""
         first = x = self.conv_first(x)
         for block in self.body:
             x = block(x)
@@ -51,23 +51,23 @@ class RealEsrgan(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge pictures four times."""
+        """Enlarge pictures four times: (B, 3, h, w) in [0, 1] → (B, 3, 4h, 4w), float32, not clamped."""
         return self.decode(self.features(x))
 
 
 @torch.no_grad()
 def take_over(net: ResidualDenseNet, generator: RealEsrgan, latents: WaveletAutoencoder) -> float:
-    """Fill a network with a generator's weights, every so many blocks left out; what only ours has stays as it is.
+    """Copy a generator's weights into a network, skipping blocks at regular intervals; parameters that only ours has are kept.
 
-    The input layer, which sees latents of the enlarged picture instead of the picture, is solved for by least squares on noise.
+    The input layer reads latents of the enlarged picture instead of the picture, so it is fitted by least squares on noise.
 
     Args:
-        net: of the generator's width and growth, with at most as many blocks.
+        net: has the generator's width and growth, and at most as many blocks.
         generator: as published.
-        latents: the autoencoder that `net` works on, with its statistics.
+        latents: the autoencoder of `net`, with its statistics.
 
     Returns:
-        What the input layer misses of the generator's: root mean square error over root mean square, borders included.
+        Error of the input layer relative to the generator's: root mean square error over root mean square, borders included.
     """
     kept = _kept(len(generator.body), len(net.body))
     for own, block in zip(net.body, (generator.body[i] for i in kept), strict=True):
@@ -75,18 +75,18 @@ def take_over(net: ResidualDenseNet, generator: RealEsrgan, latents: WaveletAuto
     net.conv_body.load_state_dict(generator.conv_body.state_dict())
     net.head.load_state_dict(generator.head.state_dict())
     net.output.latents.load_state_dict(latents.state_dict(), strict=False)
-    last = generator.conv_last.state_dict()  # ours gives pixels in [-1, 1]
+    last = generator.conv_last.state_dict()  # ours outputs pixels in [-1, 1]
     net.output.conv_last.load_state_dict({"weight": 2 * last["weight"], "bias": 2 * last["bias"] - 1})
     return _solve_first(net.conv_first, generator.conv_first, latents)
 
 
 def _kept(there: int, here: int) -> list[int]:
-    """Which of the blocks stay: evenly spread, the first and the last among them."""
+    """Indices of the blocks to keep: evenly spread, including the first and the last."""
     return [round(i * (there - 1) / max(1, here - 1)) for i in range(here)]
 
 
 def _solve_first(ours: nn.Conv2d, theirs: nn.Conv2d, latents: WaveletAutoencoder) -> float:
-    """Least squares, held back a little: some sub-bands of enlarged pictures hardly vary and would get huge weights."""
+    """Regularised least squares: some sub-bands of enlarged pictures hardly vary and would get huge weights."""
     x = _clouds(60, 24)
     z, wanted = latents.encode(upsample(x, _SCALE)), theirs(x)
     seen = F.unfold(z, 3, padding=1).transpose(1, 2).flatten(0, 1)
@@ -100,7 +100,7 @@ def _solve_first(ours: nn.Conv2d, theirs: nn.Conv2d, latents: WaveletAutoencoder
 
 
 def _clouds(count: int, side: int) -> Tensor:
-    """Coloured noise of several scales, (count, 3, side, side) in [0, 1]: something of every frequency, as photos have."""
+    """Coloured noise at several scales, (count, 3, side, side) in [0, 1]: covers all frequencies, like photos."""
     generator = torch.Generator().manual_seed(0)
 
     def noise(channels: int, coarse: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""The network of `rcod-small`: residual-in-residual dense blocks (Wang et al. 2018, ESRGAN) in the U-Net's place.
+"""The network of `rcod-small`: residual-in-residual dense blocks (Wang et al. 2018, ESRGAN) instead of a U-Net.
 
-Trunk and head are those of Real-ESRGAN's generator, under its published names, so that its weights can be taken over
-(`models.real_esrgan`). New are the ends (latents in, latents out), the timestep at every block and the visual tokens once;
-what is new begins as the identity. Nothing normalises over space: see `models.tiny_unet`.
+Trunk and head are those of Real-ESRGAN's generator, under its published names, so that its weights can be loaded
+(`models.real_esrgan`). New are both ends (latents in, latents out), the timestep at every block, and the visual tokens at one
+point. New parts start as the identity. No layer normalises over space: see `models.tiny_unet`.
 """
 
 import torch
@@ -14,18 +14,18 @@ from rcodsr.models.tiny_unet import TimestepEmbedding, VisualAttention
 from rcodsr.parts import ResidualDenseSpec, WaveletSpec
 
 _SLOPE = 0.2
-"""Of the leaky ReLU."""
+"""Slope of the leaky ReLU."""
 _SHARE = 0.2
-"""Of a block's result that is added to what came in."""
+"""Factor on a block's output before it is added to the input."""
 
 
 def conv3x3(wide_in: int, wide_out: int) -> nn.Conv2d:
-    """A convolution that keeps the size."""
+    """A 3×3 convolution that keeps the size."""
     return nn.Conv2d(wide_in, wide_out, 3, padding=1)
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it: (B, width, h, w) → the same."""
+    """Five densely connected convolutions: (B, width, h, w) → the same."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class DenseBlock(nn.Module):
         self.conv5 = conv3x3(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input and 0.2 of what the convolutions make of it."""
+        """Return the input plus 0.2 times the output of the convolutions: (B, width, h, w) → the same."""
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), _SLOPE, inplace=True)), 1)
@@ -44,7 +44,7 @@ class DenseBlock(nn.Module):
 
 
 class ResidualDenseBlock(nn.Module):
-    """Three dense blocks: what Real-ESRGAN calls RRDB."""
+    """Three dense blocks; Real-ESRGAN's RRDB."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -53,17 +53,17 @@ class ResidualDenseBlock(nn.Module):
         self.rdb3 = DenseBlock(width, growth)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What the block adds to x, (B, width, h, w), before its share is taken."""
+        """Output of the dense blocks, (B, width, h, w), before scaling."""
         out: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input and 0.2 of the residual."""
+        """Return the input plus 0.2 times the residual: (B, width, h, w) → the same."""
         return torch.add(x, self.residual(x), alpha=_SHARE)
 
 
 class ModulatedBlock(ResidualDenseBlock):
-    """x + 0.2 (1 + scale(t)) · residual + shift(t); scale and shift begin as zero."""
+    """x + 0.2 (1 + scale(t)) · residual + shift(t); scale and shift start at zero."""
 
     def __init__(self, width: int, growth: int, embedding: int) -> None:
         super().__init__(width, growth)
@@ -78,7 +78,7 @@ class ModulatedBlock(ResidualDenseBlock):
 
 
 class Upsampling(nn.Module):
-    """Real-ESRGAN's head but for its last layer: (B, width, h, w) → (B, width, 4h, 4w)."""
+    """Real-ESRGAN's head without its last layer: (B, width, h, w) → (B, width, 4h, 4w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,14 +87,14 @@ class Upsampling(nn.Module):
         self.conv_hr = conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Doubled twice, each time by repetition and a convolution."""
+        """Double the size twice by nearest-neighbour upsampling and a convolution: (B, width, h, w) → (B, width, 4h, 4w)."""
         for conv in (self.conv_up1, self.conv_up2):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0)), _SLOPE, inplace=True)
         return F.leaky_relu(self.conv_hr(x), _SLOPE, inplace=True)
 
 
 class PictureOutput(nn.Conv2d):
-    """A last layer, features (B, width, H, W) → a picture (B, 3, H, W), in float32 whatever the network's dtype.
+    """The last layer, features (B, width, H, W) → a picture (B, 3, H, W), in float32 regardless of the network's dtype.
 
     In bfloat16 a picture has steps of up to 2/255.
     """
@@ -105,13 +105,13 @@ class PictureOutput(nn.Conv2d):
         super().__init__(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of any dtype → a picture, float32."""
+        """Features (B, width, H, W) of any dtype → a picture (B, 3, H, W), float32."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float())
 
 
 class LatentOutput(nn.Module):
-    """The last layer, and the wavelet transform of the picture it makes: (B, width, 4h, 4w) → (B, C, h, w), float32."""
+    """The last layer and the wavelet transform of its picture: (B, width, 4h, 4w) → (B, C, h, w), float32."""
 
     keeps_float32 = True
 
@@ -121,7 +121,7 @@ class LatentOutput(nn.Module):
         self.latents = WaveletAutoencoder(latents)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features → standardised latents, float32."""
+        """Features (B, width, 4h, 4w) → standardised latents (B, C, h, w), float32."""
         return self.latents.standardise(self.conv_last(x))
 
 
@@ -129,7 +129,7 @@ class ResidualDenseNet(nn.Module):
     """Latents (B, C, h, w) → clean latents ẑ_H (B, C, h, w), float32; any h and w.
 
     Args:
-        latents: the variant's latents; four pixels a side.
+        latents: the variant's latents, with four pixels per side.
         context: width of the visual tokens.
         spec: widths, depth, embedding, heads.
     """
@@ -148,11 +148,11 @@ class ResidualDenseNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that inputs are cast to by the caller."""
+        """Dtype to which the caller must cast inputs."""
         return self.conv_body.weight.dtype
 
     def features(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """What the trunk makes of latents: (B, width, h, w). Arguments as `forward`."""
+        """Features of the trunk: (B, width, h, w). Arguments as in `forward`."""
         embedding = self.time(t)
         first = x = self.conv_first(z)
         half = len(self.body) // 2

@@ -1,7 +1,7 @@
 """Exact rewrites of Stable Diffusion's networks for inference: the same function in fewer operations, without training.
 
-Each rewrite swaps some of diffusers' modules for others that hold the same weights in another order. They know nothing about
-devices; `engine.fast` says which of them pay where. LoRA that is not merged (RCOD_S) keeps its layers.
+Each rewrite replaces some of diffusers' modules by others with the same weights in another order. Rewrites are independent of
+the device; `engine.fast` selects those that pay off. LoRA that is not merged (RCOD_S) keeps its layers.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from rcodsr.models.stable_diffusion import KlAutoencoder, SdUNet
 
 
 class Slice(nn.Module):
-    """A stretch of the last dimension: what is left of a linear layer that is computed together with others."""
+    """A slice of the last dimension: replaces a linear layer that is computed together with others."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Slice(nn.Module):
 
 
 class DoublingConv(nn.Module):
-    """Nearest-neighbour doubling and the convolution after it, at once: 4/9 of the multiplications, no enlarged copy.
+    """Nearest-neighbour doubling and the next convolution in one: 4/9 of the multiplications, no enlarged copy.
 
     Args:
         conv: the transposed convolution, or LoRA over one.
@@ -47,15 +47,15 @@ class DoublingConv(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor, output_size: object = None) -> Tensor:
-        """(B, C, h, w) → (B, C', 2h, 2w); sides of the network are chosen so that doubling is always exact."""
+        """(B, C, h, w) → (B, C', 2h, 2w); the network's input sides are chosen so that doubling is always exact."""
         out: Tensor = self.conv(x)
         return out
 
 
 def transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
-    """A 3×3 convolution after nearest-neighbour doubling as ConvTranspose2d(4, stride 2, padding 1).
+    """Convert a 3×3 convolution after nearest-neighbour doubling to ConvTranspose2d(4, stride 2, padding 1).
 
-    Every output position sees two of three neighbouring input positions along each axis, one of them twice: the taps
+    Every output position reads two of three neighbouring input positions along each axis, one of them twice: the taps
     (a, b, c) become (c, b + c, a + b, a). Summed in float32, then rounded.
     """
     a, b, c = conv.weight.detach().float().transpose(0, 1).unbind(2)
@@ -67,12 +67,12 @@ def transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
     out.weight = nn.Parameter(weight, requires_grad=False)
     if conv.bias is not None:
         out.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
-    out._forward_hooks.update(conv._forward_hooks)  # modulated LoRA hangs on its A
+    out._forward_hooks.update(conv._forward_hooks)  # modulated LoRA has a hook on its A
     return out
 
 
 def merge_doubling(model: OneStepSR) -> int:
-    """Every nearest-neighbour doubling followed by a convolution → one transposed convolution."""
+    """Replace every nearest-neighbour doubling and its convolution by one transposed convolution. Returns their number."""
     count = 0
     for parent, name, layer in _children(model, Upsample2D):
         conv: Any = layer.conv
@@ -91,7 +91,7 @@ def merge_doubling(model: OneStepSR) -> int:
 
 
 def fuse_norms(model: OneStepSR) -> int:
-    """GroupNorm (and the SiLU after it) → `FusedNorm`, which keeps channels_last and activates in the same pass."""
+    """Replace GroupNorm (and a SiLU after it) by `FusedNorm`, which keeps channels_last. Returns the number of norms."""
     count = 0
     for _, _, block in _children(model, ResnetBlock2D):
         _activate_time(block)
@@ -104,14 +104,14 @@ def fuse_norms(model: OneStepSR) -> int:
             network.conv_act = nn.Identity()
             count += 1
     for parent, name, norm in _children(model, nn.GroupNorm):
-        if not isinstance(parent, Attention | FusedNorm):  # an attention's norm sees a flattened picture
+        if not isinstance(parent, Attention | FusedNorm):  # an attention's norm gets a flattened picture
             setattr_child(parent, name, FusedNorm(norm, silu=False))
             count += 1
     return count
 
 
 def _activate_time(block: ResnetBlock2D) -> None:
-    """Let a block activate the time embedding itself, since its own activation is about to go."""
+    """Make a block activate the time embedding itself, since its shared activation is about to be removed."""
     if block.time_emb_proj is not None and not block.skip_time_act:
         block.time_emb_proj = nn.Sequential(nn.SiLU(), block.time_emb_proj)  # type: ignore[assignment]
         block.skip_time_act = True
@@ -121,7 +121,7 @@ def _activate_time(block: ResnetBlock2D) -> None:
 
 
 class TimeTable(nn.Module):
-    """Timesteps → activated time embeddings, computed once for all of them: (B,) → (B, E)."""
+    """Timesteps → activated time embeddings, precomputed for all timesteps: (B,) → (B, E)."""
 
     table: Tensor
 
@@ -134,7 +134,7 @@ class TimeTable(nn.Module):
         self.register_buffer("table", F.silu(embedded), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Look up."""
+        """Look up the embeddings: (B,), int64 → (B, E)."""
         return self.table[t]
 
 
@@ -146,13 +146,13 @@ class AllTimeProjections(nn.Module):
         self.together = _stacked(layers)
 
     def forward(self, embedding: Tensor, condition: Tensor | None = None) -> Tensor:
-        """As diffusers' TimestepEmbedding is called."""
+        """Signature of diffusers' TimestepEmbedding: (B, E) → (B, sum of widths); `condition` is ignored."""
         out: Tensor = self.together(embedding)
         return out
 
 
 def tabulate_time(model: OneStepSR) -> int:
-    """Sinusoids and two linear layers → a table; one small matrix product per block → one for all blocks."""
+    """Replace the time embedding by a table, and the blocks' projections by one product. Returns the number of blocks."""
     unet = model.unet
     if not isinstance(unet, SdUNet) or isinstance(unet.time_proj, TimeTable):
         return 0
@@ -176,11 +176,11 @@ def _linear(layer: nn.Module) -> nn.Linear:
 
 
 class ContextProjection(nn.Module):
-    """Tokens → keys and values of all cross-attentions side by side.
+    """Tokens → concatenated keys and values of all cross-attentions.
 
     Args:
         layers: the base layers of every `to_k` and `to_v`.
-        carry: whether LoRA layers still want the tokens themselves, which then come first.
+        carry: whether LoRA layers still need the tokens themselves, which then come first.
     """
 
     def __init__(self, layers: list[nn.Linear], carry: bool) -> None:
@@ -188,7 +188,7 @@ class ContextProjection(nn.Module):
         self.together, self.carry = _stacked(layers), carry
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) → (B, N, sum of widths); what has been projected already stays as it is."""
+        """(B, N, D) → (B, N, sum of widths); inputs that are already projected are returned unchanged."""
         if tokens.shape[-1] != self.together.in_features:
             return tokens
         projected: Tensor = self.together(tokens.to(self.together.weight.dtype))
@@ -196,7 +196,7 @@ class ContextProjection(nn.Module):
 
 
 def project_context_once(model: OneStepSR) -> int:
-    """`to_k` and `to_v` of every cross-attention → slices of one product, computed once per picture instead of per tile."""
+    """Turn `to_k` and `to_v` of every cross-attention into slices of one product, computed once per picture, not per tile."""
     unet = model.unet
     if not isinstance(unet, SdUNet) or isinstance(unet.context_projection, ContextProjection):
         return 0
@@ -228,7 +228,7 @@ def _slice_under_lora(layer: BaseTunerLayer, part: Slice, width: int) -> None:
 
 
 class SingleHeadAttention:
-    """Attention of the autoencoder's middle: normalised as a picture, one product for q, k and v where they are plain."""
+    """Attention in the middle of the autoencoder: FusedNorm, and one product for q, k and v if they have no LoRA."""
 
     def __init__(self, attention: Any) -> None:
         attention.group_norm = FusedNorm(attention.group_norm, silu=False)
@@ -243,7 +243,7 @@ class SingleHeadAttention:
     def __call__(
         self, attention: Any, x: Tensor, encoder_hidden_states: None = None, attention_mask: None = None, temb: None = None
     ) -> Tensor:
-        """(B, C, h, w) → the same, residual included; called as diffusers calls its processors, which look at these names."""
+        """(B, C, h, w) → the same, residual included; diffusers requires these argument names of its processors."""
         flat = attention.group_norm(x).flatten(2).transpose(1, 2)
         if self.fused is not None:
             q, k, v = (part[:, None] for part in self.fused(flat).chunk(3, -1))
@@ -254,7 +254,7 @@ class SingleHeadAttention:
 
 
 def fuse_autoencoder_attention(model: OneStepSR) -> int:
-    """The attention in the middle of encoder and decoder without diffusers' reshaping, q, k, v as one product."""
+    """Replace the attention in encoder and decoder: no reshaping, and q, k, v as one product. Returns their number."""
     if not isinstance(model.autoencoder, KlAutoencoder):
         return 0
     count = 0
@@ -273,22 +273,22 @@ REWRITES: dict[str, Callable[[OneStepSR], int]] = {
     "context": project_context_once,
     "vae-attention": fuse_autoencoder_attention,
 }
-"""By name, in the order in which they are applied; each returns how many modules it changed."""
+"""Rewrites by name, in the order in which they are applied; each returns how many modules it changed."""
 
 
 def _children(module: nn.Module, kind: type) -> Iterator[tuple[nn.Module, str, Any]]:
-    """Parent, name and module of everything of a kind, listed before anything is changed."""
+    """Parent, name and module of all modules of a type, listed before any of them is changed."""
     found = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
     return iter([(parent, name, child) for parent, name, child in found if isinstance(child, kind)])
 
 
 def setattr_child(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Replace a child, also of a list."""
+    """Replace a child module, also within a list."""
     parent._modules[name] = child
 
 
 def _stacked(layers: list[nn.Linear]) -> nn.Linear:
-    """Linear layers of one input as a single layer, outputs side by side."""
+    """Linear layers with the same input as one layer, outputs concatenated."""
     weight = torch.cat([layer.weight.detach() for layer in layers])
     with torch.device("meta"):
         out = nn.Linear(weight.shape[1], weight.shape[0], bias=layers[0].bias is not None)
@@ -299,7 +299,7 @@ def _stacked(layers: list[nn.Linear]) -> nn.Linear:
 
 
 def _slices(layers: list[nn.Linear], start: int = 0) -> list[Slice]:
-    """Where each layer's output lies in the product of all of them."""
+    """Slice of each layer's output in the product of all of them."""
     slices = []
     for layer in layers:
         slices.append(Slice(start, start + layer.out_features))

@@ -1,6 +1,6 @@
-"""What the paper's variants borrow: Stable Diffusion's U-Net and autoencoder (diffusers) and CLIP's eye (transformers).
+"""Networks reused by the paper's variants: Stable Diffusion's U-Net and autoencoder (diffusers) and CLIP (transformers).
 
-Parameter names are those of the published files. Importing this module takes seconds; `models.build` does it only where needed.
+Parameter names are those of the published files. Importing this module takes seconds; `models.build` does so only when needed.
 """
 
 from functools import cache
@@ -20,10 +20,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class SdUNet(UNet2DConditionModel):
-    """Stable Diffusion's U-Net, called as `OneStepSR` calls any U-Net: (z, t, tokens) → output."""
+    """Stable Diffusion's U-Net with the call signature of `OneStepSR`: (z, t, tokens) → output."""
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """One pass.
+        """Run the network.
 
         Args:
             z: latents, shape (B, C, h, w), in the network's dtype.
@@ -38,7 +38,7 @@ class SdUNet(UNet2DConditionModel):
 
 
 def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
-    """The U-Net of a spec; at the defaults, SD 2.1-base's and SD-Turbo's with 865,910,724 parameters."""
+    """Build the U-Net of a spec; the defaults are those of SD 2.1-base and SD-Turbo, with 865,910,724 parameters."""
     levels = len(spec.channels)
     unet = SdUNet(
         in_channels=latent_channels,
@@ -52,12 +52,12 @@ def sd_unet(spec: SdUNetSpec, latent_channels: int, context: int) -> SdUNet:
         norm_num_groups=spec.norm_groups,
         use_linear_projection=True,
     )
-    unet.context_projection = nn.Identity()  # the place of `rewrites.ContextProjection`
+    unet.context_projection = nn.Identity()  # placeholder for `rewrites.ContextProjection`
     return unet
 
 
 def kl_autoencoder(spec: KlSpec) -> AutoencoderKL:
-    """Diffusers' autoencoder of a spec."""
+    """Build diffusers' autoencoder of a spec."""
     levels = len(spec.widths)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -71,7 +71,7 @@ def kl_autoencoder(spec: KlSpec) -> AutoencoderKL:
 
 
 class KlAutoencoder(nn.Module):
-    """Stable Diffusion's autoencoder in posterior mode: the mean of the posterior, never a sample of it.
+    """Stable Diffusion's autoencoder in posterior mode: returns the mean of the posterior, never a sample.
 
     Args:
         spec: widths and the scaling factor of the latents.
@@ -108,14 +108,14 @@ def _clip_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 _kept_clip_statistics = cache(_clip_statistics)
-"""Kept on a GPU: a copy from the host would wait for it, and cannot be part of a CUDA graph."""
+"""Cached on a GPU: a copy from the host would synchronise, and cannot be captured in a CUDA graph."""
 
 
 class ClipVisionTower(nn.Module):
     """CLIP's vision tower: (B, 3, s, s) in [0, 1] → all tokens (B, 1 + N, width), the class token first.
 
-    The frozen final LayerNorm is applied to every token; transformers applies it to the class token alone, and the raw states
-    have a few enormous channels.
+    The frozen final LayerNorm is applied to every token; transformers applies it only to the class token, and a few channels
+    of the raw states are huge.
     """
 
     resample = "bicubic"
@@ -133,13 +133,13 @@ class ClipVisionTower(nn.Module):
                 patch_size=spec.patch,
             )
         )
-        self.vision = getattr(model, "vision_model", model)  # transformers moved it between versions
+        self.vision = getattr(model, "vision_model", model)  # its place differs between versions of transformers
         positions = 1 + (spec.image_side // spec.patch) ** 2
-        # not part of the state dict, so a model that was built without memory must be given it
+        # not in the state dict, so it must be set for a model built on the meta device
         self.vision.embeddings.position_ids = torch.arange(positions, device="cpu").expand(1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens of pictures that are already squashed to the tower's side."""
+        """Tokens of pictures already resized to the tower's side: (B, 3, s, s) in [0, 1] → (B, 1 + N, width)."""
         mean, std = (_clip_statistics if x.device.type == "cpu" else _kept_clip_statistics)(x.device)
         pixels = ((x - mean) / std).to(self.vision.post_layernorm.weight.dtype)
         states = self.vision(pixel_values=pixels).last_hidden_state

@@ -1,8 +1,8 @@
-"""The U-Net of `rcod-tiny`: conditioned on the timestep and on visual tokens, without any statistic over the picture.
+"""The U-Net of `rcod-tiny`: conditioned on the timestep and on visual tokens, without statistics over the picture.
 
-No layer normalises over space. What a position becomes depends on its neighbourhood, the timestep and the tokens alone, so a
-picture restored in tiles equals the picture restored whole (GroupNorm would give every tile its own contrast), and the
-amplitude of the latent, which carries the residual, is not forgotten.
+No layer normalises over space. The output at a position depends only on its neighbourhood, the timestep and the tokens, so a
+picture restored in tiles equals the picture restored whole (GroupNorm would change the contrast of each tile). It also keeps
+the amplitude of the latent, which carries the residual.
 """
 
 import itertools
@@ -49,14 +49,14 @@ class ResidualBlock(nn.Module):
         self.film = nn.Linear(embedding, 2 * channels)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-        with torch.no_grad():  # a deep unnormalised stack starts near the identity
+        with torch.no_grad():  # keeps a deep unnormalised stack near the identity at first
             self.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Shapes (B, C, h, w) and (B, E) → (B, C, h, w)."""
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, 1)
         hidden = self.conv2(F.leaky_relu(torch.addcmul(shift, self.conv1(x), 1 + scale), 0.1, inplace=True))
-        # the same sum; new memory for it costs more than the addition
+        # in place, because allocating memory costs more than the addition
         return x + hidden if hidden.requires_grad else hidden.add_(x)
 
 
@@ -88,8 +88,8 @@ class VisualAttention(nn.Module):
 class TinyUNet(nn.Module):
     """Latents (B, C, h, w) → eps (B, C, h, w); h and w must be multiples of 2^(levels − 1).
 
-    Strided 2×2 convolutions go down, 1×1 convolutions with pixel shuffle go up, skips are added (as in NAFNet, Chen et al.
-    2022). The last layer is zero at the start. With `spec.grain` a second one beside it gives the deviation of eps.
+    Strided 2×2 convolutions downsample, 1×1 convolutions with pixel shuffle upsample, skips are added (as in NAFNet, Chen et
+    al. 2022). The last layer starts at zero. With `spec.grain`, a second one predicts the deviation of eps.
 
     Args:
         latent_channels: C.
@@ -119,15 +119,15 @@ class TinyUNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype; inputs are cast to it by the caller."""
+        """Dtype of the weights; the caller must cast inputs to it."""
         return self.conv_in.weight.dtype
 
     @torch.no_grad()
     def grown(self, spec: TinyUNetSpec) -> Self:
-        """A network that computes the same: new residual blocks begin as the identity, a new deviation as zero.
+        """Return a larger network that computes the same: new residual blocks start as the identity, a new deviation as zero.
 
         Args:
-            spec: at least as many blocks at each level, and grain if it has it; nothing is ever lost.
+            spec: has at least as many blocks at each level, and grain if this network has it.
         """
         blocks = tuple(max(pair) for pair in zip(self.spec.blocks, spec.blocks, strict=True))
         spec = replace(self.spec, blocks=blocks, grain=self.spec.grain or spec.grain)
@@ -140,7 +140,7 @@ class TinyUNet(nn.Module):
         kept = {}
         for key, value in self.state_dict().items():
             part, *rest = key.split(".")
-            if part == "middle" and int(rest[0]) >= half:  # what followed the attention still does
+            if part == "middle" and int(rest[0]) >= half:  # blocks after the attention stay after it
                 rest[0] = str(int(rest[0]) + moved)
             kept[".".join((part, *rest))] = value
         unexpected = grown.load_state_dict(kept, strict=False).unexpected_keys
@@ -156,7 +156,7 @@ class TinyUNet(nn.Module):
             tokens: visual tokens, shape (B, N, D).
 
         Returns:
-            Same shape as z; with grain the deviation's channels follow.
+            Same shape as z; with grain, followed by the deviation's channels (B, 2C, h, w).
         """
         embedding = self.time(t)
         x = self.conv_in(z)
@@ -176,7 +176,7 @@ class TinyUNet(nn.Module):
 
 
 def _silent(channels: int, latent_channels: int) -> nn.Conv2d:
-    """A last layer, zero at the start."""
+    """A last layer that starts at zero."""
     layer = nn.Conv2d(channels, latent_channels, 3, padding=1)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

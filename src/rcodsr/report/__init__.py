@@ -1,1 +1,1 @@
-"""Pictures for people: charts, comparisons."""
+"""Charts and comparisons as pictures."""

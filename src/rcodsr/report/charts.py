@@ -1,4 +1,4 @@
-"""Small charts as PNG, drawn with Pillow: a plotting library would be the heaviest thing this package needs."""
+"""Small charts as PNG, drawn with Pillow: a plotting library would be this package's largest dependency."""
 
 import io
 import math
@@ -15,13 +15,13 @@ _INK, _FAINT, _BAR, _BORDER = "#222222", "#dddddd", "#4a7fb5", "#c0392b"
 def similarity_chart(
     estimated: Sequence[float], true: Sequence[float] | None, borders: Sequence[float], groups: Sequence[str] = ()
 ) -> bytes:
-    """Histogram of M_L with the groups' borders (the paper's Fig. S4b); with the truth, predicted against true beside it.
+    """Draw a histogram of M_L with the groups' borders (the paper's Fig. S4b); with `true`, also predicted against true.
 
     Args:
         estimated: M̂_L of each picture.
         true: M_L of each picture, or None.
-        borders: where groups change, ascending.
-        groups: their names, one more than borders.
+        borders: values of M_L at which groups change, ascending.
+        groups: names of the groups, one more than borders.
 
     Returns:
         A PNG file.
@@ -43,17 +43,17 @@ class Point:
     fidelity: float
     realism_score: float
     realism: float | None = None
-    """The level it was made at; points that have one are joined in their order."""
+    """Realism level; points that have one are joined in this order."""
 
 
 def tradeoff_chart(points: Sequence[Point], fidelity: str, score: str, low_is_real: bool) -> bytes:
-    """Fidelity to the right, realism upwards: the curve of the realism levels, and other methods beside it.
+    """Draw fidelity to the right and realism upwards: the curve of realism levels, with other methods beside it.
 
     Args:
         points: at least one.
-        fidelity: name of what is measured across; higher is better.
-        score: name of what is measured upwards.
-        low_is_real: whether a lower score means more realism; the axis then runs downwards.
+        fidelity: name of the horizontal metric; higher is better.
+        score: name of the vertical metric.
+        low_is_real: whether a lower score means more realism; inverts the vertical axis.
 
     Returns:
         A PNG file.
@@ -81,13 +81,13 @@ def _png(image: Image.Image) -> bytes:
 
 
 def ticks(low: float, high: float, most: int = 7, whole: bool = False) -> list[tuple[float, str]]:
-    """Round numbers between two ends, 1, 2 or 5 times a power of ten apart, each with its text; at most `most`.
+    """Round numbers between two ends with their labels; steps are 1, 2 or 5 times a power of ten.
 
     Args:
-        low: one end.
-        high: the other, above it.
-        most: how many there is room for.
-        whole: whether only whole numbers make sense.
+        low: lower end.
+        high: upper end, above `low`.
+        most: maximum number of ticks.
+        whole: restrict ticks to whole numbers.
     """
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(
@@ -105,11 +105,11 @@ class _Axes:
     """A square plot.
 
     Args:
-        across: values at the left and the right end.
-        upwards: values at the bottom and at the top, which may be the smaller one.
-        below: what is written below.
-        above: what is written above.
-        whole: whether what goes upwards are counts.
+        across: values at the left and right end.
+        upwards: values at the bottom and top; may be descending.
+        below: label below the plot.
+        above: label above the plot.
+        whole: whether the vertical values are counts.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class _Axes:
         self.draw.text((_SIZE / 2, 16), above, _INK, self.font, anchor="mt")
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Pixel of a point."""
+        """Pixel position of a point."""
         side = _SIZE - 2 * _MARGIN
         across = (x - self.across[0]) / (self.across[1] - self.across[0])
         up = (y - self.upwards[0]) / (self.upwards[1] - self.upwards[0])

@@ -1,4 +1,4 @@
-"""One picture at several realism levels, and where they differ most: what the sheet and the page show."""
+"""Data of a comparison for the sheet and the page: one picture at several realism levels, and where they differ most."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from rcodsr.images.resize import upsample
 from rcodsr.options import Level, UpscaleOptions
 
 Box = tuple[int, int, int, int]
-"""Left, top, width, height in pixels of the enlarged picture."""
+"""Left, top, width and height in pixels of the enlarged picture."""
 Score = Callable[[Tensor, Tensor], Mapping[str, float]]
-"""Picture, ground truth → heading → value; PSNR in dB."""
+"""Picture, ground truth → scores by heading; PSNR in dB."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a comparison; all have one size."""
+    """One version of the picture in a comparison; all versions have the same size."""
 
     label: str
     image: Image.Image
     realism: float | None = None
     timestep: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Against the ground truth, by heading; empty without one."""
+    """Scores against the ground truth, by heading; empty without one."""
     invented: Image.Image | None = None
-    """Of a level: the map of how far it departs from realism 0, in the colours of `images.departures`."""
+    """Map of a level's departure from realism 0, in the colours of `images.departures`."""
     evidence: str = ""
-    """Of a level, for people: the map's mean, and how far the picture agrees with its input."""
+    """Text for a level: the mean of the map, and the consistency with the input."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A picture, enlarged in several ways."""
+    """Several enlargements of one picture."""
 
     name: str
-    """Of the input, as the user wrote it."""
+    """Name of the input, as written by the user."""
     weights: str
     before: Panel
     """Plain bicubic enlargement."""
     levels: tuple[Panel, ...]
-    """By rising realism."""
+    """Levels by rising realism."""
     truth: Panel | None
     estimated: Estimated | None
     spots: tuple[Box, ...]
-    """Where the levels differ most."""
+    """Regions where the levels differ most."""
     remark: str = ""
 
     @property
     def panels(self) -> tuple[Panel, ...]:
-        """All pictures, from plain to true."""
+        """Every picture, from bicubic to ground truth."""
         return (self.before, *self.levels, *(() if self.truth is None else (self.truth,)))
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Of the scores that a picture has."""
+        """Headings of the available scores."""
         return tuple(dict.fromkeys(heading for panel in self.panels for heading in panel.scores))
 
     @property
@@ -73,7 +73,7 @@ class Comparison:
         return self.before.image.size
 
     def with_remark(self, remark: str) -> Comparison:
-        """The same with something more to say about it."""
+        """Return a copy with another remark."""
         return replace(self, remark=remark)
 
 
@@ -85,18 +85,18 @@ def compare(
     truth: Picture | None = None,
     score: Score | None = None,
 ) -> Comparison:
-    """Enlarge a picture at each level; transparency is laid on white.
+    """Enlarge a picture at each level; transparency is composited on white.
 
     Args:
         upscaler: with weights that have a knob.
         picture: the input.
-        name: what to call it.
+        name: displayed name.
         levels: realism values.
         truth: ground truth of the enlarged size, or None.
-        score: judges against the truth, or None.
+        score: scores a picture against the truth, or None.
 
     Raises:
-        RcodsrError: as `Upscaler.run`.
+        RcodsrError: as in `Upscaler.run`.
     """
     picture = picture.laid_on()
     scale = upscaler.model.spec.scale
@@ -133,23 +133,23 @@ def compare(
 
 
 def said_of(estimated: Estimated) -> str:
-    """How degraded the picture is, for people."""
+    """Format an estimate of the degradation as text."""
     chosen = f"realism {estimated.realism:.2g} ({estimated.level})"
     return f"estimated M_L {estimated.similarity:.3f}: --adaptive would choose {chosen}"
 
 
 def written(heading: str, value: float) -> str:
-    """A score for people, without its heading."""
+    """Format a score without its heading."""
     return f"{value:.2f} dB" if heading == "PSNR" else f"{value:.3f}"
 
 
 def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[Box, ...]:
-    """Squares where pictures differ most, the first one most; they do not overlap and are fewer where nothing differs.
+    """Find the squares where pictures differ most, in falling order; without overlap, and fewer if few places differ.
 
     Args:
         pictures: each of shape (3, H, W) in [0, 1], sides of at least `side`.
-        side: of the squares, in pixels.
-        count: at most so many.
+        side: side of the squares, in pixels.
+        count: maximum number of squares.
     """
     stack = torch.stack(list(pictures))
     spread = (stack.amax(0) - stack.amin(0)).mean(0)
@@ -163,7 +163,7 @@ def differing_spots(pictures: Sequence[Tensor], side: int, count: int) -> tuple[
 
 
 def region_of(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
-    """A part of a picture, without its metadata."""
+    """Crop a picture and drop its metadata."""
     rows, columns = slice(top, top + height), slice(left, left + width)
     alpha = None if picture.alpha is None else picture.alpha[:, rows, columns]
     return Picture(picture.rgb[:, rows, columns], alpha, picture.gray, picture.neutral)

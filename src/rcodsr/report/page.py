@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML page: it asks no server for anything and opens from disk."""
+"""A comparison as one self-contained HTML page, which sends no network requests and opens from disk."""
 
 import base64
 import html
@@ -14,19 +14,19 @@ from rcodsr.images.departures import legend, reduced
 from rcodsr.report.comparison import Comparison, Panel, said_of, written
 
 _ROOM = 4_700_000
-"""Bytes of all pictures together, in base64, that a page may have as long as quality allows."""
+"""Maximum bytes of all pictures in base64, unless it would require too low a quality."""
 _LOSSLESS_PIXELS = 2_500_000
-"""Of all pictures together; beyond, lossless compression is not tried."""
+"""Maximum pixels of all pictures for lossless compression."""
 _QUALITIES = (95, 92, 88, 84, 80)
 _WEBP_SIDE = 16_383
 _MAP_SCALE = 4
-"""Pixels of a picture for each of its map, whose windows are twice as large."""
+"""Downscaling factor of maps, whose windows are twice as large."""
 
 
 def html_page(comparison: Comparison) -> bytes:
-    """The page: before/after and realism sliders over the computed levels, side by side, zoom and pan in step.
+    """Render the page: before/after and realism sliders over the computed levels, side-by-side views, linked zoom and pan.
 
-    Pictures are embedded in the best quality whose page stays below 5 MB, though never below WebP quality 80.
+    Pictures are embedded in the best quality that keeps the page below 5 MB, but never below WebP quality 80.
     """
     maps = ["" if panel.invented is None else _map_uri(reduced(panel.invented, _MAP_SCALE)) for panel in comparison.panels]
     images = _encoded([panel.image for panel in comparison.panels], _ROOM - sum(len(uri) for uri in maps))
@@ -104,7 +104,7 @@ def _row(panel: Panel, comparison: Comparison) -> str:
 
 
 def _encoded(images: list[Image.Image], room: int) -> list[str]:
-    """Data URIs in the best quality that there is room for, in bytes of all together."""
+    """Encode pictures as data URIs, in the best quality for which all of them fit into `room` bytes."""
     if sum(image.width * image.height for image in images) <= _LOSSLESS_PIXELS:
         exact: list[str] = []
         for image in images:
@@ -113,7 +113,7 @@ def _encoded(images: list[Image.Image], room: int) -> list[str]:
                 break
         else:
             return exact
-    # the liveliest picture, the last but for the truth, stands for all when the quality is chosen
+    # the most detailed level (last before the truth) represents all pictures when the quality is selected
     fitting = (quality for quality in _QUALITIES if len(_uri(images[-1], quality)) * len(images) <= room)
     quality = next(fitting, _QUALITIES[-1])
     return [_uri(image, quality) for image in images]

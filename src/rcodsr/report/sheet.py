@@ -1,4 +1,4 @@
-"""A comparison as one PNG: the picture in a row of all its versions, and below them the places where these differ most."""
+"""A comparison as one PNG: all versions of the picture in a row, with crops of the regions that differ most below."""
 
 import io
 
@@ -10,11 +10,11 @@ from rcodsr.report.comparison import Box, Comparison, Panel, said_of, written
 _CELL, _GAP, _LINE = 288, 12, 20
 _PAPER, _INK, _FAINT = "#ffffff", "#1c1e21", "#5c636b"
 _MARKS = ("#d1345b", "#1b6fc2", "#2f8f4e")
-"""Of the spots, in the overview and around the crops."""
+"""Colours of the spots, in the overview and around the crops."""
 
 
 def contact_sheet(comparison: Comparison) -> bytes:
-    """PNG file of a comparison: one column for each picture, with its label, scores and zoomed crops."""
+    """Render a comparison as a PNG file: one column per picture, with its label, scores and zoomed crops."""
     panels = comparison.panels
     width, height = comparison.size
     scale = min(1.0, _CELL / max(width, height)) if max(width, height) > _CELL else max(1, _CELL // max(width, height))
@@ -55,7 +55,7 @@ def contact_sheet(comparison: Comparison) -> bytes:
 
 
 def _details(panel: Panel) -> list[str]:
-    """Lines below the label: the timestep and the scores, two of them in a line; at least one line."""
+    """Lines below the label: the timestep and the scores, two scores per line; at least one line."""
     worded = [
         written("PSNR", value) if heading == "PSNR" else f"{heading} {written(heading, value)}"
         for heading, value in panel.scores.items()
@@ -76,7 +76,7 @@ def _outline(draw: ImageDraw.ImageDraw, left: int, top: int, spot: Box, scale: f
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """The text, its middle left out where there is no room."""
+    """Shorten a text to the available width by omitting its middle."""
     keep = len(text)
     shown = text
     while keep > 8 and font.getlength(shown) > room:

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al., 2020): colour, translation, cutout. Seeded."""
+"""Differentiable augmentation of discriminator inputs (Zhao et al., 2020): colour, translation, cutout. Seeded."""
 
 import torch
 import torch.nn.functional as F
@@ -7,27 +7,27 @@ from torch import Tensor
 from rcodsr.training.draws import Draws
 
 _GREY = 0.5
-"""What is blank, in [0, 1]: zero to the networks, which see [-1, 1]."""
+"""Fill value in [0, 1]: zero to the networks, whose inputs are in [-1, 1]."""
 
 
 def augment(x: Tensor, draws: Draws) -> Tensor:
     """Change brightness, saturation and contrast, shift by up to an eighth, grey out a square of half the side.
 
-    What happens to a sample depends on its own seed alone, so the real picture and the generated one are changed alike.
+    The changes depend only on a sample's own seed, so the real and the generated picture get the same ones.
 
     Args:
         x: pictures (B, 3, H, W) in [0, 1].
-        draws: of the batch.
+        draws: the batch's random numbers.
 
     Returns:
-        Same shape; may leave [0, 1] a little.
+        Same shape; values may slightly exceed [0, 1].
     """
     u = draws.uniforms("augment", 7).to(x)
     return _cutout(_shift(_colour(x, u[:, :3]), u[:, 3:5]), u[:, 5:])
 
 
 def shift(x: Tensor, draws: Draws) -> Tensor:
-    """The shift alone, grey coming in. Shapes and draws as for `augment`."""
+    """Apply only the shift and fill with grey. Shapes and draws as in `augment`."""
     return _shift(x, draws.uniforms("augment", 7)[:, 3:5].to(x))
 
 
@@ -41,7 +41,7 @@ def _colour(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, u: Tensor) -> Tensor:
-    """By whole pixels; grey comes in."""
+    """Shift by whole pixels and fill with grey."""
     most = [max(1, round(side / 8)) for side in x.shape[-2:]]
     padded = F.pad(x, (most[1], most[1], most[0], most[0]), value=_GREY)
     starts = [(u[:, i] * (2 * most[i] + 1)).long().clamp(max=2 * most[i]) for i in range(2)]
@@ -53,7 +53,7 @@ def _shift(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Grey in a rectangle of half the sides, wherever its centre falls."""
+    """Fill a rectangle of half the sides with grey; its centre lies anywhere in the picture."""
     inside = []
     for i, side in enumerate(x.shape[-2:]):
         centre = (u[:, i, None] * side).floor()

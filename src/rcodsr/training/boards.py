@@ -25,7 +25,7 @@ def require_trackers(trackers: Sequence[str]) -> None:
     """
     if "wandb" in trackers and not (_installed("wandb") and _installed("accelerate")):
         raise UsageError(
-            "trackers", "Weights & Biases is not installed", "pip install 'rcodsr[train,wandb]', or leave wandb out"
+            "trackers", "Weights & Biases is not installed", "pip install accelerate wandb, or leave wandb out of trackers"
         )
 
 
@@ -69,7 +69,8 @@ class Boards:
 
 def _tensorboard(run: Path, step: int, log: Log) -> dict[str, Any]:
     if not (_installed("tensorboard") and _installed("accelerate")):
-        log("TensorBoard is not installed (pip install 'rcodsr[train]'); metrics.jsonl has everything but the pictures")
+        missing = "TensorBoard is not installed (pip install accelerate tensorboard)"
+        log(f"{missing}; metrics.jsonl holds everything except the pictures")
         return {}
     from accelerate.tracking import TensorBoardTracker  # type: ignore[import-untyped]
 

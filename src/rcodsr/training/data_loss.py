@@ -1,4 +1,4 @@
-"""L_data: the pixel error, λ1 · perceptual distance, and our own additions."""
+"""L_data: the pixel error, λ1 · perceptual distance, and our additional terms."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from rcodsr.training.recipe import Phase, Recipe
 
 @dataclass(frozen=True)
 class Term:
-    """One summand beside the pixel error."""
+    """One term added to the pixel error."""
 
     name: str
-    """In the log."""
+    """Name in the log."""
     weight: Callable[[Phase], float]
-    """What the phase makes of it; at 0 it is left out."""
+    """Returns the term's weight in a phase; a term of weight 0 is skipped."""
     distance: Callable[[Generated, Phase], Tensor]
-    """Per sample, (B,)."""
+    """Distance per sample, shape (B,)."""
     textured: bool = False
-    """Whether it counts only as far as a sample should have texture."""
+    """Whether the term is scaled by each sample's texture weight."""
 
 
 class DataLoss:
-    """The sum of the terms that a phase weighs.
+    """Weighted sum of a phase's terms.
 
     Args:
-        recipe: whether losses are weighted by the timestep, and whether any phase restrains the model.
-        model: as the run begins; a frozen copy of it restrains.
+        recipe: says whether losses are weighted by the timestep, and whether any phase restrains the model.
+        model: at the start of the run; a frozen copy of it serves as the restraint.
         perceptual: distance for λ1, or None.
     """
 
@@ -65,7 +65,7 @@ class DataLoss:
         )
 
     def __call__(self, made: Generated, phase: Phase) -> tuple[Tensor, Facts]:
-        """The loss per sample, (B,), and the mean of each term before it is weighted."""
+        """Return the loss per sample, (B,), and the mean of each term before weighting."""
         pixel, error = self._pixel(made, phase)
         loss, facts = phase.pixel_weight * pixel, {"pixel": error.mean()}
         for term in self.terms:
@@ -76,14 +76,14 @@ class DataLoss:
         return loss, facts
 
     def _pixel(self, made: Generated, phase: Phase) -> tuple[Tensor, Tensor]:
-        """What the pixel error counts, and the error itself: where texture is free, low frequencies are held instead."""
+        """Weighted and raw pixel error. Charbonnier fades with w(t) and constrains low frequencies instead."""
         error = (clamped_mse if phase.pixel == "mse" else charbonnier)(made.picture, made.target)
         if phase.pixel == "mse" or not self.weight_losses:
             return error, error
         return error * (1 - phase.pixel_fade * made.weight) + low_frequency(made.picture, made.target) * made.weight, error
 
     def _perceived(self, made: Generated, phase: Phase) -> Tensor:
-        assert self.perceptual is not None  # the recipe has seen to it
+        assert self.perceptual is not None  # checked by the recipe
         shown = made.picture.clamp(0, 1) if phase.pixel == "mse" else made.picture
         return self.perceptual(shown, made.target)
 
@@ -92,7 +92,7 @@ class DataLoss:
 
     @torch.no_grad()
     def restrained(self, made: Generated, phase: Phase) -> Tensor:
-        """What the weights at the beginning made of the batch at timesteps nearer to k: (B, 3, H, W)."""
+        """Restore the batch with the run's initial weights, at timesteps nearer to k: (B, 3, H, W)."""
         assert self.before is not None
         first, last = realism_range(self.before.spec.grouping)
         nearer = phase.restraint * realism_weight(made.timestep, first, last) ** phase.bend
@@ -107,5 +107,5 @@ def _compared(distance: Distance) -> Callable[[Generated, Phase], Tensor]:
 
 
 def realism_range(grouping: GroupingSpec) -> tuple[int, int]:
-    """The timesteps of realism 0 and 1."""
+    """Timesteps at realism 0 and 1."""
     return grouping.realism_timestep(0.0), grouping.realism_timestep(1.0)

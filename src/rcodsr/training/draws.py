@@ -1,4 +1,4 @@
-"""Randomness of a training step: every sample draws from its own seed, whatever batch, process or machine it falls into."""
+"""Randomness of a training step. Each sample draws from its own seed, regardless of batch, process or machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _STREAMS = {name: number for number, name in enumerate(_PURPOSES)}
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of a batch, by purpose. On the CPU, so that a GPU run and a CPU run draw the same.
+    """Random numbers for a batch, by purpose. Drawn on the CPU, so that CPU and GPU runs draw the same.
 
     Args:
-        seed: of the run.
-        samples: number of each sample in the whole run.
+        seed: the run's seed.
+        samples: index of each sample within the whole run.
     """
 
     seed: int
@@ -35,22 +35,22 @@ class Draws:
         return self._each(purpose, lambda generator: torch.rand(count, generator=generator))
 
     def integers(self, purpose: str, low: int, high: int) -> Tensor:
-        """One integer from `low` to `high`, both included, per sample: shape (B,), int64."""
+        """One integer in [low, high], both ends included, per sample: shape (B,), int64."""
         return self._each(purpose, lambda generator: torch.randint(low, high + 1, (), generator=generator))
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
-        """Standard normal noise of the shape (B, …) and on the device of `like`, float32."""
+        """Standard normal noise with the shape (B, …) and device of `like`, float32."""
         shape = like.shape[1:]
         return self._each(purpose, lambda generator: torch.randn(shape, generator=generator)).to(like.device)
 
     def near(self, purpose: str, t: Tensor, k: int) -> Tensor:
-        """Degradation-aware sampling, Eq. (7), around each sample's t: shape (B,), int64, on t's device."""
+        """Degradation-aware sampling, Eq. (7), around each sample's t: shape (B,), int64, on the device of t."""
         here = t.cpu()
         rows = (regularizer_timestep(here[i : i + 1], k, self._generator(purpose, i)) for i in range(len(self.samples)))
         return torch.cat(list(rows)).to(t.device)
 
     def origins(self) -> Tensor:
-        """Where each crop begins in the field of noise that grain is drawn from: shape (B, 2), int64."""
+        """Position of each crop in the noise field that grain is drawn from: shape (B, 2), int64."""
         return torch.stack([self.integers(axis, 0, SIDE - 1) for axis in ("row", "column")], 1)
 
     def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:

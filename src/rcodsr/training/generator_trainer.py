@@ -1,4 +1,4 @@
-"""Algorithm 1: one step of the generator, and of what learns beside it."""
+"""Algorithm 1: one step of the generator and of the objectives trained with it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from rcodsr.training.trainer import Trainer, floats, require_finite
 
 @dataclass(frozen=True)
 class Turn:
-    """What one update of θ learns from."""
+    """The losses used in one update of θ."""
 
     objectives: Sequence[Objective]
     data: bool = True
-    """Whether L_data counts."""
+    """Whether L_data is included."""
 
 
 class GeneratorTrainer(Trainer):
@@ -37,11 +37,11 @@ class GeneratorTrainer(Trainer):
 
     Args:
         recipe: weights of losses, rates, ablations.
-        model: on the device; what requires gradients is trained.
-        objectives: judges that learn beside it.
+        model: on the device; parameters that require gradients are trained.
+        objectives: judges trained together with the generator.
         perceptual: distance for λ1, or None.
-        processes: who the gradients are shared with.
-        tell: embedding (1, N, D) of a photo's text, where photos have texts; None for what the model itself is told.
+        processes: the processes to average gradients with.
+        tell: returns the embedding (1, N, D) of a photo's text, where photos have texts; None uses the model's own tokens.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class GeneratorTrainer(Trainer):
         )
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
-        """One update of θ, then one of everything that learns beside it (Algorithm 1, lines 5 to 19).
+        """Update θ once, then every objective with trainable parameters (Algorithm 1, lines 5 to 19).
 
-        Arguments, results and errors as `Trainer.train_step`.
+        Arguments, results and errors as in `Trainer.train_step`.
         """
         averaged: Facts = {}
         for judges in self._turns(phase):
@@ -93,14 +93,14 @@ class GeneratorTrainer(Trainer):
         return [objective for objective in self.objectives if objective.name in self.judges and objective.weight(phase)]
 
     def _turns(self, phase: Phase) -> list[Turn]:
-        """What each of θ's updates in this step learns from: everything at once, or S3Diff's two."""
+        """Return the losses of each update of θ in this step: all at once, or S3Diff's two."""
         if self.recipe.discriminator.steps == "joint" or not phase.adversarial:
             return [Turn(self.objectives)]
         apart = [objective for objective in self.objectives if objective.name == "adversarial"]
         return [Turn([objective for objective in self.objectives if objective not in apart]), Turn(apart, data=False)]
 
     def _learn(self, batches: Sequence[Batch], phase: Phase, turn: Turn) -> tuple[list[Facts], list[Generated]]:
-        """A pass forward and back over each batch: gradients are left in θ; what there is to log, and what was made."""
+        """Run forward and backward on each batch. Leaves gradients in θ; returns facts to log and the generated pictures."""
         share, facts, finished = 1 / len(batches), [], []
         for batch in batches:
             with self._precision():
@@ -144,14 +144,14 @@ class GeneratorTrainer(Trainer):
         return made, {"metric": metric.nan_to_num().mean(), **self._occupancy(t)}
 
     def _tokens(self, batch: Batch, x_l: Tensor) -> Tensor:
-        """c_y: each photo's own text, or what the model is told of every picture. → (B, N, D)."""
+        """c_y: each photo's own text, or the model's tokens for the picture. → (B, N, D)."""
         if self.tell is None:
             tokens: Tensor = self.model.prompt(x_l)
             return tokens
         return torch.cat([self.tell(text).to(x_l) for text in batch.texts])
 
     def _metric(self, z_l: Tensor, x_l: Tensor, x_h: Tensor) -> Tensor:
-        """M_L, Eq. (6), with the encoder that the grouping names."""
+        """M_L, Eq. (6), with the encoder named by the grouping."""
         grouping = self.model.spec.grouping
         with torch.no_grad():
             if grouping.metric_encoder == "frozen" and self.model.spec.lora is not None:
@@ -164,7 +164,7 @@ class GeneratorTrainer(Trainer):
             return latent_metric(z_l, z_h, grouping.metric)
 
     def _timesteps(self, metric: Tensor, draws: Draws, phase: Phase) -> Tensor:
-        """Eq. (5); where the recipe says so, a share of the samples anywhere in the realism range or at its ends."""
+        """Eq. (5). The recipe may place a share of the samples anywhere in the realism range, or at its ends."""
         first, last = realism_range(self.model.spec.grouping)
         t = group_timestep(metric, self.model.spec.grouping)
         if self.recipe.timestep.grouped_share < 1:
@@ -177,7 +177,7 @@ class GeneratorTrainer(Trainer):
         return t
 
     def _generator_loss(self, made: Generated, phase: Phase, turn: Turn | None = None) -> tuple[Tensor, Facts]:
-        """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. L_cls is never defined and left out."""
+        """L_data + λ2 L_reg, per sample: Algorithm 1, lines 11 to 15 and 19. The paper never defines L_cls; it is left out."""
         turn = turn or Turn(self.objectives)
         loss, facts = self.data_loss(made, phase) if turn.data else (torch.zeros_like(made.weight), {})
         for objective in turn.objectives:
@@ -190,7 +190,7 @@ class GeneratorTrainer(Trainer):
         return loss, facts
 
     def _train_judge(self, objective: Objective, finished: Sequence[Generated], step: int) -> Tensor:
-        """Update φ′ or the discriminator on what the generator has just made, once for each of its turns."""
+        """Update φ′ or the discriminator on the pictures just generated, once per turn."""
         judge, losses = self.judges[objective.name], []
         for turn in range(objective.turns):
             losses += self._judge(objective, finished, turn)
@@ -211,13 +211,13 @@ class GeneratorTrainer(Trainer):
         return losses
 
     def _occupancy(self, t: Tensor) -> Facts:
-        """Share of the samples nearest to each group's timestep."""
+        """Share of the samples closest to each group's timestep."""
         grouping = self.model.spec.grouping
         nearest = (t.float() / grouping.k).round().clamp(1, grouping.n)
         return {f"share_{timestep}": (nearest == g).float().mean() for g, timestep in enumerate(grouping.timesteps, 1)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """As of `Trainer`, and what the judges have learnt."""
+        """Same as in `Trainer`, plus the parameters and buffers of the judges."""
         found = super().tensors()
         for objective in self.objectives:
             judge = objective.trained() | objective.buffers()
@@ -227,12 +227,12 @@ class GeneratorTrainer(Trainer):
         return found
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """As of `Trainer`, and the judges'."""
+        """Same as in `Trainer`, plus the optimisers of the judges."""
         return super().optimizers() | {f"{name}_optimizer": judge.inner for name, judge in self.judges.items()}
 
 
 def _joined(first: Facts, second: Facts) -> Facts:
-    """Facts of two updates of one step: losses add up, of the gradients' norms the larger is watched."""
+    """Merge the facts of two updates of one step: losses are summed, the larger gradient norm is kept."""
     if not first:
         return second
     norm = torch.maximum(first["grad_norm"], second["grad_norm"])

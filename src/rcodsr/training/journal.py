@@ -12,17 +12,17 @@ from rcodsr.messages import Log
 from rcodsr.training.boards import Boards
 
 _SCARCE = 0.02
-"""A group with a smaller share of the samples learns nothing."""
+"""Groups with a smaller share of the samples trigger a warning: they learn nothing."""
 _WINDOW = 500
-"""Steps over which shares are watched."""
+"""Number of steps over which shares are averaged."""
 
 
 class Journal:
-    """Records a run in its directory.
+    """Logs a run to its directory.
 
     Args:
         run: the run's directory.
-        step: steps already done; later lines of an earlier attempt are dropped.
+        step: steps already done; lines that an interrupted attempt wrote after it are dropped.
         total: steps of the whole run.
         log: receives lines for people.
         boards: where curves and pictures are watched.
@@ -39,7 +39,7 @@ class Journal:
         self._since, self._samples = time.monotonic(), 0
 
     def record(self, step: int, phase: str, facts: dict[str, float], samples: int, rate: float) -> None:
-        """Take down one step."""
+        """Log one step."""
         self._lines.write(json.dumps({"step": step, "phase": phase, "rate": rate, **facts}) + "\n")
         self._lines.flush()
         self._samples += samples
@@ -54,7 +54,7 @@ class Journal:
         self._boards.scalars({f"validation/{name}": value for name, value in scores.items()}, step)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the log files."""
         self._lines.close()
         self._boards.close()
 
@@ -77,12 +77,12 @@ class Journal:
                 self._warned.add(name)
                 timestep = name.removeprefix("share_")
                 self.log(
-                    f"warning: only {share:.1%} of the samples fall to timestep {timestep}; change metric_min, metric_max or n"
+                    f"warning: only {share:.1%} of the samples get timestep {timestep}; change metric_min, metric_max or n"
                 )
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop lines of steps that a resumed run will do again, and a line that was cut off."""
+    """Drop a truncated line and the lines of steps that the resumed run will repeat."""
     if not path.exists():
         return
     kept = []
@@ -98,7 +98,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def _peak_memory() -> float:
-    """GiB at most so far: of the GPU, or else of this process."""
+    """Peak memory so far in GiB: the GPU's, or without one, this process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return peak_resident() / 2**30

@@ -1,7 +1,7 @@
 """Losses as pure functions. Per-sample losses return shape (B,), so that each sample can be weighted by its timestep.
 
-Pictures are in [0, 1], but their differences count double, as in [-1, 1]: the range for which OSEDiff and our recipes set the
-weights of losses.
+Pictures are in [0, 1], but their differences are doubled, as in [-1, 1]: OSEDiff and our recipes set loss weights for that
+range.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from rcodsr.models.pixels import signed
 
 
 def clamped_mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of pictures clamped to [0, 1] per sample, as OSEDiff takes it. (B, C, H, W) twice → (B,)."""
+    """Mean squared error per sample of pictures clamped to [0, 1], as in OSEDiff. (B, C, H, W) twice → (B,)."""
     return _difference(a.clamp(0, 1), b).square().mean((1, 2, 3))
 
 
@@ -25,24 +25,24 @@ def charbonnier(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
 
 
 def low_frequency(a: Tensor, b: Tensor, side: int = 4) -> Tensor:
-    """L1 between side×side averages per sample: holds colour and shading while texture is free. → (B,)."""
+    """L1 between side×side averages, per sample: constrains colour and shading but not texture. → (B,)."""
     return F.avg_pool2d(_difference(a, b), side).abs().mean((1, 2, 3))
 
 
 def mesh(a: Tensor, b: Tensor, period: int = 4, window: int = 8) -> Tensor:
-    """Error of local means per sub-pixel phase, per sample: sees a pattern that repeats every `period` pixels. → (B,).
+    """Error of local means per sub-pixel phase, per sample: detects patterns that repeat every `period` pixels. → (B,).
 
-    A network that works on the low-resolution grid can only tell sub-pixel phases apart by its output channels, and a texture
-    loss tempts it to paint the same little pattern everywhere. Over `window`×`window` repetitions true texture averages out, a
-    mesh does not.
+    A network on the low-resolution grid can distinguish sub-pixel phases only by its output channels, and texture losses tempt
+    it to paint the same small pattern everywhere. Averaged over `window`×`window` repetitions, true texture vanishes but a mesh
+    remains.
     """
     return F.avg_pool2d(F.pixel_unshuffle(_difference(a, b), period), window).abs().mean((1, 2, 3))
 
 
 def overshoot(a: Tensor, b: Tensor, reach: int = 2) -> Tensor:
-    """How far pixels of `a` leave the range of `b` within `reach` pixels, per sample. (B, C, H, W) twice → (B,).
+    """Distance by which pixels of `a` leave the range of `b` within `reach` pixels, per sample. (B, C, H, W) twice → (B,).
 
-    Halos beside edges do; texture that is merely not in its place does not.
+    Halos beside edges are penalised; texture that is merely displaced is not.
     """
     side = 2 * reach + 1
     with torch.no_grad():
@@ -59,10 +59,10 @@ def wavelet_distance(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
 
 
 def faint_distance(a: Tensor, b: Tensor, levels: int = 2) -> Tensor:
-    """L1 between logarithms of local energies of detail where both are weak, per sample. (B, C, H, W) twice → (B,).
+    """L1 between logarithms of local energies where detail is weak in both, per sample. (B, C, H, W) twice → (B,).
 
-    `wavelet_distance` hardly sees the grain of a smooth sky; here half the grain costs as much as half of any texture, too much
-    of it likewise. What is stronger than about three of 255 steps counts as equally strong.
+    `wavelet_distance` is nearly blind to the grain of a smooth sky. Here, halving or doubling the grain costs as much as
+    halving or doubling any texture. Detail stronger than about three of 255 levels counts as equally strong.
     """
     return _between_details(a, b, levels, _faint)
 
@@ -90,21 +90,21 @@ def _details(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _energy(x: Tensor) -> Tensor:
-    # the small number keeps the root's gradient finite where nothing happens
+    # the small number keeps the root's gradient finite in flat areas
     return (F.avg_pool2d(x.square(), 4, stride=2, ceil_mode=True) + 1e-6).sqrt()
 
 
 def distillation(z: Tensor, x0_regularizer: Tensor, x0_frozen: Tensor) -> Tensor:
     """Variational score distillation as a loss with the right gradient, per sample: (B, C, h, w) three times → (B,).
 
-    Algorithm 1, line 15, stops the gradient of both estimates inside the norm; taken literally that has no gradient at all.
-    OSEDiff's surrogate is meant: the distance to a target that stands still, so that for the mean over the batch
+    Algorithm 1, line 15, stops the gradient of both estimates inside the norm; taken literally, no gradient is left. This is
+    OSEDiff's surrogate: the distance to a fixed target, so that for the mean over the batch
     dL/dẑ = 2 (x0′ − x0*) / (w · numel): ẑ_H moves towards the frozen φ's estimate and away from φ′'s.
 
     Args:
         z: ẑ_H.
-        x0_regularizer: x0′, what φ′ makes of the noised ẑ_H.
-        x0_frozen: x0*, what the frozen φ makes of it, with guidance.
+        x0_regularizer: x0′, the estimate of φ′ from the noised ẑ_H.
+        x0_frozen: x0*, the estimate of the frozen φ, with guidance.
     """
     with torch.no_grad():
         weight = (z - x0_frozen).abs().mean((1, 2, 3), keepdim=True) + 1e-6
@@ -125,8 +125,8 @@ def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
 def pair_loss(margins: Sequence[Tensor], real_wins: bool) -> Tensor:
     """Relativistic pairs: mean log(1 + e^∓m) over places and levels, per sample. Margins D(real) − D(fake), (B, n) each → (B,).
 
-    The discriminator wants the real picture to win, the generator its own. What already looks as real as its ground truth
-    pulls half as strongly as what does not, what looks more real hardly at all.
+    The discriminator wants the real picture to win, the generator its own. A sample that looks as real as its ground truth has
+    half the gradient of one that does not; a sample that looks more real has almost none.
     """
     sign = -1 if real_wins else 1
     return torch.stack([F.softplus(sign * m).mean(1) for m in margins]).mean(0)
@@ -135,7 +135,7 @@ def pair_loss(margins: Sequence[Tensor], real_wins: bool) -> Tensor:
 def cross_entropy(scores: Sequence[Tensor], real: bool) -> Tensor:
     """Binary cross entropy of a multi-level discriminator, summed over its heads, per sample: logits (B, n) each → (B,).
 
-    "Real" is asked for with 0.8, as S3Diff does, from the discriminator and from the generator alike; "fake" with 0.
+    The target for "real" is 0.8, as in S3Diff, for the discriminator and the generator; for "fake" it is 0.
     """
     target = 0.8 if real else 0.0
     terms = [F.binary_cross_entropy_with_logits(s, torch.full_like(s, target), reduction="none").mean(1) for s in scores]

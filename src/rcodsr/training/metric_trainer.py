@@ -1,4 +1,4 @@
-"""Training of the metric estimator (MEM) after the generator, which stays as it is."""
+"""Training of the metric estimator (MEM) after the generator, which stays frozen."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rcodsr.training.trainer import Trainer, floats
 
 
 class MetricTrainer(Trainer):
-    """Regresses M_L from what inference knows: smooth L1 between M̂_L and Eq. (6).
+    """Regresses M_L from what is available at inference: smooth L1 between M̂_L and Eq. (6).
 
-    Only the estimator of the model requires gradients. A phase's crop is the estimator's window and what lies around it.
+    Only the model's estimator is trainable. A phase's crop covers the estimator's window and its surroundings.
     """
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
-        """One update; arguments and errors as `Trainer.train_step`.
+        """Run one update; arguments and errors as in `Trainer.train_step`.
 
         Returns:
-            The loss, the mean absolute error, and the share of pictures that fall into their true group.
+            The loss, the mean absolute error, and the share of pictures assigned to their true group.
         """
         return floats(self._update(self.passes(batches, phase), rate, step))
 
@@ -53,13 +53,13 @@ class MetricTrainer(Trainer):
 
 
 def windows(model: OneStepSR, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What is judged of training pairs: the middle of the enlarged crops, as large as a window, and its ground truth.
+    """Cut the estimator's input from training pairs: the middle of the enlarged crops, one window in size, and its target.
 
-    Enlarging a window alone would leave marks along its border that no window of a picture has.
+    Enlarging a window alone would leave border artefacts that windows within a picture do not have.
 
     Args:
         model: with a metric estimator.
-        batch: crops at least as large as its window are cut to it.
+        batch: crops larger than the window are cut to it.
 
     Returns:
         Twice (B, 3, window, window) in [0, 1]; smaller where the crops are.

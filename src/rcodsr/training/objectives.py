@@ -1,4 +1,4 @@
-"""What judges the generator besides the data loss and learns beside it: distillation, or a discriminator (S3Diff's, ours)."""
+"""Objectives of the generator besides the data loss: distillation, a restorer, or a discriminator (S3Diff's, ours)."""
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generated:
-    """A batch as the generator left it."""
+    """A batch after the generator's forward pass."""
 
     z: Tensor
     """ẑ_H, shape (B, C, h, w)."""
@@ -40,65 +40,65 @@ class Generated:
     tokens: Tensor
     """c_y, shape (B, N, D)."""
     weight: Tensor
-    """w(t) of each sample, (B,) in [0, 1]: how far it may leave the evidence."""
+    """w(t) of each sample, (B,) in [0, 1]: 0 at the fidelity timestep, 1 at the realism timestep."""
     texture: Tensor
-    """What of the texture losses counts for each sample, (B,) in [0, 1]: w(t) above the phase's floor."""
+    """Per-sample factor on the texture losses, (B,) in [0, 1]: w(t) above the phase's floor."""
     draws: Draws
     pulls: dict[str, Tensor] = field(default_factory=dict)
-    """What single objectives ask of ẑ_H (gradients, shape of `z`), for the log."""
+    """Gradients of single objectives at ẑ_H (shape of `z`), for the log."""
 
     def detached(self) -> "Generated":
-        """The same without gradient: what the objectives' own networks learn from."""
+        """Return a copy without gradients, for training the objectives' own networks."""
         held = {name: value.detach() for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **held)  # type: ignore[arg-type]
 
 
 Facts = dict[str, Tensor]
-"""Scalars worth watching, by name."""
+"""Scalars to log, by name."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How AdamW changes a judge."""
+    """AdamW settings of a judge."""
 
     betas: tuple[float, float]
     weight_decay: float
     clip: float
-    """0 does not clip."""
+    """Largest gradient norm; 0 disables clipping."""
     rate: float
 
 
 class Objective(Protocol):
-    """A judge of the generator that learns beside it, if it has anything that is trained."""
+    """A judge of the generator. Its own parameters, if any, are trained together with the generator."""
 
     name: str
     acts_on_latents: bool
-    """Whether its term depends on ẑ_H alone."""
+    """Whether its term depends only on ẑ_H."""
     turns: int
-    """Updates of the judge in one step."""
+    """Updates of the judge per step."""
 
     def weight(self, phase: Phase) -> float:
-        """How much the phase makes of it; at 0 it rests."""
+        """Return the phase's weight of this objective; 0 disables it."""
         ...
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """The generator's loss per sample, (B,), and what to log."""
+        """Return the generator's loss per sample, (B,), and facts to log."""
         ...
 
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
-        """The judge's own loss per sample, (B,), on detached pictures, in one of its turns."""
+        """Return the judge's own loss per sample, (B,), on detached pictures, for one of its turns."""
         ...
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The judge's parameters by name."""
+        """Return the judge's trainable parameters by name."""
         ...
 
     def rates(self, recipe: Recipe) -> Rates:
-        """How they learn."""
+        """Return the AdamW settings for these parameters."""
         ...
 
     def buffers(self) -> dict[str, Tensor]:
-        """What else must be kept to go on bit by bit."""
+        """Return further tensors that a resumed run needs to continue bit for bit."""
         ...
 
 
@@ -108,8 +108,8 @@ class VsdObjective:
     Args:
         teachers: φ and φ′.
         schedule: α and σ.
-        window: half width of Eq. (7); None draws t_r uniformly, as OSEDiff does.
-        guidance: classifier-free guidance of φ alone.
+        window: half width of Eq. (7); None draws t_r uniformly, as in OSEDiff.
+        guidance: classifier-free guidance scale of φ alone.
     """
 
     name = "vsd"
@@ -123,12 +123,12 @@ class VsdObjective:
         self.guidance = guidance
 
     def weight(self, phase: Phase) -> float:
-        """λ2."""
+        """Return λ2."""
         return phase.vsd
 
     @torch.no_grad()
     def estimates(self, made: Generated) -> tuple[Tensor, Tensor, Facts]:
-        """x0′ of φ′ (without guidance) and x0* of φ (with it) for the noised ẑ_H; line 15."""
+        """x0′ of φ′ (without guidance) and x0* of φ (with it) for the noised ẑ_H (line 15), of ẑ_H's shape, and facts."""
         z, draws = made.z.detach().float(), made.draws
         t_r = draws.near("t_r", made.timestep, self.window) if self.window else draws.integers("t_r", 20, 979).to(z.device)
         z_t = self.schedule.add_noise(z, draws.normal("eps_r", z), t_r)
@@ -142,12 +142,12 @@ class VsdObjective:
         return x0_regularizer, x0_frozen, facts
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """L_reg through OSEDiff's surrogate gradient."""
+        """L_reg through OSEDiff's surrogate gradient, per sample: (B,)."""
         x0_regularizer, x0_frozen, facts = self.estimates(made)
         return distillation(made.z, x0_regularizer, x0_frozen), facts
 
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
-        """L_diff, lines 16 to 18: φ′ learns to denoise what the generator makes, at any timestep."""
+        """L_diff, lines 16 to 18: φ′ learns to denoise the generator's output at any timestep."""
         z, draws = made.z.float(), made.draws
         t = draws.integers("t_diff", 0, 999).to(z.device)
         eps = draws.normal("eps_diff", z)
@@ -156,21 +156,21 @@ class VsdObjective:
         return (predicted - eps).square().mean((1, 2, 3))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """φ′."""
+        """Return the parameters of φ′."""
         return self.teachers.trained()
 
     def rates(self, recipe: Recipe) -> Rates:
-        """As the generator, at a learning rate of its own."""
+        """Same as the generator's, except for the learning rate."""
         optim = recipe.optim
         return Rates(optim.betas, optim.weight_decay, optim.clip, recipe.distill.learning_rate)
 
     def buffers(self) -> dict[str, Tensor]:
-        """None."""
+        """Return an empty dict."""
         return {}
 
 
 class AdversarialObjective:
-    """A discriminator of places, weighted by the timestep: ours, for variants without a prior.
+    """A patch-wise discriminator, weighted by the timestep: ours, for variants without a prior.
 
     Args:
         discriminator: pictures → scores.
@@ -184,11 +184,11 @@ class AdversarialObjective:
         self.discriminator = discriminator
 
     def weight(self, phase: Phase) -> float:
-        """The phase's weight of the discriminator."""
+        """Return the phase's weight of the discriminator."""
         return phase.adversarial
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """−D(x̂_H), with the discriminator frozen, so that nothing of this gradient reaches it."""
+        """−D(x̂_H) per sample, (B,). The discriminator is frozen, so that it accumulates no gradient."""
         self.discriminator.requires_grad_(False)
         loss = made.texture * generator_hinge(self.discriminator(made.picture))
         self.discriminator.requires_grad_(True)
@@ -197,31 +197,31 @@ class AdversarialObjective:
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
         """Hinge loss on the half of the samples with the largest w(t). → (⌈B/2⌉,).
 
-        A sample that is smooth on purpose would teach the discriminator nothing but that. Half of them, and not those above a
-        bound: the shapes stay the same at every step, and a GPU needs not be waited for.
+        A deliberately smooth sample would only teach the discriminator that it is smooth. A fixed half, rather than all samples
+        above a threshold, keeps the shapes constant and avoids a GPU synchronisation.
         """
         chosen = made.weight.topk((len(made.weight) + 1) // 2).indices
         scores = self.discriminator(torch.cat((made.target[chosen], made.picture[chosen])))
         return discriminator_hinge(*scores.chunk(2))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The discriminator."""
+        """Return the discriminator's parameters."""
         return dict(self.discriminator.named_parameters())
 
     def rates(self, recipe: Recipe) -> Rates:
-        """Faster than the generator, and with little momentum."""
+        """Higher learning rate than the generator's, and little momentum."""
         return _discriminator_rates(recipe)
 
     def buffers(self) -> dict[str, Tensor]:
-        """The singular vectors of spectral normalisation."""
+        """Return the singular vectors of spectral normalisation."""
         return dict(self.discriminator.named_buffers())
 
 
 class RestorerObjective:
-    """Pulls towards what a pretrained restorer makes of the picture, weighted by w(t).
+    """Pulls towards the output of a pretrained restorer, weighted by w(t).
 
-    In the place of distillation where there is no diffusion prior. Where the generator's trunk was taken over from the
-    restorer, their features are compared as well.
+    Replaces distillation where there is no diffusion prior. If the generator's trunk was initialised from the restorer, their
+    features are compared as well.
 
     Args:
         restorer: frozen.
@@ -239,12 +239,12 @@ class RestorerObjective:
             model.unet.head.register_forward_pre_hook(self._see)
 
     def weight(self, phase: Phase) -> float:
-        """1 where the phase learns from it; the phase's two weights are in the term."""
+        """Return 1 where the phase uses the restorer; the term contains the phase's two weights."""
         self.picture_weight, self.feature_weight = phase.restorer, phase.restorer_features
         return float(bool(phase.restorer or phase.restorer_features))
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """w(t) · (distance of the pictures + distance of the features in units of the restorer's)."""
+        """w(t) · (distance of the pictures + distance of the features in units of the restorer's) per sample: (B,)."""
         with torch.no_grad():
             features = self.restorer.features(made.lr.contiguous(memory_format=torch.channels_last))
             taught = self.restorer.decode(features)
@@ -256,19 +256,19 @@ class RestorerObjective:
         return made.weight * term, {"from_restorer": distance.mean()}
 
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
-        """Nothing is trained."""
+        """Not used: nothing is trained."""
         return made.weight.new_zeros(len(made.weight))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Nothing."""
+        """Return an empty dict: nothing is trained."""
         return {}
 
     def rates(self, recipe: Recipe) -> Rates:
-        """None."""
+        """Not used: nothing is trained."""
         return Rates(recipe.optim.betas, 0.0, 0.0, 0.0)
 
     def buffers(self) -> dict[str, Tensor]:
-        """None."""
+        """Return an empty dict."""
         return {}
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -290,34 +290,34 @@ class PairObjective:
         self.discriminator = discriminator
 
     def weight(self, phase: Phase) -> float:
-        """The phase's weight of the comparison."""
+        """Return the phase's weight of the comparison."""
         return phase.pairs
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """x̂_H should look more real than x_H, to heads that are frozen meanwhile."""
+        """Pair loss per sample, (B,): x̂_H should look more real than x_H. The heads are frozen here."""
         self.discriminator.heads.requires_grad_(False)
         margins = self._margins(made)
         self.discriminator.heads.requires_grad_(True)
         return made.texture * pair_loss(margins, real_wins=False), {"margin": torch.stack([m.mean() for m in margins]).mean()}
 
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
-        """The heads learn from samples as far as these should have texture: one that is smooth on purpose teaches only that."""
+        """Loss of the heads, scaled by w(t): a deliberately smooth sample would teach only smoothness."""
         return made.weight * pair_loss(self._margins(made), real_wins=True)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The heads; the network behind them is frozen."""
+        """Return the heads' parameters; the network behind them is frozen."""
         return dict(self.discriminator.heads.named_parameters())
 
     def rates(self, recipe: Recipe) -> Rates:
-        """Faster than the generator, and with little momentum."""
+        """Higher learning rate than the generator's, and little momentum."""
         return _discriminator_rates(recipe)
 
     def buffers(self) -> dict[str, Tensor]:
-        """The singular vectors of spectral normalisation."""
+        """Return the singular vectors of spectral normalisation."""
         return dict(self.discriminator.heads.named_buffers())
 
     def _margins(self, made: Generated) -> list[Tensor]:
-        # shifted at random: the network strides, and would see every crop's pixels at the same phase
+        # shifted at random, since the network has strides and would see every crop's pixels at the same phase
         shown = (shift(x, made.draws) for x in (made.picture, made.target, made.x_l))
         margins: list[Tensor] = self.discriminator(*shown)
         return margins
@@ -328,8 +328,8 @@ class DinoObjective:
 
     Args:
         discriminator: pictures → logits of its heads.
-        augmented: change what it sees by colour, shift and cutout.
-        apart: update it on real pictures, then on generated ones, as S3Diff does; otherwise on both at once.
+        augmented: change its input by colour, shift and cutout.
+        apart: update it on real pictures, then on generated ones, as in S3Diff; otherwise on both at once.
     """
 
     name = "adversarial"
@@ -341,33 +341,33 @@ class DinoObjective:
         self.turns = 2 if apart else 1
 
     def weight(self, phase: Phase) -> float:
-        """The phase's weight of the discriminator; S3Diff's is 0.5."""
+        """Return the phase's weight of the discriminator; S3Diff uses 0.5."""
         return phase.adversarial
 
     def generator_term(self, made: Generated) -> tuple[Tensor, Facts]:
-        """x̂_H should look real, to heads that are frozen meanwhile: S3Diff lets this gradient into them."""
+        """Cross entropy per sample, (B,): x̂_H should look real. S3Diff lets this gradient into the heads, frozen here."""
         self.discriminator.heads.requires_grad_(False)
         loss = made.texture * cross_entropy(self._scores(made.picture, made), real=True)
         self.discriminator.heads.requires_grad_(True)
         return loss, {}
 
     def own_loss(self, made: Generated, turn: int = 0) -> Tensor:
-        """Half for the real pictures, half for the generated ones: together, or each in its turn."""
+        """Half from the real pictures, half from the generated ones: together, or one per turn."""
         sides = ((made.target, True), (made.picture, False))
         asked = sides if self.turns == 1 else sides[turn : turn + 1]
         return 0.5 * torch.stack([cross_entropy(self._scores(shown, made), real) for shown, real in asked]).sum(0)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The heads."""
+        """Return the heads' parameters."""
         return dict(self.discriminator.heads.named_parameters())
 
     def rates(self, recipe: Recipe) -> Rates:
-        """As the generator, at a learning rate of its own."""
+        """Same as the generator's, except for the learning rate."""
         optim = recipe.optim
         return Rates(optim.betas, optim.weight_decay, optim.clip, recipe.discriminator.learning_rate)
 
     def buffers(self) -> dict[str, Tensor]:
-        """The singular vectors of spectral normalisation."""
+        """Return the singular vectors of spectral normalisation."""
         return dict(self.discriminator.heads.named_buffers())
 
     def _scores(self, picture: Tensor, made: Generated) -> list[Tensor]:

@@ -10,7 +10,7 @@ from rcodsr.training.processes import Processes
 
 
 class Optimizer:
-    """One AdamW whose gradients are averaged over the processes and clipped by their norm.
+    """AdamW whose gradients are averaged over the processes and clipped by their norm.
 
     Args:
         parameters: by name, each once.
@@ -36,7 +36,7 @@ class Optimizer:
         scaled: bool = False,
     ) -> None:
         self.parameters = list(parameters.values())
-        fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on a CPU it rounds differently
+        fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on the CPU it rounds differently
         self.inner = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=fused)
         self.clip = clip
         self.processes = processes
@@ -48,7 +48,7 @@ class Optimizer:
         (loss if self.scale is None else loss * self.scale.value).backward()  # type: ignore[no-untyped-call]
 
     def gather(self) -> Tensor:
-        """Average the gradients over the processes and clip them; returns their norm before, which may not be finite."""
+        """Average the gradients over the processes and clip them. Returns their norm (a scalar), which may not be finite."""
         self.processes.average_gradients(self.parameters)
         if self.scale is not None:
             torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], self.scale.value)
@@ -57,7 +57,7 @@ class Optimizer:
         return norm
 
     def step(self, rate: float | None = None) -> None:
-        """Update with what `gather` left, at a learning rate, and forget the gradients."""
+        """Update with the gathered gradients at a learning rate, and clear them."""
         if rate is not None:
             for group in self.inner.param_groups:
                 group["lr"] = rate
@@ -106,7 +106,7 @@ class Average:
 
     Args:
         parameters: by name.
-        decay: share of the old average that a step keeps, once warm.
+        decay: share of the old average that each step keeps, after warm-up.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -116,13 +116,13 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the current weights."""
+        """Update the average with the current weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in the place of the weights for the length of a `with` block."""
+        """Replace the weights by their average within a `with` block."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""How fast a run learns, and how long it may go on."""
+"""Learning rate and time limit of a run."""
 
 import math
 import time
@@ -7,10 +7,10 @@ from rcodsr.training.recipe import Phase
 
 
 class Clock:
-    """How much of a stretch of time is over.
+    """Measures progress within a time limit.
 
     Args:
-        seconds: from now on.
+        seconds: time limit, from now on.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -18,7 +18,7 @@ class Clock:
         self._begin: float | None = None
 
     def share(self) -> float:
-        """What is over of the time between the first question and the end, in [0, 1]."""
+        """Elapsed share of the time between the first reading and the end, in [0, 1]."""
         now = time.monotonic()
         if now >= self._end:
             return 1.0
@@ -28,17 +28,17 @@ class Clock:
 
     @property
     def over(self) -> bool:
-        """Whether the end is there."""
+        """Whether the time limit is reached."""
         return time.monotonic() >= self._end
 
 
 def learning_rate(phase: Phase, done: float, step: int, warmup: int) -> float:
-    """Cosine from the phase's first to its last learning rate, with a linear warm-up at the start of the run.
+    """Cosine from the phase's first to its last learning rate, with linear warm-up at the start of the run.
 
     Args:
         phase: steps and rates.
-        done: steps of the phase that are done.
-        step: steps of the run that are done.
+        done: completed steps of the phase.
+        step: completed steps of the run.
         warmup: steps over which the rate rises.
     """
     high, low = phase.learning_rate

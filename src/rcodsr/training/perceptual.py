@@ -1,4 +1,4 @@
-"""Choosing the perceptual distance of a recipe."""
+"""Builds a recipe's perceptual distance."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from rcodsr.training.losses import wavelet_distance
 from rcodsr.training.recipe import PerceptualSettings
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Pictures (B, 3, H, W) in [0, 1] twice → (B,)."""
+"""Two batches of pictures (B, 3, H, W) in [0, 1] → (B,)."""
 
 
 def build_perceptual(settings: PerceptualSettings, device: torch.device, hollow: bool = False) -> Distance | None:
@@ -24,7 +24,7 @@ def build_perceptual(settings: PerceptualSettings, device: torch.device, hollow:
         hollow: read no weights, where only shapes count.
 
     Raises:
-        UsageError: when LPIPS with VGG16 is asked for without weights and its package is missing.
+        UsageError: when LPIPS with VGG16 is requested without weights and its package is missing.
         WeightsError: when the weights cannot be read.
     """
     kind, weights = settings.distance, settings.weights

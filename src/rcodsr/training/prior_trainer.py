@@ -1,4 +1,4 @@
-"""A small diffusion prior on a variant's own latents: the frozen φ that VSD needs where there is no Stable Diffusion."""
+"""A small diffusion prior on a variant's own latents: the frozen φ that VSD needs when there is no Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rcodsr.training.recipe import Phase
 from rcodsr.training.trainer import Trainer, floats
 
 _DROPPED = 0.1
-"""Share of the samples that see no tokens, so that guidance has something to point away from."""
+"""Share of the samples trained without tokens, for classifier-free guidance."""
 
 
 class PriorTrainer(Trainer):
     """Trains the same networks as an ordinary noise predictor: L = ‖ε_φ(z_t; t, c_y) − ε‖², t uniform in 0…999.
 
-    The model predicts plain noise; weights of losses are not used.
+    The model predicts plain noise; loss weights are not used.
     """
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Several training processes, one per device: `torchrun` or `accelerate launch` starts them, accelerate connects them.
+"""Distributed training, one process per device: `torchrun` or `accelerate launch` starts them, accelerate connects them.
 
-Gradients are averaged by hand. A step runs the same U-Net under several LoRA states and steps two optimisers in turn, which
-suits no wrapper around a module; and what is trained is small, so one reduction per step costs nothing.
+Gradients are averaged by hand. A step runs the same U-Net under several LoRA states and alternates between two optimisers,
+which no module wrapper supports. Since few parameters are trainable, one reduction per step costs almost nothing.
 """
 
 import os
@@ -16,10 +16,10 @@ from rcodsr.messages import Log
 
 
 class Processes:
-    """This process among its peers.
+    """This process and its peers.
 
     Args:
-        device: as `--device`; with several processes, `auto` gives each its own GPU.
+        device: same as `--device`; with several processes, `auto` assigns each its own GPU.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -31,12 +31,12 @@ class Processes:
         try:
             from accelerate import PartialState  # type: ignore[import-untyped]
         except ImportError as error:
-            raise UsageError("several processes", f"accelerate is missing ({error})", "pip install 'rcodsr[train]'") from error
+            raise UsageError("several processes", f"accelerate is missing ({error})", "pip install accelerate") from error
         self.device = PartialState(cpu=device == "cpu").device
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and lines."""
+        """Whether this process writes files and log lines."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -49,14 +49,14 @@ class Processes:
             parameter.grad = piece.view_as(parameter).clone()
 
     def average(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
+        """The mean of a tensor over the processes, same shape."""
         if self.count == 1:
             return value
         torch.distributed.all_reduce(value)
         return value / self.count
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Block until all processes arrive."""
         if self.count > 1:
             torch.distributed.barrier()
 

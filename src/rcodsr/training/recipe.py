@@ -1,6 +1,6 @@
-"""What a training run is: frozen dataclasses. `recipe_file` reads them from TOML.
+"""Settings of a training run, as frozen dataclasses. `recipe_file` reads them from TOML.
 
-A field says its bounds, and `Note.FREE` where a resumed run may change it; nothing else has to know it.
+A field declares its bounds, and `Note.FREE` if a resumed run may change it. No other module needs to know.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Zoom = Annotated[float, Range(0.1, 4)]
 
 PerceptualDistance = Literal["lpips-vgg", "lpips-squeeze", "wavelet", "none"]
 
-# OSEDiff's wording, which the frozen base's guidance points away from, and a generic counterpart
+# OSEDiff's negative prompt for guiding the frozen base, and a generic counterpart
 NEGATIVE = (
     "painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, unreal engine, blurring, dirty, "
     "messy, worst quality, low quality, frames, watermark, signature, jpeg artifacts, deformed, lowres, over-smooth"
@@ -33,9 +33,9 @@ POSITIVE = "a sharp, detailed, high quality photo"
 
 @dataclass(frozen=True)
 class Phase(Spec):
-    """A stretch of training with constant settings; the learning rate falls along a cosine.
+    """A training phase with constant settings; the learning rate follows a cosine.
 
-    Weights of losses are those at the realism timestep where the recipe weights losses by the timestep.
+    If the recipe weights losses by the timestep, loss weights are those at the realism timestep.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Phase(Spec):
     pieces: Free[Positive] = 1
     """So many passes, one after the other, make up a batch: less memory, more time, the same update."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
-    """MSE on clamped pictures, as the paper's bases; or Charbonnier with low frequencies held apart."""
+    """MSE on clamped pictures, as in OSEDiff and S3Diff; or Charbonnier with a separate term for low frequencies."""
     pixel_weight: NonNegative = 1.0
     pixel_fade: Share = 0.5
-    """Share of the pixel weight that is lost at the realism timestep, where the recipe weights losses by the timestep."""
+    """Share of the pixel weight removed at the realism timestep, if the recipe weights losses by the timestep."""
     perceptual: NonNegative = 0.0
     """λ1, weight of the recipe's perceptual distance."""
     vsd: NonNegative = 0.0
@@ -59,35 +59,35 @@ class Phase(Spec):
     adversarial: NonNegative = 0.0
     """Weight of the recipe's discriminator."""
     restorer: NonNegative = 0.0
-    """Weight of the distance to what the recipe's pretrained restorer makes of the picture; it grows with w(t)."""
+    """Weight of the distance to the output of the recipe's pretrained restorer; scaled by w(t)."""
     restorer_features: NonNegative = 0.0
-    """Weight of the distance to the features of the restorer's trunk; it grows with w(t)."""
+    """Weight of the distance to the features of the restorer's trunk; scaled by w(t)."""
     pairs: NonNegative = 0.0
-    """Weight of a discriminator that compares each picture with its ground truth, by the features of LPIPS-squeeze."""
+    """Weight of a discriminator that compares each picture with its ground truth on features of LPIPS-squeeze."""
     texture_floor: Share = 0.0
-    """Share of the perceptual and adversarial weights that is left at the fidelity timestep; it grows with w(t) to 1."""
+    """Share of the perceptual and adversarial weights left at the fidelity timestep; it rises with w(t) to 1."""
     mesh: NonNegative = 0.0
     """Weight of the penalty on patterns that repeat with the low-resolution grid."""
     overshoot: NonNegative = 0.0
-    """Weight of the penalty on pixels outside the range of the ground truth nearby."""
+    """Weight of the penalty on pixels outside the local range of the ground truth."""
     restrain: NonNegative = 0.0
-    """Weight of the distance to what the weights that the run began with make at a timestep nearer to k: see `restraint`."""
+    """Weight of the distance to the output of the run's initial weights at a timestep nearer to k: see `restraint`."""
     restraint: Share = 1.0
-    """That timestep is k + restraint · w(t)^bend · (n·k − k): for weights whose knob goes further than pictures bear."""
+    """That timestep is k + restraint · w(t)^bend · (n·k − k): for weights whose knob is too strong at its end."""
     bend: NonNegative = 1.0
-    """Above 1 the knob's middle is drawn in more than its far end."""
+    """Above 1, the middle of the knob is restrained more than its end."""
     fidelity_share: Share = 0.0
-    """Share of the batch at the fidelity timestep, whatever its degradation."""
+    """Share of the batch at the fidelity timestep, regardless of degradation."""
     realism_share: Share = 0.0
-    """Share of the batch at the realism timestep, whatever its degradation."""
+    """Share of the batch at the realism timestep, regardless of degradation."""
     energy: NonNegative = 0.0
-    """Weight of the distance between local energies of detail, which asks for texture of the right strength."""
+    """Weight of the distance between local energies of detail; rewards texture of the right strength."""
     faint: NonNegative = 0.0
-    """Weight of the distance between logarithms of weak local energies, which asks for the grain of smooth places."""
+    """Weight of the distance between logarithms of weak local energies; rewards the right grain in smooth areas."""
     zoom: tuple[Zoom, Zoom] = (0.55, 0.95)
-    """Zoomed photos become this many times as large, anything between; above 1 they are soft, as what cameras deliver."""
+    """Range of factors by which zoomed photos are resized; above 1 they become soft, like camera pictures."""
     zoom_probability: Share | None = None
-    """Share of the samples whose photo is zoomed; None for the recipe's."""
+    """Share of the samples whose photo is zoomed; None uses the recipe's."""
 
     def __post_init__(self) -> None:
         """Reject settings that contradict each other.
@@ -102,50 +102,50 @@ class Phase(Spec):
         if self.batch % self.pieces:
             raise UsageError("pieces", f"{self.batch} samples cannot be cut in {self.pieces}", "use a divisor of the batch")
         if self.fidelity_share + self.realism_share > 1:
-            raise UsageError("realism_share", "with fidelity_share it takes more than the whole batch", "use 1 in all, at most")
+            raise UsageError("realism_share", "exceeds the whole batch together with fidelity_share", "use at most 1 in all")
 
 
 @dataclass(frozen=True)
 class DataSettings(Spec):
-    """Which pairs of pictures training sees."""
+    """The picture pairs used for training."""
 
     mix: dict[str, NonNegative] = field(default_factory=lambda: {"light": 1.0})
     """Degradation preset → share of the samples."""
     zoom_probability: Share = 0.3
-    """Share of the samples whose photo is first zoomed, by default shrunk to 0.55–0.95."""
+    """Share of the samples whose photo is first zoomed; phases set the range, 0.55–0.95 by default."""
     transpose: bool = True
-    """Turn half of the samples on their side, besides the mirror images; the paper's bases only mirror."""
+    """Transpose half of the samples, in addition to mirroring; OSEDiff and S3Diff only mirror."""
 
     def __post_init__(self) -> None:
-        """Reject a mix of presets that do not exist, or of nothing.
+        """Reject unknown presets and empty mixes.
 
         Raises:
-            UsageError: when it is one, or a value is out of its bounds.
+            UsageError: when the mix is one of these, or a value is out of bounds.
         """
         super().__post_init__()
         if unknown := sorted(self.mix.keys() - PRESETS.keys()):
             raise UsageError(f"mix.{unknown[0]}", "unknown preset", choose(unknown[0], PRESETS))
         if not sum(self.mix.values()) > 0:
-            raise UsageError("mix", "no shares", f"give shares of {', '.join(PRESETS)}, not all of them 0")
+            raise UsageError("mix", "has no shares", f"set a share above 0 for one of {', '.join(PRESETS)}")
 
 
 @dataclass(frozen=True)
 class TimestepSettings(Spec):
-    """Which timesteps training sees, and what they decide."""
+    """Timesteps used for training, and their effect on losses."""
 
     grouped_share: Share = 1.0
-    """Share of the samples whose timestep comes from Eq. (5); the others draw theirs from the whole realism range."""
+    """Share of the samples whose timestep comes from Eq. (5); the others draw it from the whole realism range."""
     weight_losses: bool = False
-    """Ours: texture losses grow with w(t), pixel losses shrink, so that the knob has an effect without a teacher."""
+    """Ours: texture losses rise with w(t) and pixel losses fall, so that the knob has an effect without a teacher."""
 
 
 @dataclass(frozen=True)
 class PerceptualSettings(Spec):
-    """The perceptual distance, which phases weight."""
+    """The perceptual distance, weighted by each phase."""
 
     distance: PerceptualDistance = "none"
     weights: Weights[Path | None] = None
-    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors); without them VGG16's come from the lpips package."""
+    """Weights of LPIPS with SqueezeNet or VGG16 (safetensors); if missing, VGG16's come from the lpips package."""
 
 
 @dataclass(frozen=True)
@@ -153,56 +153,56 @@ class DistillSettings(Spec):
     """Variational score distillation, Eq. (8): the teacher φ, and φ′, which follows the student."""
 
     prior: Weights[str | None] = None
-    """Checkpoint of a `stage = "prior"` run: the frozen φ of a variant without a base."""
+    """Checkpoint of a `stage = "prior"` run: the frozen φ for a variant without a base."""
     das: bool = True
     """Degradation-aware sampling, Eq. (7); otherwise the regulariser's timestep is uniform, as in OSEDiff."""
     das_width: Annotated[int, Range(1, 1000)] | None = None
-    """Half width of Eq. (7)'s window; None for the grouping's k."""
+    """Half width of the window in Eq. (7); None uses the grouping's k."""
     guidance: NonNegative = 7.5
-    """Classifier-free guidance of the frozen φ. φ′ has none."""
+    """Classifier-free guidance scale of the frozen φ. φ′ uses none."""
     prompt: Literal["visual", "text"] = "visual"
-    """What conditions φ and φ′: the visual tokens c_y, as Algorithm 1 writes, or a fixed text."""
+    """Condition of φ and φ′: the visual tokens c_y, as in Algorithm 1, or a fixed text."""
     positive: str = POSITIVE
     negative: str = NEGATIVE
     learning_rate: NonNegative = 2e-5
-    """Of φ′."""
+    """Learning rate of φ′."""
 
 
 @dataclass(frozen=True)
 class DiscriminatorSettings(Spec):
-    """The discriminator, which phases weight as `adversarial`."""
+    """The discriminator, weighted by each phase as `adversarial`."""
 
     architecture: Literal["patch", "unet", "dino"] = "patch"
-    """Ours for variants without a prior; Real-ESRGAN's kind, which judges every pixel; or S3Diff's on a frozen DINO."""
+    """Ours for variants without a prior, Real-ESRGAN's, which judges every pixel, or S3Diff's on a frozen DINO."""
     learning_rate: NonNegative = 4e-4
     steps: Literal["joint", "apart"] = "joint"
-    """apart, as S3Diff: the generator learns from the data loss, then in a second pass of its own from the discriminator; the
-    discriminator from real pictures, then from generated ones. joint: one step each, at half the cost."""
+    """apart, as in S3Diff: the generator learns from the data loss, then in a second pass from the discriminator. The
+    discriminator learns from real pictures, then from generated ones. joint: one step each, at half the cost."""
     start: Weights[Path | None] = None
-    """A discriminator to go on with (safetensors)."""
+    """Discriminator weights to continue with (safetensors)."""
     dino_weights: Free[str | None] = None
-    """Directory or repository in the place of DINO's; `random:0` for its shapes with random weights."""
+    """Directory or repository that replaces DINO's; `random:0` for random weights of its shapes."""
 
 
 @dataclass(frozen=True)
 class OptimSettings(Spec):
-    """AdamW, and what becomes of its weights."""
+    """AdamW and weight averaging."""
 
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NonNegative = 1e-2
     clip: NonNegative = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    """Largest norm of the gradient; 0 disables clipping."""
     warmup: Natural = 0
     """Steps over which the learning rate rises."""
     accumulate: Positive = 1
     """Batches per step."""
     ema: Share = 0.0
-    """Decay of the averaged weights that are exported; 0 exports the weights themselves."""
+    """Decay of the averaged weights, which are exported; 0 exports the weights themselves."""
 
 
 @dataclass(frozen=True)
 class MachineSettings(Spec):
-    """How and where a run is computed and kept."""
+    """Hardware and storage settings of a run."""
 
     device: Free[str] = "auto"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -211,38 +211,38 @@ class MachineSettings(Spec):
     memory: Free[Literal["as-given", "24gb", "40gb", "80gb"]] = "as-given"
     """The GPU's memory: `pieces` and `gradient_checkpointing` are chosen so that a step fits; every batch stays."""
     gradient_checkpointing: Free[bool] = False
-    """Compute activations again in the backward pass instead of keeping them."""
+    """Recompute activations in the backward pass instead of keeping them."""
     workers: Annotated[int, Range(0, 1024), Note.FREE] = 1
-    """Data processes."""
+    """Data worker processes."""
     degrade: Free[Literal["auto", "workers", "device"]] = "auto"
-    """Where photos are degraded. auto: in the workers, but on a GPU that has less than four of them beside it."""
+    """Where photos are degraded. auto: in the workers, or on the GPU if it has fewer than four workers."""
     threads: Annotated[int, Range(0, 1024), Note.FREE] = 0
-    """Compute threads; 0 leaves torch's choice."""
+    """Compute threads; 0 leaves torch's default."""
     save_minutes: Free[NonNegative] = 5.0
-    """Between saved states."""
+    """Minutes between saved states."""
     keep: Free[Positive] = 2
-    """Saved states that are kept."""
+    """Number of saved states to keep."""
     keep_every: Free[Natural] = 0
-    """Steps between exported checkpoints that stay, as `checkpoints/00000500` of the run; 0 keeps none but the newest."""
+    """Steps between exported checkpoints to keep, as `checkpoints/00000500` of the run; 0 keeps only the newest."""
     keep_checkpoints: Free[Positive] = 60
-    """So many of those stay; the oldest go."""
+    """Number of these checkpoints to keep; the oldest are deleted."""
 
 
 @dataclass(frozen=True)
 class ValidationSettings(Spec):
-    """What is looked at now and then."""
+    """Validation during training."""
 
     photos: Path | None = None
     """Photos to enlarge and score."""
     steps: Positive = 500
-    """Between two looks."""
+    """Steps between validations."""
     judges: Path | None = None
-    """Directory of judges as of `rcodsr bench quality`: LPIPS and NIQE beside PSNR and SSIM."""
+    """Directory of judges, same as for `rcodsr bench quality`: LPIPS and NIQE beside PSNR and SSIM."""
 
 
 @dataclass(frozen=True)
 class Recipe(Spec):
-    """Everything a training run depends on, besides the photos themselves."""
+    """Every setting of a training run; only the photos themselves are not part of it."""
 
     photos: Free[Path]
     phases: Annotated[tuple[Phase, ...], Length(1, 100)]
@@ -254,23 +254,23 @@ class Recipe(Spec):
     """Low-resolution versions of the photos (`data.pairs.find_pairs`), in the place of synthetic degradation."""
 
     captions: Weights[Path | None] = None
-    """A text for each photo, as JSON lines of picture and text: what a variant with a text prompt is told, as OSEDiff."""
+    """A text for each photo, as JSON lines of picture and text: the prompt of variants with a text prompt, as in OSEDiff."""
     base_model: Free[str | None] = None
-    """Directory or repository in place of the variant's base; `random:SEED` for its shapes with random weights."""
+    """Directory or repository that replaces the variant's base; `random:SEED` for random weights of its shapes."""
     start: Weights[str | None] = None
-    """Finished weights to go on from, with their latents and groups; a name, directory or repository."""
+    """Trained weights to continue from, with their latents and groups; a name, directory or repository."""
     warm_start: Weights[str | None] = None
-    """Weights whose LoRA, and what steers it, a run begins with: a name (s3diff, osediff), directory or repository."""
+    """Weights whose LoRA and modulation a run starts with: a name (s3diff, osediff), directory or repository."""
     estimator_weights: Weights[Path | None] = None
-    """The degradation estimator's published weights (safetensors), for a variant whose LoRA follows the degradation."""
+    """The published weights of the degradation estimator (safetensors), for variants whose LoRA follows the degradation."""
     restorer: Weights[Path | None] = None
-    """Real-ESRGAN's generator (safetensors): the teacher, and where `rcod-small` takes its trunk from when it starts afresh."""
+    """Real-ESRGAN's generator (safetensors): the teacher, and the initial trunk of a new `rcod-small`."""
     generator: Weights[str | None] = None
-    """Of `stage = "estimator"`: the finished weights that get a metric estimator; a name, directory or repository."""
+    """Trained weights that `stage = "estimator"` adds a metric estimator to; a name, directory or repository."""
     bounds: Free[tuple[float, float] | None] = None
-    """Of `stage = "estimator"`: M_min and M_max of the weights from now on; None leaves theirs."""
+    """New M_min and M_max of the weights in `stage = "estimator"`; None keeps theirs."""
     only_grain: bool = False
-    """Of finished weights with grain, train how much of it there is and nothing else."""
+    """Train only the amount of grain, for trained weights with grain."""
     fit: bool = False
     """Standardise the latents and fit the grouping's bounds before the first step."""
 
@@ -289,46 +289,46 @@ class Recipe(Spec):
         """Reject recipes that cannot run.
 
         Raises:
-            UsageError: when a value is out of its bounds, or a setting lacks another that it needs.
+            UsageError: when a value is out of bounds, or a setting lacks another that it needs.
         """
         super().__post_init__()
         if self.stage == "estimator" and self.generator is None:
-            raise UsageError("generator", "not given", "add generator=WEIGHTS, the finished weights to extend")
+            raise UsageError("generator", "not given", "add generator=WEIGHTS, the trained weights to extend")
         if self.only_grain and self.start is None:
-            raise UsageError("only_grain", "nothing to give grain to", "add start=WEIGHTS, the finished weights")
+            raise UsageError("only_grain", "has no weights to add grain to", "add start=WEIGHTS, the trained weights")
         if self.bounds is not None and self.stage != "estimator":
             remedy = "set variant.grouping.metric_min and metric_max"
-            raise UsageError("bounds", f"belong to stage = estimator, not {self.stage}", remedy)
+            raise UsageError("bounds", f"need stage = estimator, not {self.stage}", remedy)
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             raise UsageError("bounds", f"{[*self.bounds]} are empty", "use [M_min, M_max], in ascending order")
         if self.captions is not None and (self.stage != "generator" or not self.variant.takes_prompt):
             remedy = "leave captions out, or set variant.prompt.kind=text or variant=osediff"
-            raise UsageError("captions", f"{self.variant.name} is told no text", remedy)
+            raise UsageError("captions", f"{self.variant.name} has no text prompt", remedy)
         if self.discriminator.steps == "apart" and self.discriminator.architecture != "dino":
-            cause = f"apart, which {self.discriminator.architecture} does not know"
+            cause = f"apart is not supported by {self.discriminator.architecture}"
             raise UsageError("discriminator.steps", cause, "set discriminator.architecture = dino, or steps = joint")
         self._check_losses()
 
     def _check_losses(self) -> None:
         distance = self.perceptual.distance
         if any(phase.perceptual for phase in self.phases) and distance == "none":
-            raise UsageError("perceptual.distance", "none, but a phase weights it", "use lpips-vgg, lpips-squeeze or wavelet")
+            raise UsageError("perceptual.distance", "is none, but a phase uses it", "use lpips-vgg, lpips-squeeze or wavelet")
         seen = any(phase.perceptual or phase.pairs for phase in self.phases)
         if seen and distance == "lpips-squeeze" and self.perceptual.weights is None:
             remedy = "add perceptual.weights=FILE.safetensors"
             raise UsageError("perceptual.weights", "not given, but a phase needs LPIPS", remedy)
         if any(phase.restorer or phase.restorer_features for phase in self.phases) and self.restorer is None:
-            raise UsageError("restorer", "not given, but a phase learns from it", "add restorer=FILE.safetensors")
+            raise UsageError("restorer", "not given, but a phase needs it", "add restorer=FILE.safetensors")
         if any(phase.pairs for phase in self.phases) and distance != "lpips-squeeze":
-            raise UsageError("pairs", "compares by the features of LPIPS-squeeze", "set perceptual.distance = lpips-squeeze")
+            raise UsageError("pairs", "needs the features of LPIPS-squeeze", "set perceptual.distance = lpips-squeeze")
         if any(phase.vsd for phase in self.phases) and self.variant.base is None and self.distill.prior is None:
             remedy = 'train a prior with stage = "prior", then add distill.prior=DIRECTORY'
             raise UsageError("vsd", f"{self.variant.name} has no base to distil from", remedy)
         if any(phase.vsd for phase in self.phases) and self.variant.modulation is not None:
-            raise UsageError("vsd", f"{self.variant.name} distils nothing, its judge is a discriminator", "set vsd = 0")
+            raise UsageError("vsd", f"{self.variant.name} is trained with a discriminator, not by distillation", "set vsd = 0")
 
     def settings(self, step: int) -> dict[str, Any]:
-        """What has decided a run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
+        """Settings that affected the run up to a step, JSON-ready. Phases that have not begun may still be changed or added."""
         values = self.to_dict(without=Note.FREE)
         begun = [phase for phase, end in zip(values["phases"], self._ends, strict=True) if end - phase["steps"] < step]
         return values | {"phases": begun}
@@ -339,12 +339,12 @@ class Recipe(Spec):
 
     @property
     def steps(self) -> int:
-        """Steps of all phases together."""
+        """Total steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
 
 def differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ, as `name: saved → asked`, for people to read."""
+    """Settings that differ, one readable line each: `name: saved → asked`."""
     lines = []
     for key in sorted({*saved, *asked}):
         a, b = saved.get(key), asked.get(key)

@@ -1,4 +1,4 @@
-"""Recipes as files: TOML, overridden by `key=value` arguments. The paper's ablations are values here, not code."""
+"""Recipe files: TOML, overridden by `key=value` arguments. The paper's ablations are settings here, not code."""
 
 import json
 import tomllib
@@ -20,13 +20,13 @@ _NO_PHOTOS = "no photos given"
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe file: a path, or the name of one that comes with the package, as `rcod-o` or `ablations/tiny`.
+    """Find a recipe file: a path, or the name of one that comes with the package, such as `rcod-o` or `ablations/tiny`.
 
     Raises:
-        UsageError: when there is neither.
+        UsageError: when neither exists.
     """
     packaged = project_file("recipes")
-    for path in (Path(name), packaged / f"{name}.toml", packaged.parent / name):  # recipes/rcod-o.toml, as the docs write it
+    for path in (Path(name), packaged / f"{name}.toml", packaged.parent / name):  # recipes/rcod-o.toml, as written in the docs
         if path.is_file():
             return path
     raise UsageError(name, "no such recipe", f"{choose(name.removesuffix('.toml'), recipe_names())}, or a TOML file")
@@ -35,24 +35,24 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe and apply `key=value` overrides (`photos=DIR`, `optim.ema=0.99`, `phases.0.steps=100`).
 
-    A table `for` lists overrides by variant, written as on the command line; they hold where `generator` is of that variant.
+    The table `for` lists overrides by variant, in command-line form; they apply if `generator` is of that variant.
 
     Raises:
-        UsageError: when the file or an override is not valid, naming the field at fault.
-        WeightsError: when such a table needs weights that are not to be had.
+        UsageError: when the file or an override is not valid; names the field at fault.
+        WeightsError: when such a table needs weights that are not available.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(path, f"cannot be read ({error.strerror})", "give a recipe file") from error
+        raise UsageError(path, f"cannot be read ({error.strerror})", "pass a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(path, f"not a TOML file ({error})", "correct it, or give a recipe") from error
+        raise UsageError(path, f"not a TOML file ({error})", "correct it, or pass a recipe") from error
     if isinstance(values.get("variant"), str):
         values["variant"] = {"name": values["variant"]}
     overrides = [*_of_variant(values, overrides), *overrides]
     for override in overrides:
         _override(values, override)
-        if isinstance(values.get("variant"), str):  # what follows may change a part of it
+        if isinstance(values.get("variant"), str):  # overrides may change parts of it
             values["variant"] = {"name": values["variant"]}
     if "photos" not in values:
         raise UsageError(path, _NO_PHOTOS, "add photos=DIRECTORY")
@@ -68,10 +68,10 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
 
 
 def recipe_to_show(path: Path, overrides: list[str]) -> Recipe:
-    """As `read_recipe`; what a run needs and nobody has given yet stands in capitals, as PHOTOS.
+    """Same as `read_recipe`, with required but missing values replaced by placeholders such as PHOTOS.
 
     Raises:
-        UsageError: as `read_recipe`, but for what is not given.
+        UsageError: as in `read_recipe`, except for missing values.
     """
     missing: dict[str, str] = {}
     while True:
@@ -85,10 +85,10 @@ def recipe_to_show(path: Path, overrides: list[str]) -> Recipe:
 
 
 def require_files(recipe: Recipe) -> None:
-    """See that the photos and the files of weights a recipe names are there, before torch is loaded.
+    """Check that the recipe's photos and weight files exist, before torch is loaded.
 
     Raises:
-        UsageError: naming the field and the file.
+        UsageError: names the field and the missing file.
         NoInputError: when there are no photos.
     """
     if not recipe.photos.exists():
@@ -99,7 +99,7 @@ def require_files(recipe: Recipe) -> None:
 
 
 def _of_variant(values: dict[str, Any], overrides: list[str]) -> list[str]:
-    """Overrides that a recipe has for the variant of the weights which it extends: what its table `for` lists."""
+    """Overrides from the recipe's `for` table for the variant of the weights that it extends."""
     tables = values.pop("for", {})
     if not isinstance(tables, dict):
         raise UsageError("for", "not a table", 'write [for] and, below, rcod-o = ["phases.0.crop=512"]')
@@ -112,18 +112,18 @@ def _of_variant(values: dict[str, Any], overrides: list[str]) -> list[str]:
 
 
 def _variant(chosen: Any) -> VariantSpec:
-    """A named variant, or a table: a name and what differs from it, however deep."""
+    """A named variant, or a table of a name and its nested differences."""
     changes = dict(chosen) if isinstance(chosen, dict) else {"name": chosen}
     name = changes.pop("name", "rcod-tiny")
     if name not in VARIANTS:
         raise UsageError("variant.name", f"unknown variant '{name}'", choose(name, VARIANTS))
     spec = VariantSpec.from_dict(_changed(VARIANTS[name].to_dict(), changes), "variant")
-    # only CLIP is borrowed
+    # among vision towers, only CLIP's is shared
     return spec if isinstance(spec.prompt, ClipSpec) else replace(spec, vision=None)
 
 
 def _changed(values: Any, changes: Any) -> Any:
-    """A table with the values of another in their places, however deep; what is of another kind is replaced whole."""
+    """Recursively update a table with another; values of a different type are replaced as a whole."""
     if not (isinstance(values, dict) and isinstance(changes, dict)):
         return changes
     if "kind" in changes and changes["kind"] != values.get("kind"):
@@ -146,7 +146,7 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _parse(key: str, value: str) -> Any:
-    """A value of the command line: as TOML has it, but a name or a path as it is written, and so is what TOML does not know."""
+    """Parse a command-line value as TOML; names, paths and anything that is not TOML are taken literally."""
     try:
         parsed = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
@@ -155,5 +155,5 @@ def _parse(key: str, value: str) -> Any:
 
 
 def print_recipe(recipe: Recipe) -> str:
-    """Every value of a recipe, defaults included, as JSON for people to read."""
+    """Format every value of a recipe, defaults included, as readable JSON."""
     return json.dumps(recipe.to_dict(), indent=2)

@@ -1,4 +1,4 @@
-"""A training run from its first step, or from where it stopped, to its checkpoint."""
+"""A training run, from its first step or a saved state to its checkpoint."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
 from rcodsr.variants import VariantSpec
 
 _MANY_WORKERS = 4
-"""As many degrade photos faster than a GPU, which does so one by one."""
+"""This many workers degrade photos faster than a GPU, which processes them one by one."""
 _SHARED_PHOTOS = 2000
-"""Photos decoded before the first step; of more, each worker decodes what it draws."""
+"""Photos decoded before the first step; if there are more, each worker decodes those it draws."""
 
 
 _SMALL = 256
-"""Crops up to this side are seen by the hundred where an estimator's input is standardised."""
+"""Crops up to this side are batched by the hundred when an estimator's input is standardised."""
 
 
 class Run:
-    """One training run, resumable at every saved state.
+    """One training run, which can be resumed from every saved state.
 
     Args:
-        recipe: what to train on, for how long, with which weights.
-        log: receives one line now and then.
-        resume: go on from the run's newest whole state if there is one.
-        resume_from: the directory whose states are meant; None for the recipe's output.
+        recipe: data, steps and weights.
+        log: receives progress lines.
+        resume: continue from the run's newest intact state, if any.
+        resume_from: directory whose states are used; None for the recipe's output.
 
     Attributes:
-        step: steps done.
-        waited: seconds that steps have waited for their data.
+        step: completed steps.
+        waited: seconds that steps have waited for data.
 
     Raises:
         UsageError: when the run was started with other settings.
@@ -92,7 +92,7 @@ class Run:
         self._given = _digests(recipe)
         saved = newest_state(resume_from or recipe.output) if resume else None
         if saved is None and resume_from is not None:
-            raise UsageError("--resume", f"{resume_from} holds no state of a run", "give the directory of a run")
+            raise UsageError("--resume", f"{resume_from} contains no saved state of a run", "pass the directory of a run")
         if saved is not None and (changed := differences(saved.facts.settings, self._settings(saved.facts.step))):
             remedy = "restore them, or use --resume never or another --output"
             raise UsageError(recipe.output, f"was started with other settings ({'; '.join(changed)})", remedy)
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def model(self) -> OneStepSR:
-        """What is being trained."""
+        """The model being trained."""
         return self.trainer.model
 
     def go(
@@ -119,19 +119,19 @@ class Run:
         watch: Callable[[int, float], None] | None = None,
         minutes: float | None = None,
     ) -> bool:
-        """Train to the end of the recipe, or until `stop` says so, then save and write `<output>/checkpoint`.
+        """Train to the end of the recipe, or until `stop` returns true, then save and write `<output>/checkpoint`.
 
         Args:
-            stop: asked after every step.
-            watch: told the number of steps done, and the loss.
-            minutes: end then instead of after the last phase's steps; its learning rate falls with the clock.
+            stop: called after every step.
+            watch: called with the number of completed steps and the loss.
+            minutes: time limit that replaces the last phase's steps; its learning rate falls with the clock.
 
         Returns:
-            Whether the recipe's end was reached.
+            Whether the end of the recipe was reached.
 
         Raises:
-            RcodsrError: when a loss is no longer finite; the last saved state is kept.
-            OutputError: when something cannot be written; the last whole state is kept.
+            RcodsrError: when a loss is not finite; the last saved state is kept.
+            OutputError: when something cannot be written; the last intact state is kept.
         """
         io.make_directory(self.recipe.output)
         journal = self._journal() if self.processes.is_first else None
@@ -151,7 +151,7 @@ class Run:
         return Journal(recipe.output, self.step, recipe.steps, self.log, boards)
 
     def _checks(self) -> validation.Validation | None:
-        """What is looked at now and then, where the recipe gives photos for it."""
+        """The periodic validation, if the recipe has photos for it."""
         asked = self.recipe.validation
         if asked.photos is None:
             return None
@@ -165,7 +165,7 @@ class Run:
         checks: validation.Validation | None,
         minutes: float | None,
     ) -> bool:
-        """Steps until the end or until `stop`; says which."""
+        """Run steps until the end or until `stop` returns true; return whether the end was reached."""
         saved = asked = time.monotonic()
         clock = None if minutes is None else Clock(60 * minutes)
         for phase, first, batches in self._steps():
@@ -195,7 +195,7 @@ class Run:
         return True
 
     def rehearse(self) -> None:
-        """One step of every phase on real data, nothing written: what would fail later fails now."""
+        """Run one step of every phase on real data without writing anything, so that errors of later phases show up now."""
         for number, phase in enumerate(self.recipe.phases):
             started = time.monotonic()
             batches = next(self._phase_batches(number, phase, 0))
@@ -204,10 +204,10 @@ class Run:
             self.log(f"{phase.name}: {phase.steps} steps of about {time.monotonic() - started:.1f} s  {shown}")
 
     def save(self) -> None:
-        """Write a state to go on from, and the exported weights as a checkpoint.
+        """Write a state to resume from, and the exported weights as a checkpoint.
 
         Raises:
-            OutputError: when they cannot be written; older ones stay.
+            OutputError: when they cannot be written; older ones are kept.
         """
         if self.processes.is_first and self.step != self._saved_step:
             output = self.recipe.output
@@ -219,7 +219,7 @@ class Run:
         self.processes.wait()
 
     def _keep_checkpoint(self) -> None:
-        """Export what there is under its step's number; the oldest beyond the bound go."""
+        """Export the current weights under their step number; delete the oldest checkpoints beyond the limit."""
         if self.processes.is_first:
             kept = self.recipe.output / "checkpoints"
             self._export(kept / f"{self.step:08}")
@@ -232,7 +232,7 @@ class Run:
         """Write the averaged weights as a checkpoint.
 
         Raises:
-            OutputError: when it cannot be written; an older one of that name stays.
+            OutputError: when it cannot be written; an older one of the same name is kept.
         """
         try:
             self._write(directory)
@@ -254,9 +254,9 @@ class Run:
         return {"steps": self.step, "planned_steps": self.recipe.steps, "photos": len(self.photos), "recipe": settings}
 
     def _settings(self, step: int) -> dict[str, Any]:
-        """What has decided the run up to a step: the recipe, the photos, the bases and other weights, wherever they lie."""
+        """Everything that affected the run up to a step: the recipe, photos, bases and other weights, independent of paths."""
         settings = self.recipe.settings(step)
-        # one process that accumulates does what several do side by side
+        # one process that accumulates gradients equals several in parallel
         settings["optim"]["accumulate"] *= self.processes.count
         settings["photos"] = _fingerprint([f"{path.name} {path.stat().st_size}" for path in self.photos])
         settings["bases"] = {name: base.digest for name, base in self.bases.items()}
@@ -273,14 +273,14 @@ class Run:
         self.log(f"validation at {self.step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def _steps(self) -> Iterator[tuple[Phase, int, list[Batch]]]:
-        """For every step still to do: its phase, the phase's first step, and this process's batches."""
+        """Yield for every remaining step: its phase, the phase's first step, and this process's batches."""
         ends = list(accumulate(phase.steps for phase in self.recipe.phases))
         for number, (phase, first) in enumerate(zip(self.recipe.phases, [0, *ends], strict=False)):
             for batches in self._phase_batches(number, phase, max(0, self.step - first)):
                 yield phase, first, batches
 
     def _phase_batches(self, number: int, phase: Phase, done: int) -> Iterator[list[Batch]]:
-        """Batches of each step of a phase, the first `done` steps left out."""
+        """Yield the batches of each step of a phase, skipping the first `done` steps."""
         if done >= phase.steps:
             return
         recipe, side_by_side = self.recipe, self.recipe.optim.accumulate * self.processes.count
@@ -321,7 +321,7 @@ class Run:
         )
 
     def _decoded_ahead(self) -> PhotoCache | None:
-        """Photos that all data workers share, where there are many of both and they are forked; otherwise each has its own."""
+        """A photo cache shared by all data workers, if many photos and workers are forked; otherwise each has its own."""
         if self.recipe.machine.workers < _MANY_WORKERS or multiprocessing.get_start_method() != "fork":
             return None
         cache = PhotoCache(1 << 30)
@@ -329,7 +329,7 @@ class Run:
         return cache
 
     def _fit(self, model: OneStepSR) -> None:
-        """Standardise what a metric estimator sees; or new latents, with bounds that give the groups equal shares."""
+        """Standardise the estimator's inputs; or fit new latents, and bounds that split the samples evenly among the groups."""
         phase, seed = self.recipe.phases[0], self.recipe.seed * 100
         if model.metric_estimator is not None:
             model.metric_estimator.fit(*self._evidence(model, phase, seed))
@@ -351,7 +351,7 @@ class Run:
 
     @torch.no_grad()
     def _evidence(self, model: OneStepSR, phase: Phase, seed: int) -> tuple[Tensor, Tensor]:
-        """What a metric estimator sees of pairs, batch by batch: of large windows there is no room for many at once."""
+        """Estimator inputs of training pairs, batch by batch, since many large windows do not fit in memory at once."""
         device = self.processes.device
         model.to(device)
         length = max(phase.batch, (384 if phase.crop <= _SMALL else 64) // phase.batch * phase.batch)
@@ -371,14 +371,14 @@ def _sides(photos: list[Path], lr: dict[Path, Path] | None) -> dict[Path, int]:
 
 
 def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:
-    """The text of each photo, where the recipe has a list of texts."""
+    """The text of each photo, if the recipe has captions."""
     if recipe.captions is None:
         return None
     return dict(zip(photos, read_captions(recipe.captions).of_all(photos), strict=True))
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
-    """Hashes of the weights a recipe names besides its bases."""
+    """Hashes of the recipe's weight files, other than its bases."""
     named = {name: weights for name, weights in recipe.noted(Note.WEIGHTS).items() if weights is not None}
     return {name: sha256(at) if isinstance(at, Path) else find_weights(at).digest for name, at in named.items()}
 

@@ -1,10 +1,10 @@
-"""The states of a training run on disk, from which it goes on bit by bit.
+"""Saved states of a training run, from which it resumes bit for bit.
 
     <run>/states/00001200/state.safetensors    weights and moments
     <run>/states/00001200/manifest.json        step, settings, sha256 of the file above: written last
 
-A state is staged in a hidden directory and appears by one rename. The newest one whose hash holds wins; older ones are kept for
-the case that it does not. All randomness follows from the seed and a sample's number, so there is no generator state to keep.
+A state is staged in a hidden directory and published by one rename. The newest state whose hash matches is used; older ones are
+kept as a fallback. All randomness follows from the seed and the sample index, so no generator state is saved.
 """
 
 import json
@@ -29,18 +29,18 @@ _FILE = "state.safetensors"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a state says about its run."""
+    """Metadata of a saved state."""
 
     step: int
     spec: dict[str, Any]
     """The variant, with fitted bounds."""
     settings: dict[str, Any]
-    """What has decided the run so far."""
+    """Settings that affected the run so far."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A whole state on disk."""
+    """An intact state on disk."""
 
     directory: Path
     facts: Facts
@@ -53,7 +53,7 @@ class SavedState:
         """
         saved = load_file(self.directory / _FILE)
         try:
-            owners = {name.partition("/")[0] for name in saved}  # a judge that a later phase brings in starts afresh
+            owners = {name.partition("/")[0] for name in saved}  # a judge introduced by a later phase starts from scratch
             with torch.no_grad():
                 for name, tensor in tensors.items():
                     if name.partition("/")[0] in owners:
@@ -77,10 +77,10 @@ def save_state(
     optimizers: Mapping[str, torch.optim.Optimizer],
     keep: int,
 ) -> None:
-    """Write a state; older ones beyond `keep` go once it is whole.
+    """Write a state, then delete older ones beyond `keep`.
 
     Raises:
-        OutputError: when it cannot be written; the older ones stay.
+        OutputError: when it cannot be written; older ones are kept.
     """
     states = run / "states"
     staged, final = states / f".{facts.step:08}.part", states / f"{facts.step:08}"
@@ -99,16 +99,16 @@ def save_state(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staged, ignore_errors=True)
         cause = getattr(error, "strerror", None) or str(error)
-        raise OutputError(final, f"cannot be written ({cause})", "free some space; the last whole state stays") from error
+        raise OutputError(final, f"cannot be written ({cause})", "free some space; the last intact state is kept") from error
     for old in _directories(run)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def newest_state(run: Path) -> SavedState | None:
-    """The newest whole state of a run, or None where there is no state at all.
+    """Return the newest intact state of a run, or None if it has no states.
 
     Raises:
-        RcodsrError: when there are states, but none is whole.
+        RcodsrError: when there are states, but none is intact.
     """
     directories = _directories(run)
     for directory in directories:
@@ -116,7 +116,7 @@ def newest_state(run: Path) -> SavedState | None:
         if facts is not None:
             return SavedState(directory, facts)
     if directories:
-        raise RcodsrError(run / "states", "all saved states are damaged", "start again with --resume never")
+        raise RcodsrError(run / "states", "all saved states are corrupt", "start again with --resume never")
     return None
 
 
@@ -131,7 +131,7 @@ def _whole(directory: Path) -> Facts | None:
 
 
 def _directories(run: Path) -> list[Path]:
-    """States, newest first; what was being written or removed when a run was killed does not count."""
+    """State directories, newest first; ignores those left half written or half removed by a killed run."""
     states = run / "states"
     found = states.iterdir() if states.is_dir() else ()
     return sorted((path for path in found if path.name.isdecimal()), reverse=True)
@@ -146,5 +146,5 @@ def _flat(tensors: Mapping[str, Tensor], optimizers: Mapping[str, torch.optim.Op
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb+") as handle:  # Windows flushes only what may be written
+    with path.open("rb+") as handle:  # Windows flushes only writable files
         os.fsync(handle.fileno())

@@ -1,4 +1,4 @@
-"""From a recipe to a trainer: the model, its base, the judges."""
+"""Builds a trainer from a recipe: the model, its base and the judges."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ from rcodsr.training.trainer import HALF, Trainer
 from rcodsr.variants import VariantSpec
 
 _WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
-"""Files of an adapter that a run can begin with."""
+"""Adapter files that a warm start reads."""
 
 
 def resolve_bases(recipe: Recipe, log: Log) -> dict[str, ResolvedWeights]:
-    """The bases of a recipe's variant, on this machine; `random:SEED` needs no files.
+    """Find or download the bases of a recipe's variant; `random:SEED` needs no files.
 
     Raises:
-        WeightsError: when one is not to be had.
+        WeightsError: when one is not available.
     """
     finished = recipe.generator if recipe.stage == "estimator" else recipe.start
     if finished is not None:
@@ -76,8 +76,8 @@ def _bases_of(weights: ResolvedWeights, override: str | None, log: Log) -> dict[
 
 
 def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
-    """Finished weights, frozen, with a new metric estimator that is trained."""
-    assert recipe.generator is not None  # the recipe has seen to it
+    """Trained weights, frozen, with a new trainable metric estimator."""
+    assert recipe.generator is not None  # checked by the recipe
     model = load_model(find_weights(recipe.generator, log=log).directory, bases, merge=False)
     grouping = model.spec.grouping
     if recipe.bounds is not None:
@@ -85,7 +85,7 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
     spec = replace(model.spec, grouping=grouping, metric_estimator=metric_spec(model.spec))
     _check_crops(recipe, spec)
     if isinstance(model.prompt, FixedPrompt):
-        raise UsageError("generator", f"{recipe.generator} sees no picture (fixed prompt)", "use weights with visual prompts")
+        raise UsageError("generator", f"{recipe.generator} has a fixed prompt", "use weights with visual prompts")
     torch.manual_seed(recipe.seed)
     model.spec, model.metric_estimator = spec, build_metric_estimator(spec)
     assert model.metric_estimator is not None
@@ -94,17 +94,17 @@ def _with_estimator(recipe: Recipe, bases: Mapping[str, ResolvedWeights], log: L
 
 
 def _check_crops(recipe: Recipe, spec: VariantSpec) -> None:
-    """Refuse to train an estimator on less than the window that it will judge."""
+    """Reject estimator training on crops smaller than the estimator's window."""
     assert spec.metric_estimator is not None
     window = spec.metric_estimator.window
     for number, phase in enumerate(recipe.phases):
         if phase.crop < window:
-            cause = f"{phase.crop} is less than the {window} pixels that the estimator of {spec.name} judges"
+            cause = f"{phase.crop} is smaller than the {window}-pixel window of the estimator of {spec.name}"
             raise UsageError(f"phases.{number}.crop", cause, f"use {window} or more")
 
 
 def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
-    """Finished weights to go on from, with their groups unless new ones are fitted; their estimator would no longer fit."""
+    """Trained weights to continue from, without their estimator; keeps their groups unless new ones are fitted."""
     assert recipe.start is not None
     model = load_model(find_weights(recipe.start, log=log).directory, bases, merge=False)
     grouping = spec.grouping if recipe.fit else model.spec.grouping
@@ -140,7 +140,7 @@ def train_grain(model: OneStepSR) -> None:
 
 
 def trained_whole(model: OneStepSR) -> OneStepSR:
-    """All of a variant without LoRA is trained, but for a vision tower that it shares."""
+    """Make a variant without LoRA trainable as a whole, except for a shared vision tower."""
     model.requires_grad_(True)
     if isinstance(model.unet, ResidualDenseNet) and isinstance(model.prompt, VisualPrompt):
         model.prompt.tower.requires_grad_(False)
@@ -154,7 +154,7 @@ def prior_spec(spec: VariantSpec) -> VariantSpec:
 
 
 def metric_spec(spec: VariantSpec) -> MetricSpec:
-    """The estimator that suits a variant: learned latents are also seen as a small grid."""
+    """The estimator that suits a variant: learned latents are also passed as a small grid."""
     if spec.modulation is not None:
         features = DegradationEstimator.BRANCHES * spec.modulation.estimator_channels[-1]
         return MetricSpec(window=512, pool=8, features=features, hidden=256)
@@ -164,13 +164,13 @@ def metric_spec(spec: VariantSpec) -> MetricSpec:
 
 
 def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeights], log: Log) -> OneStepSR:
-    """The model a run starts from, on the CPU, with what is trained requiring gradients.
+    """Build the model a run starts from, on the CPU. Only its trainable parameters require gradients.
 
     Args:
-        recipe: which base, which prior.
-        spec: the variant, with fitted bounds when a run goes on.
+        recipe: names the base and the prior.
+        spec: the variant, with fitted bounds for a resumed run.
         bases: from `resolve_bases`.
-        log: receives lines.
+        log: receives progress lines.
     """
     if recipe.stage == "estimator":
         return _with_estimator(recipe, bases, log)
@@ -181,7 +181,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
     seed = _random_seed(recipe)
     if seed is not None:
-        log(f"base: random weights (seed {seed}); good for rehearsals only")
+        log(f"base: random weights (seed {seed}); suitable only for rehearsals")
         model = random_model(spec, seed)
     else:
         model = build_model(spec)
@@ -209,12 +209,12 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes, hollow
         hollow: read no weights of judges, where only their shapes count.
 
     Raises:
-        UsageError: when something it needs is not installed.
+        UsageError: when a required package or setting is missing.
         WeightsError: when the prior or the perceptual weights cannot be read.
     """
     torch.manual_seed(recipe.seed + 1)
     model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.backends.cudnn.benchmark = processes.device.type == "cuda"  # a phase's shapes do not change
+    torch.backends.cudnn.benchmark = processes.device.type == "cuda"  # shapes are constant within a phase
     if recipe.machine.gradient_checkpointing:
         checkpoint_activations(model)
     if recipe.stage == "prior":
@@ -234,7 +234,7 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes, hollow
     if isinstance(perceptual, LpipsVgg):
         _cast_frozen(perceptual, recipe)
     if any(phase.pairs for phase in recipe.phases):
-        assert isinstance(perceptual, LpipsSqueeze)  # the recipe has seen to it
+        assert isinstance(perceptual, LpipsSqueeze)  # checked by the recipe
         objectives.append(PairObjective(PairDiscriminator(perceptual).to(processes.device)))
     tell = None if recipe.captions is None else _encoder(recipe, model, keep=False, device=processes.device)
     return GeneratorTrainer(recipe, model, objectives, perceptual, processes, tell)
@@ -242,7 +242,7 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes, hollow
 
 def _restorer(recipe: Recipe, hollow: bool = False) -> RealEsrgan:
     """Real-ESRGAN's generator, frozen."""
-    assert recipe.restorer is not None  # the recipe has seen to it
+    assert recipe.restorer is not None  # checked by the recipe
     restorer = RealEsrgan()
     if not hollow:
         load_strictly(restorer, recipe.restorer, RealEsrgan.module_name)
@@ -256,15 +256,15 @@ def _cast_frozen(network: nn.Module, recipe: Recipe) -> None:
 
 
 def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, log: Log) -> None:
-    """The restorer's trunk, and rcod-tiny's latents and vision tower, which both share with their metric estimator."""
+    """Copy the restorer's trunk, and rcod-tiny's latents and vision tower, which both share with their metric estimator."""
     if recipe.restorer is None:
-        raise UsageError("restorer", f"not given, but {model.spec.name} begins with its trunk", "add restorer=FILE.safetensors")
+        raise UsageError("restorer", f"not given, but {model.spec.name} starts from its trunk", "add restorer=FILE.safetensors")
     tiny = load_model(find_weights("rcod-tiny", log=log).directory)
     assert isinstance(tiny.autoencoder, WaveletAutoencoder) and isinstance(model.autoencoder, WaveletAutoencoder)
     model.autoencoder.load_state_dict(tiny.autoencoder.state_dict(), strict=False)
     model.prompt.load_state_dict(tiny.prompt.state_dict())
     missed = take_over(net, _restorer(recipe), model.autoencoder)
-    log(f"trunk of {recipe.restorer}: {len(net.body)} blocks; its input layer is met but for {missed:.1%}")
+    log(f"trunk of {recipe.restorer}: {len(net.body)} blocks; input layer approximated with an error of {missed:.1%}")
 
 
 def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
@@ -298,15 +298,15 @@ def _teachers(recipe: Recipe, model: OneStepSR, device: torch.device, hollow: bo
     prior = build_model(read_config(found).spec).eval().requires_grad_(False) if hollow else load_model(found)
     prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prior.spec.autoencoder != model.spec.autoencoder:
-        cause = f"{recipe.distill.prior} has other latents than {model.spec.name}"
+        cause = f"{recipe.distill.prior} does not share the latents of {model.spec.name}"
         raise UsageError("distill.prior", cause, "train a prior of this variant")
     if prior.spec.noise_head != "plain":
-        raise UsageError("distill.prior", f"{recipe.distill.prior} predicts no noise", 'train one with stage = "prior"')
+        raise UsageError("distill.prior", f"{recipe.distill.prior} does not predict noise", 'train one with stage = "prior"')
     return SeparateTeachers(prior)
 
 
 def _start_prompt(model: OneStepSR, recipe: Recipe) -> None:
-    """Fill a fixed prompt; start VPIM's linear layer near the empty text, which is what the base's U-Net knows."""
+    """Fill a fixed prompt; initialise VPIM's linear layer near the empty text, which the base's U-Net knows."""
     prompt = model.prompt
     if isinstance(prompt, FixedPrompt):
         own = model.spec.prompt.text if isinstance(model.spec.prompt, TextSpec) else None
@@ -318,12 +318,12 @@ def _start_prompt(model: OneStepSR, recipe: Recipe) -> None:
 
 
 def _start_estimator(model: OneStepSR, recipe: Recipe) -> None:
-    """Read the frozen degradation estimator, where the variant has one and its base is real."""
+    """Load the frozen degradation estimator, if the variant has one and its base has real weights."""
     estimator = model.modulator.parts().get("degradation_estimator")
     if estimator is None or _random_seed(recipe) is not None:
         return
     if recipe.estimator_weights is None and recipe.warm_start is not None:
-        return  # they come with the warm start
+        return  # the warm start contains them
     if recipe.estimator_weights is None:
         remedy = "add warm_start=s3diff, or estimator_weights=FILE.safetensors"
         raise UsageError("estimator_weights", f"not given, but {model.spec.name} needs them", remedy)
@@ -331,27 +331,27 @@ def _start_estimator(model: OneStepSR, recipe: Recipe) -> None:
 
 
 def _warm_start(model: OneStepSR, recipe: Recipe, log: Log) -> None:
-    """Begin with the LoRA of finished weights, and with what steers it; VPIM begins as ever."""
+    """Load the LoRA of trained weights and its modulation; VPIM keeps its usual initialisation."""
     if recipe.warm_start is None:
         return
     found = find_weights(recipe.warm_start, log=log)
     config = read_config(found.directory)
     if config.layout != "adapter" or (config.spec.lora, config.spec.modulation) != (model.spec.lora, model.spec.modulation):
-        cause = f"{recipe.warm_start} has no LoRA of {model.spec.name}'s kind"
+        cause = f"{recipe.warm_start} has no LoRA that fits {model.spec.name}"
         raise UsageError("warm_start", cause, "use s3diff for rcod-s, osediff for rcod-o, or an adapter of the same ranks")
     read_adapter(model, found.directory, [part for part in config.parts if part in _WARM])
     log(f"warm start: LoRA of {found.id}")
 
 
 def _text(recipe: Recipe, text: str, model: OneStepSR) -> Tensor:
-    """Embedding of a text by the base's encoder, (1, N, D)."""
+    """Embed a text with the base's encoder, (1, N, D)."""
     return _encoder(recipe, model)(text)
 
 
 def _encoder(
     recipe: Recipe, model: OneStepSR, keep: bool = True, device: torch.device | str = "cpu"
 ) -> Callable[[str], Tensor]:
-    """The base's text encoder, or a seeded stand-in where the base itself is random."""
+    """The base's text encoder, or a seeded stand-in if the base has random weights."""
     seed, base = _random_seed(recipe), model.spec.base
     if seed is not None:
         return partial(_stand_in, seed, model.spec.prompt.context)
@@ -375,7 +375,7 @@ def _random_seed(recipe: Recipe) -> int | None:
 
 
 def checkpoint_activations(model: OneStepSR) -> None:
-    """Let the diffusers networks compute activations again in the backward pass instead of keeping them."""
+    """Make the diffusers networks recompute activations in the backward pass instead of keeping them."""
     from functools import partial
 
     from torch.utils.checkpoint import checkpoint

@@ -14,7 +14,7 @@ class Teachers(Protocol):
     """φ and φ′: noisy latents → predicted noise."""
 
     def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Context of the condition and of its absence, (B, N, D) each.
+        """Return the context with and without the condition, (B, N, D) each.
 
         Args:
             x_l: enlarged low-resolution pictures (B, 3, H, W) in [0, 1].
@@ -27,20 +27,20 @@ class Teachers(Protocol):
         ...
 
     def regularizer(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """φ′; shapes as `frozen`."""
+        """φ′; shapes as in `frozen`."""
         ...
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """What changes in φ′, by name."""
+        """Return the trainable parameters of φ′, by name."""
         ...
 
 
 class SharedTeachers:
-    """Both in the generator's own U-Net, told apart by their LoRA: one base in memory instead of three.
+    """Both teachers within the generator's own U-Net, distinguished by their LoRA: one base in memory instead of three.
 
     Args:
         model: with a fresh generator LoRA.
-        negative: embedding of the text that guidance points away from, (1, N, D).
+        negative: embedding of the negative text for guidance, (1, N, D).
         positive: embedding of a fixed text that conditions both; None for the generator's visual tokens.
     """
 
@@ -51,20 +51,20 @@ class SharedTeachers:
         self.positive = positive
 
     def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The visual tokens or the fixed text, and the negative text."""
+        """Return the visual tokens or the fixed text, and the negative text; (B, N, D) each."""
         condition = tokens if self.positive is None else self.positive.expand(len(tokens), -1, -1)
         return condition, self.negative.expand(len(tokens), -1, -1)
 
     def frozen(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The base without any LoRA, and with its own `conv_in`."""
+        """Run the base without any LoRA and with its own `conv_in`; shapes as in `Teachers.frozen`."""
         return self._run(LoraStates.FROZEN, z_t, t, tokens)
 
     def regularizer(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The base with the regulariser's LoRA."""
+        """Run the base with the regulariser's LoRA; shapes as in `Teachers.frozen`."""
         return self._run(LoraStates.REGULARIZER, z_t, t, tokens)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The regulariser's LoRA."""
+        """Return the parameters of the regulariser's LoRA."""
         chosen = {id(parameter) for parameter in self.states.parameters(LoraStates.REGULARIZER)}
         return {name: p for name, p in self.states.unet.named_parameters() if id(p) in chosen}
 
@@ -75,10 +75,10 @@ class SharedTeachers:
 
 
 class SeparateTeachers:
-    """A prior and a copy of it that learns: for variants trained from scratch, whose own U-Net is no denoiser.
+    """A prior and its trainable copy, for variants trained from scratch, whose own U-Net is not a denoiser.
 
     Args:
-        prior: from a `stage = "prior"` run: predicts noise, given its own visual tokens or none (zeros).
+        prior: from a `stage = "prior"` run; predicts noise with its own visual tokens or none (zeros).
     """
 
     def __init__(self, prior: OneStepSR) -> None:
@@ -87,21 +87,21 @@ class SeparateTeachers:
         self.phi_prime = copy.deepcopy(prior.unet).requires_grad_(True)
 
     def prompts(self, x_l: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prior itself sees in the picture, and nothing."""
+        """Return the prior's own visual tokens of the picture, and zeros; (B, N, D) each."""
         with torch.no_grad():
             own: Tensor = self.prompt(x_l)
         return own, torch.zeros_like(own)
 
     def frozen(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The prior."""
+        """Run the prior; shapes as in `Teachers.frozen`."""
         out: Tensor = self.phi(z_t.contiguous(memory_format=torch.channels_last), t, tokens)
         return out.float()
 
     def regularizer(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Its copy."""
+        """Run the trainable copy; shapes as in `Teachers.frozen`."""
         out: Tensor = self.phi_prime(z_t.contiguous(memory_format=torch.channels_last), t, tokens)
         return out.float()
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """All of the copy."""
+        """Return the parameters of the copy."""
         return dict(self.phi_prime.named_parameters())

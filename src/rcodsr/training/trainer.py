@@ -1,4 +1,4 @@
-"""What all trainers share: the end of a step, the precision, and what a saved state holds."""
+"""The base of all trainers: the end of a step, precision, and the content of a saved state."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer(ABC):
-    """Changes what of a model requires gradients, one step at a time.
+    """Trains the parameters of a model that require gradients, one step at a time.
 
     Args:
         recipe: rates and phases.
-        model: on the device; what requires gradients is trained.
-        processes: who the gradients are shared with.
-        apart: parameters of the model that have an optimiser of their own.
+        model: on the device; parameters that require gradients are trained.
+        processes: the processes to average gradients with.
+        apart: parameters of the model that have their own optimiser.
     """
 
     def __init__(self, recipe: Recipe, model: OneStepSR, processes: Processes, apart: Collection[nn.Parameter] = ()) -> None:
@@ -42,19 +42,19 @@ class Trainer(ABC):
 
     @abstractmethod
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
-        """One update.
+        """Run one update.
 
         Args:
             batches: their gradients are averaged.
-            phase: weights of losses.
+            phase: loss weights.
             rate: learning rate.
-            step: number of steps done, for messages and the running average.
+            step: number of completed steps, for messages and the running average.
 
         Returns:
             Losses and other facts, averaged over the batches and processes.
 
         Raises:
-            RcodsrError: when a loss or the norm of a gradient is not finite; what it belongs to has not been updated then.
+            RcodsrError: when a loss or gradient norm is not finite; the affected network has not been updated then.
         """
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Trainer(ABC):
         """
 
     def _update(self, facts: Sequence[Facts], rate: float, step: int) -> Facts:
-        """The end of a step: average what the batches gave, stop if it is not finite, else change θ and its running average."""
+        """Finish a step: average the facts, stop if they are not finite, otherwise update θ and its running average."""
         averaged = self._averaged(facts)
         averaged["grad_norm"] = self.optimizer.gather()
         norm = {} if self.optimizer.skips else {"norm of the gradient": averaged["grad_norm"]}
@@ -92,7 +92,7 @@ class Trainer(ABC):
         return nullcontext() if half is None else torch.autocast(self.processes.device.type, half)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: what a saved state holds besides the optimisers."""
+        """Everything that training changes, by name: the content of a saved state besides the optimisers."""
         found: dict[str, Tensor] = {f"model/{name}": parameter for name, parameter in self.trained.items()}
         found |= {f"model/{name}": buffer for name, buffer in self.model.autoencoder.named_buffers(prefix="autoencoder")}
         if self.model.metric_estimator is not None:
@@ -103,24 +103,24 @@ class Trainer(ABC):
         return found | self.optimizer.tensors("optimizer")
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By name, for a saved state."""
+        """Optimisers by name, for a saved state."""
         return {"optimizer": self.optimizer.inner}
 
     def averaged(self) -> AbstractContextManager[object]:
-        """The model with the weights that are exported, within a `with` block."""
+        """Use the weights that are exported within a `with` block."""
         return nullcontext() if self.average is None else self.average.applied()
 
 
 def floats(facts: Facts) -> dict[str, float]:
-    """Scalars as Python's, in one transfer: each makes a GPU wait."""
+    """Convert scalars to Python floats in one transfer, since each transfer makes a GPU wait."""
     return dict(zip(facts, torch.stack([value.float() for value in facts.values()]).tolist(), strict=True))
 
 
 def require_finite(step: int, values: Facts) -> None:
-    """Stop a run before it takes in what is no number; a GPU is waited for once.
+    """Stop a run before it uses a value that is not finite. Synchronises with the GPU once.
 
     Raises:
-        RcodsrError: naming the first value that is not finite.
+        RcodsrError: names the first value that is not finite.
     """
     for name, finite in zip(values, torch.stack(list(values.values())).isfinite().tolist(), strict=True):
         if not finite:

@@ -1,4 +1,4 @@
-"""Pictures and scores of a run in progress, made by the engine that users run."""
+"""Pictures and scores of a run in progress, computed by the engine that users run."""
 
 import json
 from itertools import pairwise
@@ -22,18 +22,18 @@ from rcodsr.options import LEVELS, UpscaleOptions
 
 _PHOTOS = 8
 _SIDE = 256
-"""Ground truth is cut to at most this many pixels a side, unless the weights want to see more."""
+"""Ground truth is cropped to at most this many pixels per side, unless the weights need more."""
 
 
 class Validation:
-    """A fixed handful of degraded photos.
+    """A fixed small set of degraded photos.
 
     Args:
-        photos: a directory, never one that is trained on; of many photos every so many-th is taken.
-        mix: degradation preset → share; the photos take turns.
-        seed: of the degradation.
-        side: ground truth is cut to so many pixels a side, or 256 where that is more: what a prior wants to see at least.
-        judges: directory of judges' parameters, as of `bench.judges`; None for PSNR and SSIM alone.
+        photos: a directory of photos not used for training; if there are many, they are subsampled evenly.
+        mix: degradation preset → share; the presets are assigned to the photos in turn.
+        seed: seed of the degradation.
+        side: requested side of the cropped ground truth, for priors that need more than 256 pixels.
+        judges: directory of judges' parameters, same as for `bench.judges`; None for PSNR and SSIM alone.
 
     Raises:
         WeightsError: when a judge cannot be read.
@@ -53,11 +53,11 @@ class Validation:
             self.pairs.append((degrade(hr, presets[i % len(presets)], (seed, i)), hr))
 
     def run(self, model: OneStepSR, runtime: Runtime) -> tuple[Tensor, dict[str, float]]:
-        """Enlarge at every level.
+        """Restore all photos at every level.
 
         Returns:
-            A contact sheet (3, H, W) in [0, 1], one photo a row: bicubic, the levels from fidelity to realism, ground truth;
-            and by level PSNR, SSIM and what the judges say. Of the knob: `knob_spread`, the root mean square between its ends
+            A contact sheet (3, H, W) in [0, 1], one photo per row: bicubic, the levels from fidelity to realism, ground truth;
+            and by level PSNR, SSIM and the judges' scores. For the knob: `knob_spread`, the root mean square between its ends
             in 8-bit levels, and `knob_monotone`, the share of photos whose PSNR never rises from level to level.
         """
         upscaler = Upscaler(model, runtime, "training")
@@ -84,7 +84,7 @@ class Validation:
 
 
 def keep(run: Path, step: int, sheet: Tensor, scores: dict[str, float]) -> None:
-    """Store a validation as `<run>/validation/<step>.png` and a line of `<run>/validation.jsonl`."""
+    """Save a validation as `<run>/validation/<step>.png` and a line of `<run>/validation.jsonl`."""
     folder = run / "validation"
     folder.mkdir(exist_ok=True)
     to_pil(Picture(sheet)).save(folder / f"{step:08}.png")

@@ -1,10 +1,10 @@
 """Figures of docs/what-was-invented.md: how far results agree with photos, and whether the map rises with realism.
 
-python tools/measure_evidence.py PHOTOS --weights rcod-small --count 20
+python dev/measure_evidence.py PHOTOS --weights rcod-small --count 20
 
-Of each photo the middle 384×384 pixels are shrunk to 96×96. Lightly: JPEG of quality 90. Badly: a blur of 1.1 pixels, noise
-of 10 steps, JPEG of quality 55. One line per degradation and level: consistency in dB (least, 5th percentile, median), and
-the mean of the map. Then the photos whose map rises strictly with realism.
+The middle 384×384 pixels of each photo are shrunk to 96×96. Lightly: JPEG of quality 90. Badly: a blur of 1.1 pixels, noise
+of 10 levels, JPEG of quality 55. One line per degradation and level: consistency in dB (minimum, 5th percentile, median), and
+the mean of the map. The last line counts the photos whose map rises strictly with realism.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIDE, SCALE = 384, 4
 
 
 def degraded(photo: Tensor, badly: bool, seed: int) -> Tensor:
-    """The middle of a photo (3, H, W), shrunk and degraded: (3, 96, 96)."""
+    """Shrink and degrade the middle of a photo (3, H, W): (3, 96, 96)."""
     top, left = ((side - SIDE) // 2 for side in photo.shape[1:])
     shrunk: list[Step] = [Resize(SIDE // SCALE, SIDE // SCALE, "area")]
     spoilt: list[Step] = [

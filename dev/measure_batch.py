@@ -1,11 +1,11 @@
-"""How much a directory costs beyond the network, and how much memory a picture takes.
+"""Measure the cost of a directory beyond the network, and the memory of a picture.
 
-    python tools/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
-    python tools/measure_batch.py memory PHOTOS --sides 128,512,2048
+    python dev/measure_batch.py time PHOTOS --count 200      # wall time of a directory against the engine's own time
+    python dev/measure_batch.py memory PHOTOS --sides 128,512,2048
 
-`time` runs the whole pipeline, read to written, and lets the engine enlarge the same pictures in memory with nothing beside it,
-half of them before and half after; all after loading. `memory` runs the command line, a fresh process for each size. One JSON
-line per figure.
+`time` runs the whole pipeline from reading to writing, and for comparison only the engine on the same pictures in memory, one
+half before and one half after; loading is not included. `memory` runs the command line, in a new process for each size. One
+JSON line per figure.
 """
 
 import argparse
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def make_album(photos: Path, album: Path, count: int, side: int) -> list[Path]:
-    """Pictures of `side` pixels, shrunk squares of photos, taken in turn from one corner and the other."""
+    """Pictures of `side` pixels: shrunk squares of photos, alternately from one corner and the other."""
     sources = sorted(path for path in photos.iterdir() if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"})
     album.mkdir()
     made = []
@@ -45,7 +45,7 @@ def make_album(photos: Path, album: Path, count: int, side: int) -> list[Path]:
 
 
 def engine_alone(engine: "Upscaler", decoded: "list[Picture]") -> tuple[float, float]:
-    """Wall and CPU seconds of the engine with nothing beside it."""
+    """Wall and CPU seconds of the engine alone."""
     started = time.process_time()
     return sum(engine.run(picture, UpscaleOptions()).seconds for picture in decoded), time.process_time() - started
 
@@ -83,7 +83,7 @@ def measure_time(photos: Path, directory: Path, count: int, together: int | None
     assert {result.status for result in results} == {"done"}
     figures = {"count": count, "threads": torch.get_num_threads(), "wall_s": wall, "engine_inside_s": sum(inside)}
     figures |= {"engine_alone_s": alone, "wall_to_inside": wall / sum(inside), "wall_to_alone": wall / alone}
-    figures |= {"cpu_s": cpu, "cpu_alone_s": cpu_alone}  # what can be told on a busy machine
+    figures |= {"cpu_s": cpu, "cpu_alone_s": cpu_alone}  # meaningful on a busy machine, too
     print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, help="pictures that share network calls")
     parser.add_argument("--sides", default="128,512,2048")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the command line
     with tempfile.TemporaryDirectory() as directory:
         if options.what == "time":
             measure_time(options.photos, Path(directory), options.count, options.together)

@@ -1,6 +1,6 @@
-"""The mean of two checkpoints of one architecture, the second with a share: weights that went apart little meet in between.
+"""Weighted mean of two checkpoints of one architecture, for weights that have not diverged far.
 
-python tools/mix_weights.py EARLIER LATER 0.7 OUT
+python dev/mix_weights.py EARLIER LATER 0.7 OUT
 """
 
 import argparse

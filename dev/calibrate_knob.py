@@ -1,9 +1,10 @@
-"""Spread a knob anew: finished weights whose timestep t does what t′ did before, t′ = k + w(r) · (n·k − k) for realism r.
+"""Recalibrate the knob of trained weights: timestep t then acts like t′ before, t′ = k + w(r) · (n·k − k) for realism r.
 
-python tools/calibrate_knob.py CHECKPOINT OUT 0:0.06 0.25:0.15 0.5:0.25 1:1
+python dev/calibrate_knob.py CHECKPOINT OUT 0:0.06 0.25:0.15 0.5:0.25 1:1
 
-The pairs say w at some realism values, straight lines between them. Only the two layers of the time embedding change: they are
-fitted to what they gave at t′, at every timestep of the knob. For networks conditioned by `models.tiny_unet.TimestepEmbedding`.
+The pairs set w at some realism values, with linear interpolation between them. Only the two layers of the time embedding
+change: at every timestep t of the knob they are fitted to their previous output at t′. For networks conditioned by
+`models.tiny_unet.TimestepEmbedding`.
 """
 
 import sys
@@ -20,7 +21,7 @@ from rcodsr.models.tiny_unet import TimestepEmbedding, TinyUNet
 
 
 def fit(embedding: TimestepEmbedding, t: Tensor, wanted: Tensor, steps: int = 4000) -> float:
-    """Change an embedding so that it gives `wanted` (T, width) at `t` (T,); returns the relative error that is left."""
+    """Fit an embedding to output `wanted` (T, width) at `t` (T,); returns the remaining relative error."""
     embedding.requires_grad_(True)
     optimizer = torch.optim.Adam(embedding.parameters(), lr=2e-3)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -47,7 +48,7 @@ def main(checkpoint: Path, out: Path, pairs: list[str]) -> None:
     card = checkpoint / "README.md"
     training = read_config(checkpoint).training | {"knob": dict(zip(realism, shares, strict=True))}
     save_model(out, model, training, card.read_text(encoding="utf-8") if card.is_file() else "")
-    print(f"timesteps {first} to {last}: embedding met but for {left:.2%}")
+    print(f"timesteps {first} to {last}: embedding fitted with an error of {left:.2%}")
 
 
 if __name__ == "__main__":

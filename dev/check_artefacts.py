@@ -1,10 +1,11 @@
-"""Grain and grids in enlarged pictures, beside their ground truth: figures that PSNR, LPIPS and NIQE do not show.
+"""Measure grain and grids in enlarged pictures against ground truth, which PSNR, LPIPS and NIQE do not show.
 
-python tools/check_artefacts.py --gt HR --results DIR...
+python dev/check_artefacts.py --gt HR --results DIR...
 
-flat: where the ground truth is flat (local standard deviation below 2/255 in 7×7 pixels), the mean local deviation, ours over
+flat: mean local deviation where the ground truth is flat (local standard deviation below 2/255 in 7×7 pixels), ours divided by
 theirs; median over the pictures. Grain is above 1.
-grid 2, grid 4: power at a period of 2 and of 4 pixels, across and down, ours over theirs; a repeating pattern is above 1.
+grid 2, grid 4: power at a period of 2 and of 4 pixels, in both directions, ours divided by theirs; repeating patterns are
+above 1.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from rcodsr.images import io
 
 WINDOW = 7
 FLAT = 2 * 219 / 255  # 2 of 255 in the studio swing of luma
-PERFECT = 0.1  # below it, a drawing: any ratio to it says nothing
+PERFECT = 0.1  # below this, a drawing, for which ratios are meaningless
 
 
 def local_std(y: torch.Tensor) -> torch.Tensor:
@@ -31,7 +32,7 @@ def local_std(y: torch.Tensor) -> torch.Tensor:
 
 
 def grid_power(y: np.ndarray, period: int) -> float:
-    """Power at one period along either axis, whatever the other axis does slowly."""
+    """Power at one period along either axis, ignoring slow changes along the other."""
     y = y[: y.shape[0] // 16 * 16, : y.shape[1] // 16 * 16]
     window = np.hanning(y.shape[0])[:, None] * np.hanning(y.shape[1])
     power = np.abs(np.fft.fft2((y - y.mean()) * window)) ** 2

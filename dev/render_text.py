@@ -1,6 +1,6 @@
-"""Render pages, signs and charts: training pictures of sharp lettering and edges, which photos have too little of.
+"""Render pages, signs and charts: training pictures of sharp lettering and edges, which are rare in photos.
 
-python tools/render_text.py OUT --count 56 --seed 0 [--fonts DIR]
+python dev/render_text.py OUT --count 56 --seed 0 [--fonts DIR]
 """
 
 import argparse
@@ -23,7 +23,7 @@ def color(rng: random.Random, dark: bool) -> Color:
 
 
 def background(rng: random.Random, dark: bool) -> Image.Image:
-    """Plain, or shaded from one corner to the other."""
+    """A plain background, or one shaded from corner to corner."""
     if rng.random() < 0.5:
         return Image.new("RGB", (SIDE, SIDE), color(rng, dark))
     corners = Image.new("RGB", (2, 2))
