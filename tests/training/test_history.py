@@ -106,7 +106,7 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
         compare(tmp_path / "album")
     with pytest.raises(UsageError, match="--gt: belongs to a picture"):
         compare(run, gt=tmp_path / "gt.png")
-    with pytest.raises(UsageError, match=r"does not say a format"):
+    with pytest.raises(UsageError, match="no suffix of an output format"):
         compare(run, run / "sheet.jpg")
     (run / "validation.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match=r"validation\.jsonl: not the record of a run's validations"):
