@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rcodsr.data.dataset import PhotoPairs, RawBatch, batches, collate
 from rcodsr.data.degradation import Degradation, degrade
-from rcodsr.data.photos import find_pairs, find_photos
+from rcodsr.data.pairs import find_pairs
+from rcodsr.data.photos import find_photos
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError
 from tests.data.conftest import cut_short

@@ -15,7 +15,8 @@ from torch import Tensor
 from rcodsr.data.dataset import PhotoPairs, RawBatch, batches
 from rcodsr.data.degradation import Degradation
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
-from rcodsr.data.photos import find_pairs, find_photos
+from rcodsr.data.pairs import find_pairs
+from rcodsr.data.photos import find_photos
 from rcodsr.errors import InputError, WorkerError
 from tests.data.conftest import cut_short
 

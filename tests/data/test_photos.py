@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
+from rcodsr.data.pairs import find_pairs
+from rcodsr.data.photos import PhotoCache, check_sizes, find_photos, leave_out_small
 from rcodsr.errors import InputError, NoInputError, UsageError
 from tests.data.conftest import cut_short
 
@@ -103,11 +104,11 @@ def test_pairs_have_the_same_path_up_to_the_suffix(tmp_path: Path) -> None:
 
 
 def test_a_pair_of_other_sizes_is_named(tmp_path: Path) -> None:
-    picture(tmp_path / "hr" / "a.png", (66, 48))
+    picture(tmp_path / "hr" / "a.png", (68, 48))
     picture(tmp_path / "lr" / "a.png", (16, 12))
     with pytest.raises(InputError) as caught:
         find_pairs(tmp_path / "hr", tmp_path / "lr")
-    assert str(caught.value).startswith(f"{tmp_path}/hr/a.png: 66×48 is not four times 16×12 of {tmp_path}/lr/a.png; ")
+    assert str(caught.value).startswith(f"{tmp_path}/hr/a.png: 68×48 is not four times 16×12 of {tmp_path}/lr/a.png; ")
 
 
 @pytest.mark.parametrize(("alone", "other"), [("hr", "lr"), ("lr", "hr")])
@@ -162,6 +163,17 @@ def test_small_photos_are_counted(tmp_path: Path) -> None:
         check_sizes(find_photos(tmp_path), 64)
     assert str(caught.value).startswith(f"{tmp_path}/b.png: smaller than the 64-pixel crop, and 2 more are; ")
     check_sizes(find_photos(tmp_path), 1)
+
+
+def test_what_is_too_small_is_left_out_and_counted(tmp_path: Path) -> None:
+    sides = {tmp_path / "a": 64, tmp_path / "b": 63, tmp_path / "c": 10, tmp_path / "d": 200}
+    lines: list[str] = []
+    assert [path.name for path in leave_out_small(sides, 64, lines.append)] == ["a", "d"]
+    assert lines == [f"2 of 4 photos are smaller than the 64-pixel crop and left out, {tmp_path}/b first"]
+    assert leave_out_small(sides, 10, lines.append) == list(sides)
+    assert len(lines) == 1
+    with pytest.raises(InputError, match=r"a: smaller than the 208-pixel crop, and 3 more are; "):
+        leave_out_small(sides, 208, lines.append)
 
 
 # ---------------------------------------------------------------------------------------------------------------- cache

@@ -44,6 +44,18 @@ def test_a_run_on_real_pairs(recipe: Recipe, tmp_path: Path) -> None:
     assert (recipe.output / "checkpoint").is_dir()
 
 
+def test_a_photo_that_is_too_small_for_a_phase_is_left_out_of_that_one(recipe: Recipe) -> None:
+    with Image.open(recipe.photos / "0.png") as whole:
+        whole.crop((0, 0, 128, 80)).save(recipe.photos / "0.png")
+    lines: list[str] = []
+    large = Phase("large", 1, 1, 96, (1e-3, 1e-4))
+    run = Run(replace(recipe, phases=(*recipe.phases, large)), lines.append)
+    assert [len(run._pairs(phase, 0, 1).photos) for phase in run.recipe.phases] == [8, 7]
+    assert lines[0] == f"1 of 8 photos is smaller than the 96-pixel crop and left out, {recipe.photos}/0.png first"
+    with pytest.raises(InputError, match=r"0\.png: smaller than the 160-pixel crop, and 7 more are; "):
+        Run(replace(recipe, phases=(replace(large, crop=160),)), lines.append)
+
+
 def test_damaged_photos_are_named_once_and_end_a_run_when_many(recipe: Recipe) -> None:
     lines: list[str] = []
     damaged = sorted(recipe.photos.iterdir())

@@ -1,5 +1,6 @@
 """`rcodsr compare`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,13 @@ _LARGEST_SIDE = 768
 
 
 def compare(
-    input: Annotated[Path, typer.Argument(help="Picture file.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="PAGE.html or SHEET.png.", show_default=False)],
+    input: Annotated[Path, typer.Argument(help="Picture file, or directory of a training run.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="PAGE.html or SHEET.png; a run's scores are printed without it.", show_default=False
+        ),
+    ] = None,
     realism: Annotated[str, typer.Option("-r", "--realism", help="Realism levels, separated by commas.")] = "0,0.5,1",
     gt: Annotated[Path | None, typer.Option("--gt", help="Ground truth, four times as large as the input.")] = None,
     judges: Annotated[
@@ -46,10 +52,16 @@ def compare(
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show one picture at several realism levels: a page with sliders for any browser, or a contact sheet."""
+    """Show one picture at several realism levels: a page with sliders for any browser, or a contact sheet.
+
+    Of the directory of a training run, show its checkpoints side by side, as validation has seen them.
+    """
     levels = _levels(realism)
     if input.is_dir():
-        raise InputError(input, "a directory", "pass one picture file")
+        _compare_run(input, output, {"--gt": gt, "--judges": judges, "--region": region}, overwrite)
+        return
+    if output is None:
+        raise UsageError("--output", "not given", "add -o PAGE.html or -o SHEET.png")
     if judges is not None and gt is None:
         raise UsageError("--judges", "needs a ground truth", "add --gt FILE or omit the option")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)
@@ -90,6 +102,19 @@ def compare(
     make_directory(output.parent)
     write_atomic(output, html_page(made) if output.suffix.lower() in {".html", ".htm"} else contact_sheet(made))
     result_line(str(output))
+
+
+def _compare_run(run: Path, output: Path | None, of_pictures: Mapping[str, object], overwrite: bool) -> None:
+    if not (run / "validation.jsonl").is_file():
+        raise InputError(run, "a directory", "pass one picture file, or a training run that has validated")
+    for option, value in of_pictures.items():
+        if value is not None:
+            raise UsageError(option, "belongs to a picture, not to a run", "leave it out")
+    if output is not None:
+        _check_output(output, [], overwrite)
+    from rcodsr.cli.checkpoints import compare_checkpoints
+
+    compare_checkpoints(run, output)
 
 
 def _read(path: Path) -> "Picture":

@@ -48,7 +48,9 @@ def train(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Stop after this time instead of the last phase's steps.", min=0)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Run one step of every phase; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Count the memory and do one step of every phase; write nothing.")
+    ] = False,
 ) -> int:
     """Train from a recipe. It can be stopped at any time; the same command continues."""
     from rcodsr.training.recipe_file import find_recipe, print_recipe, read_recipe, recipe_to_show, require_files
@@ -65,6 +67,12 @@ def train(
     require_files(plan)
     from rcodsr.training.run import Run
 
+    if dry_run:
+        from rcodsr.training.memory import fitted, lines
+
+        plan = fitted(plan, note)
+        for line in lines(plan):  # before any weights are read
+            note(line)
     other = None if resume in {"auto", "never"} else Path(resume)
     with TaskBar() as bar:
         run = Run(plan, note, resume=not dry_run and resume != "never", resume_from=None if dry_run else other, watch=bar)

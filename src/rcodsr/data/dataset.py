@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rcodsr.data.degradation import Degradation, apply, degrade_batch, sample_degradation
+from rcodsr.data.pairs import covered, shrunk_to_low
 from rcodsr.data.photos import PhotoCache
 from rcodsr.data.presets import PRESETS
 from rcodsr.errors import InputError
@@ -94,7 +96,7 @@ class PhotoPairs(Dataset[Sample]):
         seed: seed of the whole stream.
         length: number of pairs.
         zoom_probability: share of pairs whose photo is first zoomed.
-        lr: low-resolution version of each photo (`photos.find_pairs`); neither zoom nor degradation then.
+        lr: low-resolution version of each photo (`pairs.find_pairs`); neither zoom nor degradation then.
         degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
         cache: decoded photos; None creates one of 1 GiB in each worker.
         zoom: range of factors by which zoomed photos are resized.
@@ -166,12 +168,20 @@ class PhotoPairs(Dataset[Sample]):
                     ) from error
 
     def _read(self, path: Path) -> list[np.ndarray]:
-        decoded = [self.cache.read(file) for file in ([path] if self.lr is None else [path, self.lr[path]])]
+        hr = self.cache.read(path)
+        decoded = [hr] if self.lr is None else self._pair(path, hr, self.lr[path])
         if min(decoded[0].shape[:2]) < self.crop:  # replaced since its header was checked
             raise InputError(path, f"smaller than the {self.crop}-pixel crop", "remove it or use a smaller crop")
-        if self.lr is not None and decoded[0].shape[:2] != tuple(VariantSpec.scale * side for side in decoded[1].shape[:2]):
-            raise InputError(path, f"not four times as large as {self.lr[path]}", "remove the pair or crop it to match")
         return decoded
+
+    def _pair(self, path: Path, hr: np.ndarray, counterpart: Path) -> list[np.ndarray]:
+        """A photo and its low-resolution version, both as far as they cover each other."""
+        height, width = hr.shape[:2]
+        lr = self.cache.read(counterpart, partial(shrunk_to_low, photo=(height, width)))
+        shown = covered((height, width), (lr.shape[0], lr.shape[1]))
+        if shown is None:
+            raise InputError(path, f"not four times as large as {counterpart}", "remove the pair or crop it to match")
+        return [hr[: shown[0], : shown[1]], lr[: shown[0] // VariantSpec.scale, : shown[1] // VariantSpec.scale]]
 
     def _zoom(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.zoom_probability:

@@ -1,17 +1,17 @@
 """Photo files for training and test sets: finding them, checking their headers, decoding them once."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from rcodsr.errors import InputError, NoInputError, UsageError
+from rcodsr.errors import InputError, NoInputError
 from rcodsr.images import io
 from rcodsr.images.lists import read_lines
-from rcodsr.images.matching import match
 from rcodsr.images.picture import to_pil
-from rcodsr.variants import VariantSpec
+from rcodsr.messages import Log
 
 
 def find_photos(source: Path) -> list[Path]:
@@ -31,32 +31,6 @@ def find_photos(source: Path) -> list[Path]:
     return photos
 
 
-def find_pairs(photos: Path, lr: Path) -> dict[Path, Path]:
-    """Photos of a directory with their low-resolution versions: the same path in the directory `lr` up to the suffix.
-
-    Tails of names (`images.matching.bare_stem`) may differ.
-
-    Raises:
-        UsageError: when one of both is not a directory.
-        NoInputError: when there is none.
-        InputError: when a photo has no counterpart or is not exactly four times as large; it names the pair.
-    """
-    for folder in (photos, lr):
-        if not folder.is_dir():
-            raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
-    high, low = find_photos(photos), find_photos(lr)
-    pairs = match(high, low, below=(photos, lr), one_to_one=True, fault=InputError)
-    for path in sorted((set(high) - pairs.keys()) | (set(low) - set(pairs.values()))):
-        other = lr if path in high else photos
-        raise InputError(path, f"has no counterpart in {other}", "remove it or add the other half of the pair")
-    for photo, counterpart in pairs.items():
-        (width, height), small = io.read_header(photo).size, io.read_header(counterpart).size
-        if (width, height) != (VariantSpec.scale * small[0], VariantSpec.scale * small[1]):
-            cause = f"{width}×{height} is not four times {small[0]}×{small[1]} of {counterpart}"
-            raise InputError(photo, cause, "remove the pair or crop it to match")
-    return pairs
-
-
 def check_sizes(photos: list[Path], crop: int) -> None:
     """Find unreadable and too small photos by their headers, before hours of training.
 
@@ -65,9 +39,32 @@ def check_sizes(photos: list[Path], crop: int) -> None:
     """
     small = [path for path in photos if min(io.read_header(path).size) < crop]
     if small:
-        others = len(small) - 1
-        more = f", and {others} more {'are' if others > 1 else 'is'}" if others else ""
-        raise InputError(small[0], f"smaller than the {crop}-pixel crop{more}", "remove them or use a smaller crop")
+        raise InputError(small[0], f"smaller than the {crop}-pixel crop{_and_more(small)}", "remove them or use a smaller crop")
+
+
+def leave_out_small(sides: Mapping[Path, int], crop: int, log: Log) -> list[Path]:
+    """Photos that a crop fits into; of those that are too small, the log is told how many there are.
+
+    Args:
+        sides: the shorter side of each photo, in pixels.
+        crop: in pixels.
+        log: receives at most one line.
+
+    Raises:
+        InputError: when all are too small.
+    """
+    small = [path for path, side in sides.items() if side < crop]
+    if len(small) == len(sides):
+        raise InputError(small[0], f"smaller than the {crop}-pixel crop{_and_more(small)}", "use larger ones or a smaller crop")
+    if small:
+        are = "is" if len(small) == 1 else "are"
+        log(f"{len(small)} of {len(sides)} photos {are} smaller than the {crop}-pixel crop and left out, {small[0]} first")
+    return [path for path, side in sides.items() if side >= crop]
+
+
+def _and_more(paths: list[Path]) -> str:
+    others = len(paths) - 1
+    return f", and {others} more {'are' if others > 1 else 'is'}" if others else ""
 
 
 class PhotoCache:
@@ -93,8 +90,12 @@ class PhotoCache:
                     break
                 self._keep(path, pixels)
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: Path, prepared: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
         """Pixels of a photo, shape (H, W, 3), uint8, transparency laid on white; not to be written to.
+
+        Args:
+            path: the photo.
+            prepared: what is done to its pixels before they are kept; for one photo always the same.
 
         Raises:
             InputError: when the file is not a whole picture.
@@ -102,7 +103,7 @@ class PhotoCache:
         if path in self._decoded:
             self._decoded.move_to_end(path)
             return self._decoded[path]
-        pixels = _decoded(path)
+        pixels = _decoded(path) if prepared is None else prepared(_decoded(path))
         if pixels.nbytes <= self.max_bytes:
             self._keep(path, pixels)
         while self.bytes > self.max_bytes:

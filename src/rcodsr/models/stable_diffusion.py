@@ -102,11 +102,13 @@ class KlAutoencoder(nn.Module):
         return like_weights(x.to(dtype), self.decoder)
 
 
-@cache
 def _clip_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cached on the device: a copy from the host would synchronise, and cannot be captured in a CUDA graph."""
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return mean, std
+
+
+_kept_clip_statistics = cache(_clip_statistics)
+"""Cached on a GPU: a copy from the host would synchronise, and cannot be captured in a CUDA graph."""
 
 
 class ClipVisionTower(nn.Module):
@@ -138,7 +140,7 @@ class ClipVisionTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens of pictures already resized to the tower's side: (B, 3, s, s) in [0, 1] → (B, 1 + N, width)."""
-        mean, std = _clip_statistics(x.device)
+        mean, std = (_clip_statistics if x.device.type == "cpu" else _kept_clip_statistics)(x.device)
         pixels = ((x - mean) / std).to(self.vision.post_layernorm.weight.dtype)
         states = self.vision(pixel_values=pixels).last_hidden_state
         out: Tensor = self.vision.post_layernorm(states)

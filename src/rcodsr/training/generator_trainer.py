@@ -62,7 +62,9 @@ class GeneratorTrainer(Trainer):
 
     def _judge_optimizer(self, objective: Objective) -> Optimizer:
         rates = objective.rates(self.recipe)
-        return Optimizer(objective.trained(), rates.betas, rates.weight_decay, rates.clip, self.processes, rates.rate)
+        return Optimizer(
+            objective.trained(), rates.betas, rates.weight_decay, rates.clip, self.processes, rates.rate, self.scaled
+        )
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
         """Update θ once, then every objective with trainable parameters (Algorithm 1, lines 5 to 19).
@@ -73,10 +75,22 @@ class GeneratorTrainer(Trainer):
         for judges in self._turns(phase):
             facts, finished = self._learn(batches, phase, judges)
             averaged = _joined(averaged, self._update(facts, rate, step))
-        for objective in self.objectives:
-            if objective.name in self.judges and objective.weight(phase):
-                averaged[f"{objective.name}_own"] = self._train_judge(objective, finished, step)
+        for objective in self._judging(phase):
+            averaged[f"{objective.name}_own"] = self._train_judge(objective, finished, step)
         return floats(averaged)
+
+    def passes(self, batches: Sequence[Batch], phase: Phase) -> list[Generated]:
+        """Forward and back; arguments as `Trainer.passes`."""
+        for turn in self._turns(phase):
+            _, finished = self._learn(batches, phase, turn)
+        for objective in self._judging(phase):
+            for number in range(objective.turns):
+                self._judge(objective, finished, number)
+        return finished
+
+    def _judging(self, phase: Phase) -> list[Objective]:
+        """Those that learn in a phase."""
+        return [objective for objective in self.objectives if objective.name in self.judges and objective.weight(phase)]
 
     def _turns(self, phase: Phase) -> list[Turn]:
         """Return the losses of each update of θ in this step: all at once, or S3Diff's two."""
@@ -92,8 +106,10 @@ class GeneratorTrainer(Trainer):
             with self._precision():
                 made, own = self.generate(batch, phase)
                 loss, seen = self._generator_loss(made, phase, turn)
-            (loss.mean() * share).backward()
-            facts.append(own | seen | {"loss": loss.mean(), **_alignment(made, share)})
+            self.optimizer.backward(loss.mean() * share)
+            scale = self.optimizer.scale
+            alignment = _alignment(made, share, 1.0 if scale is None else scale.value)
+            facts.append({name: value.detach() for name, value in (own | seen | {"loss": loss.mean(), **alignment}).items()})
             finished.append(made.detached())
         return facts, finished
 
@@ -177,14 +193,22 @@ class GeneratorTrainer(Trainer):
         """Update φ′ or the discriminator on the pictures just generated, once per turn."""
         judge, losses = self.judges[objective.name], []
         for turn in range(objective.turns):
-            for made in finished:
-                with self._precision():
-                    loss = objective.own_loss(made, turn).mean()
-                (loss / len(finished)).backward()
-                losses.append(loss.detach())
-            require_finite(step, {f"norm of the gradient of {objective.name}": judge.gather()})
+            losses += self._judge(objective, finished, turn)
+            norm = judge.gather()
+            if not judge.skips:
+                require_finite(step, {f"norm of the gradient of {objective.name}": norm})
             judge.step()
         return self.processes.average(torch.stack(losses).sum() / len(finished))
+
+    def _judge(self, objective: Objective, finished: Sequence[Generated], turn: int) -> list[Tensor]:
+        """An objective's passes over what was made, in one of its turns: gradients are left in it; its losses."""
+        losses = []
+        for made in finished:
+            with self._precision():
+                loss = objective.own_loss(made, turn).mean()
+            self.judges[objective.name].backward(loss / len(finished))
+            losses.append(loss.detach())
+        return losses
 
     def _occupancy(self, t: Tensor) -> Facts:
         """Share of the samples closest to each group's timestep."""
@@ -198,6 +222,8 @@ class GeneratorTrainer(Trainer):
         for objective in self.objectives:
             judge = objective.trained() | objective.buffers()
             found |= {f"{objective.name}/{name}": tensor for name, tensor in judge.items()}
+        for name, learns in self.judges.items():
+            found |= learns.tensors(name)
         return found
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -213,11 +239,11 @@ def _joined(first: Facts, second: Facts) -> Facts:
     return {**first, **second, "loss": first["loss"] + second["loss"], "grad_norm": norm}
 
 
-def _alignment(made: Generated, share: float) -> Facts:
-    """Cosine between the gradients of the distillation and of all other losses at ẑ_H; watch it instead of the raw L_reg."""
+def _alignment(made: Generated, share: float, scale: Tensor | float = 1.0) -> Facts:
+    """Cosine between what the distillation and everything else ask of ẑ_H; watch it instead of the raw L_reg."""
     pull = made.pulls.get("vsd")
     if pull is None or made.z.grad is None:
         return {}
     vsd = pull.flatten(1) * share
-    rest = made.z.grad.flatten(1) - vsd
+    rest = made.z.grad.flatten(1) / scale - vsd
     return {"gradient_cosine": nn.functional.cosine_similarity(vsd, rest).mean()}

@@ -1,15 +1,15 @@
-"""Logs of a run: one JSON line per step, TensorBoard, and progress lines."""
+"""What a run says while it runs: one JSON line per step, boards to watch, and lines for people."""
 
 import json
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rcodsr.bench.memory import peak_resident
 from rcodsr.messages import Log
+from rcodsr.training.boards import Boards
 
 _SCARCE = 0.02
 """Groups with a smaller share of the samples trigger a warning: they learn nothing."""
@@ -24,15 +24,16 @@ class Journal:
         run: the run's directory.
         step: steps already done; lines that an interrupted attempt wrote after it are dropped.
         total: steps of the whole run.
-        log: receives progress lines.
+        log: receives lines for people.
+        boards: where curves and pictures are watched.
     """
 
-    def __init__(self, run: Path, step: int, total: int, log: Log) -> None:
+    def __init__(self, run: Path, step: int, total: int, log: Log, boards: Boards) -> None:
         self.path = run / "metrics.jsonl"
         self.total, self.log = total, log
         _keep_until(self.path, step)
         self._lines = self.path.open("a", encoding="utf-8")
-        self._board = _tensorboard(run, step, log)
+        self._boards = boards
         self._shares: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self._warned: set[str] = set()
         self._since, self._samples = time.monotonic(), 0
@@ -43,24 +44,19 @@ class Journal:
         self._lines.flush()
         self._samples += samples
         self._shares.append({name: value for name, value in facts.items() if name.startswith("share_")})
-        if self._board is not None:
-            for name, value in facts.items():
-                self._board.add_scalar(name, value, step)
+        self._boards.scalars(facts, step)
         if step % 50 == 0 or step == self.total:
             self._report(step, phase, facts)
 
     def validation(self, step: int, sheet: torch.Tensor, scores: dict[str, float]) -> None:
-        """Add a contact sheet (3, H, W) in [0, 1] and its scores to TensorBoard."""
-        if self._board is not None:
-            self._board.add_image("validation", sheet, step)
-            for name, value in scores.items():
-                self._board.add_scalar(f"validation/{name}", value, step)
+        """Show a contact sheet (3, H, W) in [0, 1] and its scores as curves on the boards."""
+        self._boards.picture("validation", sheet, step)
+        self._boards.scalars({f"validation/{name}": value for name, value in scores.items()}, step)
 
     def close(self) -> None:
         """Close the log files."""
         self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        self._boards.close()
 
     def _report(self, step: int, phase: str, facts: dict[str, float]) -> None:
         seconds = time.monotonic() - self._since
@@ -70,9 +66,7 @@ class Journal:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in facts.items() if not name.startswith("share_"))
         memory = _peak_memory()
         self.log(f"{phase} {step}/{self.total}  {shown}  {speed:.1f} img/s  {memory:.1f} GiB  {_duration(left)} left")
-        if self._board is not None:
-            self._board.add_scalar("img_per_s", speed, step)
-            self._board.add_scalar("peak_memory_gib", memory, step)
+        self._boards.scalars({"img_per_s": speed, "peak_memory_gib": memory}, step)
         self._since, self._samples = time.monotonic(), 0
         self._warn_of_scarce_groups()
 
@@ -101,15 +95,6 @@ def _keep_until(path: Path, step: int) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     temporary.replace(path)
-
-
-def _tensorboard(run: Path, step: int, log: Log) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log("TensorBoard is not installed (pip install tensorboard); metrics.jsonl holds everything except the pictures")
-        return None
-    return SummaryWriter(run / "tensorboard", purge_step=step + 1)
 
 
 def _peak_memory() -> float:

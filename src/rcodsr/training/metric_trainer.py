@@ -28,21 +28,26 @@ class MetricTrainer(Trainer):
         Returns:
             The loss, the mean absolute error, and the share of pictures assigned to their true group.
         """
+        return floats(self._update(self.passes(batches, phase), rate, step))
+
+    def passes(self, batches: Sequence[Batch], phase: Phase) -> list[Facts]:
+        """Forward and back; arguments as `Trainer.passes`."""
         facts = []
         for batch in batches:
             loss, seen = self._loss(batch)
-            (loss / len(batches)).backward()
-            facts.append({"loss": loss, **seen})
-        return floats(self._update(facts, rate, step))
+            self.optimizer.backward(loss / len(batches))
+            facts.append({"loss": loss.detach(), **seen})
+        return facts
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Facts]:
         model, grouping = self.model, self.model.spec.grouping
         x_l, x_h = windows(model, batch)
         true = model.similarity(x_l, x_h)
-        known = ~true.isnan()  # a flat crop has no defined direction
-        estimated = model.estimate(x_l)
-        loss = F.smooth_l1_loss(estimated[known], true[known], beta=0.1) if known.any() else estimated.sum() * 0
-        error = (estimated - true).abs()[known].mean().nan_to_num()
+        known = ~true.isnan()  # a flat crop has no direction to compare
+        counted = known.sum().clamp(min=1)
+        estimated, wanted = model.estimate(x_l), true.nan_to_num()
+        loss = (F.smooth_l1_loss(estimated, wanted, beta=0.1, reduction="none") * known).sum() / counted
+        error = ((estimated - wanted).abs() * known).sum() / counted
         right = (group_timestep(estimated, grouping) == group_timestep(true, grouping)).float().mean()
         return loss, {"mae": error, "group_accuracy": right}
 

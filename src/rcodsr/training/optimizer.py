@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping over named parameters, and the running average of weights."""
+"""AdamW with clipping and loss scaling over named parameters, and the running average of weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +14,15 @@ class Optimizer:
 
     Args:
         parameters: by name, each once.
-        betas: AdamW's.
-        weight_decay: AdamW's.
-        clip: largest norm; 0 disables clipping.
-        processes: the processes to average gradients with.
-        rate: learning rate used when none is passed to `step`.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        clip: largest norm; 0 does not clip.
+        processes: who the gradients are shared with.
+        rate: learning rate where `step` is given none.
+        scaled: multiply losses before the backward pass, so that gradients in float16 do not vanish.
+
+    Attributes:
+        skips: the gradients that `gather` has met overflowed, and `step` will leave them out.
     """
 
     def __init__(
@@ -29,25 +33,72 @@ class Optimizer:
         clip: float,
         processes: Processes,
         rate: float = 0.0,
+        scaled: bool = False,
     ) -> None:
         self.parameters = list(parameters.values())
         fused = all(parameter.is_cuda for parameter in self.parameters)  # one kernel for all; on the CPU it rounds differently
         self.inner = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=fused)
         self.clip = clip
         self.processes = processes
+        self.scale = LossScale(processes.device) if scaled else None
+        self.skips = False
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients to those that are there."""
+        (loss if self.scale is None else loss * self.scale.value).backward()  # type: ignore[no-untyped-call]
 
     def gather(self) -> Tensor:
         """Average the gradients over the processes and clip them. Returns their norm (a scalar), which may not be finite."""
         self.processes.average_gradients(self.parameters)
-        return nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
+        if self.scale is not None:
+            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], self.scale.value)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
+        self.skips = self.scale is not None and self.scale.may_fall and not norm.isfinite()
+        return norm
 
     def step(self, rate: float | None = None) -> None:
         """Update with the gathered gradients at a learning rate, and clear them."""
         if rate is not None:
             for group in self.inner.param_groups:
                 group["lr"] = rate
-        self.inner.step()
+        if not self.skips:
+            self.inner.step()
+        if self.scale is not None:
+            self.scale.follow(overflow=self.skips)
         self.inner.zero_grad(set_to_none=True)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What a saved state holds besides the moments, under a name."""
+        return {} if self.scale is None else {f"{name}_scale/{part}": value for part, value in vars(self.scale).items()}
+
+
+class LossScale:
+    """By how much losses are multiplied: the rule of `torch.amp.GradScaler`, which accelerate uses too.
+
+    It begins at 65536, is halved by a step whose gradients overflow, and doubled after 2000 steps in a row without one. All
+    processes agree, because gradients are averaged over them before they are looked at.
+
+    Args:
+        device: of the parameters.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.value = torch.tensor(65536.0, device=device)
+        self.calm = torch.tensor(0, device=device)
+
+    @property
+    def may_fall(self) -> bool:
+        """Whether overflow can still be the scale's fault."""
+        return bool(self.value > 1)
+
+    def follow(self, overflow: bool) -> None:
+        """Take in how a step went."""
+        self.calm.copy_(torch.zeros_like(self.calm) if overflow else self.calm + 1)
+        if overflow:
+            self.value.div_(2)
+        elif self.calm >= 2000:
+            self.value.mul_(2)
+            self.calm.zero_()
 
 
 class Average:

@@ -15,8 +15,13 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of pictures (B, 3, H, W) in [0, 1] → (B,)."""
 
 
-def build_perceptual(settings: PerceptualSettings, device: torch.device) -> Distance | None:
-    """Build the distance named by a recipe, or return None if it names none.
+def build_perceptual(settings: PerceptualSettings, device: torch.device, hollow: bool = False) -> Distance | None:
+    """The distance a recipe names.
+
+    Args:
+        settings: which one, and its weights.
+        device: where it is computed.
+        hollow: read no weights, where only shapes count.
 
     Raises:
         UsageError: when LPIPS with VGG16 is requested without weights and its package is missing.
@@ -25,9 +30,10 @@ def build_perceptual(settings: PerceptualSettings, device: torch.device) -> Dist
     kind, weights = settings.distance, settings.weights
     if kind == "wavelet":
         return wavelet_distance
-    if kind != "none" and weights is not None:
+    if kind != "none" and (hollow or weights is not None):
         lpips = LpipsVgg() if kind == "lpips-vgg" else LpipsSqueeze()
-        load_strictly(lpips, weights)
+        if weights is not None and not hollow:
+            load_strictly(lpips, weights)
         placed: nn.Module = lpips.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
     return _lpips_package(device) if kind == "lpips-vgg" else None

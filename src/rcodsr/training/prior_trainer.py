@@ -10,6 +10,7 @@ from torch import Tensor
 from rcodsr.data.dataset import Batch
 from rcodsr.images.resize import upsample
 from rcodsr.training.draws import Draws
+from rcodsr.training.objectives import Facts
 from rcodsr.training.recipe import Phase
 from rcodsr.training.trainer import Trainer, floats
 
@@ -24,14 +25,18 @@ class PriorTrainer(Trainer):
     """
 
     def train_step(self, batches: Sequence[Batch], phase: Phase, rate: float, step: int) -> dict[str, float]:
-        """Run one update; arguments, results and errors as in `Trainer.train_step`."""
+        """One update; arguments, results and errors as `Trainer.train_step`."""
+        return floats(self._update(self.passes(batches, phase), rate, step))
+
+    def passes(self, batches: Sequence[Batch], phase: Phase) -> list[Facts]:
+        """Forward and back; arguments as `Trainer.passes`."""
         facts = []
         for batch in batches:
             with self._precision():
                 loss = self._loss(batch).mean()
-            (loss / len(batches)).backward()
-            facts.append({"loss": loss})
-        return floats(self._update(facts, rate, step))
+            self.optimizer.backward(loss / len(batches))
+            facts.append({"loss": loss.detach()})
+        return facts
 
     def _loss(self, batch: Batch) -> Tensor:
         model, draws = self.model, Draws(self.recipe.seed, batch.samples)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rcodsr.engine.runtime import choose_runtime
-from rcodsr.errors import UsageError
+from rcodsr.errors import DeviceError, UsageError
+from rcodsr.messages import Log
 
 
 class Processes:
@@ -58,3 +59,15 @@ class Processes:
         """Block until all processes arrive."""
         if self.count > 1:
             torch.distributed.barrier()
+
+
+def check_precision(device: torch.device, dtype: str, log: Log) -> None:
+    """See whether a device computes in a precision; the log is told of one that it only emulates.
+
+    Raises:
+        DeviceError: when it does not.
+    """
+    if dtype == "fp16" and device.type == "cpu":
+        raise DeviceError("machine.dtype", "fp16 is not computed on a CPU", "use fp32 or bf16")
+    if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        log(f"{torch.cuda.get_device_name(device)} has no bfloat16 and emulates it slowly; machine.dtype=fp16 is faster")

@@ -23,7 +23,8 @@ from rcodsr.checkpoints.named import find_weights
 from rcodsr.checkpoints.resolve import sha256
 from rcodsr.data.dataset import Batch, PhotoPairs
 from rcodsr.data.loading import CorruptPhotos, load, naming_killed_workers
-from rcodsr.data.photos import PhotoCache, check_sizes, find_pairs, find_photos
+from rcodsr.data.pairs import covered, find_pairs
+from rcodsr.data.photos import PhotoCache, find_photos, leave_out_small
 from rcodsr.engine.runtime import Runtime
 from rcodsr.errors import OutputError, UsageError
 from rcodsr.images import io
@@ -34,10 +35,12 @@ from rcodsr.models.autoencoder import WaveletAutoencoder
 from rcodsr.models.one_step import OneStepSR
 from rcodsr.spec import Note
 from rcodsr.training import validation
+from rcodsr.training.boards import Boards, require_trackers
 from rcodsr.training.journal import Journal
+from rcodsr.training.memory import fitted
 from rcodsr.training.metric_trainer import windows
 from rcodsr.training.pace import Clock, learning_rate
-from rcodsr.training.processes import Processes
+from rcodsr.training.processes import Processes, check_precision
 from rcodsr.training.recipe import Phase, Recipe, differences
 from rcodsr.training.run_state import Facts, newest_state, save_state
 from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
@@ -80,15 +83,18 @@ class Run:
         resume_from: Path | None = None,
         watch: Watch = unwatched,
     ) -> None:
-        self.recipe = recipe
         self.processes = Processes(recipe.machine.device)
         self.log = log if self.processes.is_first else silent
+        check_precision(self.processes.device, recipe.machine.dtype, self.log)
+        require_trackers(recipe.trackers)
+        self.recipe = recipe = fitted(recipe, self.log)
         if recipe.machine.threads:
             torch.set_num_threads(recipe.machine.threads)
-        self.lr = find_pairs(recipe.photos, recipe.lr) if recipe.lr else None
+        self.lr = find_pairs(recipe.photos, recipe.lr, self.log) if recipe.lr else None
         self.photos = list(self.lr) if self.lr else find_photos(recipe.photos)
         self.corrupt = CorruptPhotos(self.log)
-        check_sizes(self.photos, max(phase.crop for phase in recipe.phases))
+        sides = _sides(self.photos, self.lr)
+        self._fitting = {crop: leave_out_small(sides, crop, self.log) for crop in sorted({p.crop for p in recipe.phases})}
         self.captions = _captions(recipe, self.photos)
         self.cache = self._decoded_ahead()
         self.bases = resolve_bases(recipe, self.log)
@@ -137,12 +143,8 @@ class Run:
             OutputError: when something cannot be written; the last intact state is kept.
         """
         io.make_directory(self.recipe.output)
-        journal = Journal(self.recipe.output, self.step, self.recipe.steps, self.log) if self.processes.is_first else None
-        watched = self.recipe.validation.photos
-        judges = self.recipe.validation.judges
-        checks = (
-            validation.Validation(watched, self.recipe.data.mix, 1, self.model.spec.least_side, judges) if watched else None
-        )
+        journal = self._journal() if self.processes.is_first else None
+        checks = self._checks()
         try:
             with naming_killed_workers():
                 finished = self._train(stop, watch or _unwatched, journal, checks, minutes)
@@ -151,6 +153,11 @@ class Run:
             if journal is not None:
                 journal.close()
         return finished
+
+    def _journal(self) -> Journal:
+        recipe = self.recipe
+        boards = Boards(recipe.trackers, recipe.output, self.step, self._settings(recipe.steps), self.log)
+        return Journal(recipe.output, self.step, recipe.steps, self.log, boards)
 
     def _checks(self) -> validation.Validation | None:
         """The periodic validation, if the recipe has photos for it."""
@@ -293,11 +300,12 @@ class Run:
             for turn in range(recipe.optim.accumulate)
         ]
         pairs = self._pairs(phase, recipe.seed * 100 + number + 1, phase.steps * side_by_side * phase.batch)
-        indices = [list(range(start, start + phase.batch)) for start in mine]
+        size = phase.batch // phase.pieces
+        indices = [list(range(at, at + size)) for start in mine for at in range(start, start + phase.batch, size)]
         batches = []
         for loaded, numbers in zip(load(pairs, indices, recipe.machine.workers, self.corrupt), indices, strict=True):
             batches.append(loaded.to_batch(self.processes.device, tuple(earlier + number for number in numbers)))
-            if len(batches) == recipe.optim.accumulate:
+            if len(batches) == recipe.optim.accumulate * phase.pieces:
                 yield batches
                 batches = []
 
@@ -307,7 +315,7 @@ class Run:
         in_workers = where == "workers" or (where == "auto" and enough)
         share = self.recipe.data.zoom_probability if phase.zoom_probability is None else phase.zoom_probability
         return PhotoPairs(
-            self.photos,
+            self._fitting[phase.crop],
             phase.crop,
             self.recipe.data.mix,
             seed,
@@ -361,6 +369,14 @@ class Run:
         loaded = load(pairs, indices, 0, self.corrupt, watch)
         seen = [model.evidence(windows(model, batch.to_batch(device))[0]) for batch in loaded]
         return torch.cat([z for z, _ in seen]), torch.cat([features for _, features in seen])
+
+
+def _sides(photos: list[Path], lr: dict[Path, Path] | None) -> dict[Path, int]:
+    """The shorter side of each photo, of pairs that of what both show; by their headers, so that unreadable ones are found."""
+    sizes = {path: io.read_header(path).size for path in photos}
+    if lr is not None:
+        sizes = {path: covered(size, io.read_header(lr[path]).size) or size for path, size in sizes.items()}
+    return {path: min(size) for path, size in sizes.items()}
 
 
 def _captions(recipe: Recipe, photos: list[Path]) -> dict[Path, str] | None:

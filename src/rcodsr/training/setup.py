@@ -46,7 +46,7 @@ from rcodsr.training.prior_trainer import PriorTrainer
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Recipe
 from rcodsr.training.teachers import SeparateTeachers, SharedTeachers, Teachers
-from rcodsr.training.trainer import Trainer
+from rcodsr.training.trainer import HALF, Trainer
 from rcodsr.variants import VariantSpec
 
 _WARM = {"unet_lora", "vae_lora", "modulation", "degradation_estimator"}
@@ -116,26 +116,41 @@ def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeight
         model.spec = replace(model.spec, unet=model.unet.spec)
         model.grain = build_grain(model.spec)
     if recipe.only_grain:
-        deviation = model.unet.deviation if isinstance(model.unet, TinyUNet) else None
-        if deviation is None:
-            raise UsageError("only_grain", f"{model.spec.name} has no grain", "set grain = true, which only rcod-tiny has")
-        model.requires_grad_(False)
-        deviation.requires_grad_(True)
+        train_grain(model)
         return model
     if model.spec.lora is None:
-        return _trained_whole(model)
+        return trained_whole(model)
     from rcodsr.models.lora import require_gradients
 
     require_gradients(model, model.spec.lora)
     return model
 
 
-def _trained_whole(model: OneStepSR) -> OneStepSR:
+def train_grain(model: OneStepSR) -> None:
+    """Let only how much grain there is be trained.
+
+    Raises:
+        UsageError: when the variant has none.
+    """
+    deviation = model.unet.deviation if isinstance(model.unet, TinyUNet) else None
+    if deviation is None:
+        raise UsageError("only_grain", f"{model.spec.name} has no grain", "set grain = true, which only rcod-tiny has")
+    model.requires_grad_(False)
+    deviation.requires_grad_(True)
+
+
+def trained_whole(model: OneStepSR) -> OneStepSR:
     """Make a variant without LoRA trainable as a whole, except for a shared vision tower."""
     model.requires_grad_(True)
     if isinstance(model.unet, ResidualDenseNet) and isinstance(model.prompt, VisualPrompt):
         model.prompt.tower.requires_grad_(False)
     return model
+
+
+def prior_spec(spec: VariantSpec) -> VariantSpec:
+    """The prior of a variant: it predicts noise, and draws none."""
+    unet = replace(spec.unet, grain=False) if isinstance(spec.unet, TinyUNetSpec) else spec.unet
+    return replace(spec, name=f"{spec.name}-prior", unet=unet, noise_head="plain", limit_overshoot=False)
 
 
 def metric_spec(spec: VariantSpec) -> MetricSpec:
@@ -162,9 +177,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     if recipe.start is not None:
         return _start(recipe, spec, bases, log)
     if recipe.stage == "prior":
-        # a prior predicts noise and draws no grain
-        unet = replace(spec.unet, grain=False) if isinstance(spec.unet, TinyUNetSpec) else spec.unet
-        spec = replace(spec, name=f"{spec.name}-prior", unet=unet, noise_head="plain", limit_overshoot=False)
+        spec = prior_spec(spec)
     torch.manual_seed(recipe.seed)  # every process and every resumed run starts from the same weights
     seed = _random_seed(recipe)
     if seed is not None:
@@ -178,7 +191,7 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     if isinstance(model.unet, ResidualDenseNet):
         _begin_at_restorer(model, model.unet, recipe, log)
     if spec.lora is None:
-        return _trained_whole(model)
+        return trained_whole(model)
     from rcodsr.models.lora import add_lora
 
     add_lora(model, spec.lora)
@@ -186,8 +199,14 @@ def build_networks(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, Resolv
     return model
 
 
-def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes) -> Trainer:
-    """Build the trainer of a recipe's stage and move the model to its device.
+def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes, hollow: bool = False) -> Trainer:
+    """The trainer of a recipe's stage; moves the model to its device.
+
+    Args:
+        recipe: the judges.
+        model: what is trained.
+        processes: who trains it.
+        hollow: read no weights of judges, where only their shapes count.
 
     Raises:
         UsageError: when a required package or setting is missing.
@@ -204,14 +223,14 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes) -> Tra
         return MetricTrainer(recipe, model, processes)
     objectives: list[Objective] = []
     if any(phase.vsd for phase in recipe.phases):
-        objectives.append(_distillation(recipe, model, processes.device))
+        objectives.append(_distillation(recipe, model, processes.device, hollow))
     if any(phase.adversarial for phase in recipe.phases):
         objectives.append(_discriminator(recipe, processes.device))
     if any(phase.restorer or phase.restorer_features for phase in recipe.phases):
-        restorer = _restorer(recipe).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        restorer = _restorer(recipe, hollow).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objectives.append(RestorerObjective(restorer, model))
         _cast_frozen(restorer, recipe)
-    perceptual = build_perceptual(recipe.perceptual, processes.device)
+    perceptual = build_perceptual(recipe.perceptual, processes.device, hollow)
     if isinstance(perceptual, LpipsVgg):
         _cast_frozen(perceptual, recipe)
     if any(phase.pairs for phase in recipe.phases):
@@ -221,18 +240,19 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes) -> Tra
     return GeneratorTrainer(recipe, model, objectives, perceptual, processes, tell)
 
 
-def _restorer(recipe: Recipe) -> RealEsrgan:
+def _restorer(recipe: Recipe, hollow: bool = False) -> RealEsrgan:
     """Real-ESRGAN's generator, frozen."""
     assert recipe.restorer is not None  # checked by the recipe
     restorer = RealEsrgan()
-    load_strictly(restorer, recipe.restorer, RealEsrgan.module_name)
+    if not hollow:
+        load_strictly(restorer, recipe.restorer, RealEsrgan.module_name)
     return restorer.eval().requires_grad_(False)
 
 
 def _cast_frozen(network: nn.Module, recipe: Recipe) -> None:
-    """Cast a frozen network once; autocast would cast it at every step, since it caches only trainable weights."""
-    if recipe.machine.dtype == "bf16":
-        cast(network, torch.bfloat16)
+    """Cast a network once that autocast would cast at every step, because it keeps no copy of what is not trained."""
+    if (half := HALF.get(recipe.machine.dtype)) is not None:
+        cast(network, half)
 
 
 def _begin_at_restorer(model: OneStepSR, net: ResidualDenseNet, recipe: Recipe, log: Log) -> None:
@@ -262,19 +282,20 @@ def _discriminator(recipe: Recipe, device: torch.device) -> Objective:
     return DinoObjective(dino.to(device), apart=recipe.discriminator.steps == "apart")
 
 
-def _distillation(recipe: Recipe, model: OneStepSR, device: torch.device) -> VsdObjective:
+def _distillation(recipe: Recipe, model: OneStepSR, device: torch.device, hollow: bool) -> VsdObjective:
     window = recipe.distill.das_width or model.spec.grouping.k
-    teachers = _teachers(recipe, model, device)
+    teachers = _teachers(recipe, model, device, hollow)
     return VsdObjective(teachers, model.schedule, window if recipe.distill.das else None, recipe.distill.guidance)
 
 
-def _teachers(recipe: Recipe, model: OneStepSR, device: torch.device) -> Teachers:
+def _teachers(recipe: Recipe, model: OneStepSR, device: torch.device, hollow: bool) -> Teachers:
     if model.spec.lora is not None:
         negative = _text(recipe, recipe.distill.negative, model).to(device)
         positive = _text(recipe, recipe.distill.positive, model).to(device) if recipe.distill.prompt == "text" else None
         return SharedTeachers(model, negative, positive)
-    assert recipe.distill.prior is not None  # checked by the recipe
-    prior = load_model(find_weights(recipe.distill.prior).directory)
+    assert recipe.distill.prior is not None  # the recipe has seen to it
+    found = find_weights(recipe.distill.prior).directory
+    prior = build_model(read_config(found).spec).eval().requires_grad_(False) if hollow else load_model(found)
     prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prior.spec.autoencoder != model.spec.autoencoder:
         cause = f"{recipe.distill.prior} does not share the latents of {model.spec.name}"

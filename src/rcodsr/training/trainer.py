@@ -17,6 +17,9 @@ from rcodsr.training.optimizer import Average, Optimizer
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What networks are computed in, by `machine.dtype`; fp32 stands for no mixed precision."""
+
 
 class Trainer(ABC):
     """Trains the parameters of a model that require gradients, one step at a time.
@@ -33,7 +36,8 @@ class Trainer(ABC):
         others = {id(parameter) for parameter in apart}
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in others}
         optim = recipe.optim
-        self.optimizer = Optimizer(self.trained, optim.betas, optim.weight_decay, optim.clip, processes)
+        self.scaled = recipe.machine.dtype == "fp16"
+        self.optimizer = Optimizer(self.trained, optim.betas, optim.weight_decay, optim.clip, processes, scaled=self.scaled)
         self.average = Average(self.trained, optim.ema) if optim.ema else None
 
     @abstractmethod
@@ -53,11 +57,27 @@ class Trainer(ABC):
             RcodsrError: when a loss or gradient norm is not finite; the affected network has not been updated then.
         """
 
+    @abstractmethod
+    def passes(self, batches: Sequence[Batch], phase: Phase) -> Sequence[object]:
+        """All passes of a step, forward and back, without any update: what its memory is counted by.
+
+        Args:
+            batches: as of `train_step`.
+            phase: weights of losses.
+
+        Returns:
+            What is held until the step ends.
+        """
+
     def _update(self, facts: Sequence[Facts], rate: float, step: int) -> Facts:
         """Finish a step: average the facts, stop if they are not finite, otherwise update θ and its running average."""
         averaged = self._averaged(facts)
         averaged["grad_norm"] = self.optimizer.gather()
-        require_finite(step, {"loss": averaged["loss"], "norm of the gradient": averaged["grad_norm"]})
+        norm = {} if self.optimizer.skips else {"norm of the gradient": averaged["grad_norm"]}
+        require_finite(step, {"loss": averaged["loss"], **norm})
+        if self.optimizer.scale is not None:
+            averaged["loss_scale"] = self.optimizer.scale.value.clone()
+            averaged["grad_norm"] = averaged["grad_norm"].nan_to_num(0, 0)  # of a step that is left out: nothing changes
         self.optimizer.step(rate)
         if self.average is not None:
             self.average.update(step)
@@ -68,9 +88,8 @@ class Trainer(ABC):
         return {name: self.processes.average(mean) for name, mean in means.items()}
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.machine.dtype == "fp32":
-            return nullcontext()
-        return torch.autocast(self.processes.device.type, torch.bfloat16)
+        half = HALF.get(self.recipe.machine.dtype)
+        return nullcontext() if half is None else torch.autocast(self.processes.device.type, half)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name: the content of a saved state besides the optimisers."""
@@ -81,7 +100,7 @@ class Trainer(ABC):
             found |= {f"model/{name}": buffer for name, buffer in estimator}
         if self.average is not None:
             found |= {f"average/{name}": tensor for name, tensor in self.average.tensors.items()}
-        return found
+        return found | self.optimizer.tensors("optimizer")
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Optimisers by name, for a saved state."""

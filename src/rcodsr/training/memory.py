@@ -1,0 +1,277 @@
+"""Memory of a training step, counted from shapes: before any weights are read, and on any machine.
+
+The networks are built of fake tensors, which have a shape and no values, and the trainer's own passes run over them. A tensor
+counts from the operation that makes it until nothing holds it any more: what is kept for the backward pass, what is computed
+again in it, and what only passes through.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from rcodsr.checkpoints.config import read_config
+from rcodsr.checkpoints.named import find_weights
+from rcodsr.data.dataset import Batch
+from rcodsr.errors import UsageError
+from rcodsr.messages import Log
+from rcodsr.models.build import build_model
+from rcodsr.models.one_step import OneStepSR
+from rcodsr.training.processes import Processes
+from rcodsr.training.recipe import Phase, Recipe
+from rcodsr.training.setup import build_trainer, checkpoint_activations, metric_spec, prior_spec, train_grain, trained_whole
+from rcodsr.training.trainer import Trainer
+
+_GIB = 2**30
+_USABLE = 0.9
+"""Share of a card that a run may count on: the driver, fragments and libraries take the rest."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a step needs at its worst moment."""
+
+    parameters: int
+    """All weights and buffers of all networks, the averaged copy included."""
+    gradients: int
+    optimizer: int
+    """AdamW's two moments of what is trained."""
+    activations: int
+    """What the passes keep and make on the way."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        """In GiB, for people to read."""
+        parts = {name: value / _GIB for name, value in (*vars(self).items(), ("total", self.total))}
+        return "  ".join(f"{name} {value:.2f}" for name, value in parts.items()) + " GiB"
+
+
+def fitted(recipe: Recipe, log: Log) -> Recipe:
+    """A recipe whose `machine.memory` is carried out: batches cut in pieces, activations computed again.
+
+    Every update keeps its batch. Pieces come first, because they cost little time; activations are computed again only where
+    single samples do not fit otherwise.
+
+    Raises:
+        UsageError: when a phase does not fit at all.
+    """
+    return recipe if recipe.machine.memory == "as-given" else _fitted(recipe, Shapes(recipe), log)
+
+
+def _fitted(recipe: Recipe, shapes: Shapes, log: Log) -> Recipe:
+    room = int(_USABLE * int(recipe.machine.memory.removesuffix("gb")) * _GIB)
+    pieces = [_pieces(shapes, phase, room) for phase in recipe.phases]
+    if None in pieces and not shapes.checkpointed:
+        shapes.compute_again()
+        pieces = [_pieces(shapes, phase, room) for phase in recipe.phases]
+    phases = []
+    for phase, count in zip(recipe.phases, pieces, strict=True):
+        if count is None:
+            needed = shapes.need(phase, 1).total / _GIB
+            cause = f"{phase.name} needs {needed:.1f} GiB for one sample, {room / _GIB:.1f} are there"
+            raise UsageError("machine.memory", cause, "use a smaller crop or a larger card")
+        phases.append(replace(phase, pieces=max(count, phase.pieces)))
+    machine = replace(recipe.machine, memory="as-given", gradient_checkpointing=shapes.checkpointed)
+    chosen = ", ".join(f"{phase.batch // phase.pieces} of {phase.batch} samples at once" for phase in phases)
+    again = "activations computed again" if shapes.checkpointed else "activations kept"
+    log(f"machine.memory={recipe.machine.memory}: {chosen}, {again}")
+    return replace(recipe, machine=machine, phases=tuple(phases))
+
+
+def lines(recipe: Recipe) -> Iterator[str]:
+    """What a step of each phase needs, one line a phase."""
+    shapes = Shapes(recipe)
+    for phase in recipe.phases:
+        size = phase.batch // phase.pieces
+        need = shapes.need(phase, size)
+        yield f"memory of {phase.name}, {size} × {phase.crop}² at once, {recipe.machine.dtype}: {need}"
+
+
+def _pieces(shapes: Shapes, phase: Phase, room: int) -> int | None:
+    """The fewest pieces of a phase's batch that fit, or None."""
+    whole = shapes.need(phase, phase.batch).total
+    if whole <= room:
+        return 1
+    single = shapes.need(phase, 1).total
+    if single > room:
+        return None
+    each = (whole - single) / (phase.batch - 1)  # what does not grow with the batch is in both
+    fitting = [n for n in range(2, phase.batch + 1) if phase.batch % n == 0 and single + each * (phase.batch // n - 1) <= room]
+    return fitting[0] if fitting else phase.batch
+
+
+class Shapes:
+    """A recipe's trainer without values.
+
+    Args:
+        recipe: weights that it names are not read, only what they say of their variant.
+
+    Attributes:
+        checkpointed: whether activations are computed again.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.checkpointed = recipe.machine.gradient_checkpointing
+        self._mode, self._live = _Fake(allow_non_fake_inputs=True), _Live()
+        with self._counted():
+            self.trainer = _hollow_trainer(recipe)
+            self.parameters = self._live.bytes
+            trained = [parameter for learns in self.trainer.optimizers().values() for parameter in _parameters(learns)]
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            self.gradients = self._live.bytes - self.parameters
+        self.optimizer = 2 * sum(parameter.numel() * 4 for parameter in trained)
+
+    def compute_again(self) -> None:
+        """Let activations be computed again from now on."""
+        self.checkpointed = True
+        checkpoint_activations(self.trainer.model)
+
+    def need(self, phase: Phase, batch: int) -> Need:
+        """Of a step over a batch at once.
+
+        Args:
+            phase: its crop and losses.
+            batch: samples that a pass sees.
+        """
+        with self._counted():
+            before = self._live.restart()
+            hr = torch.zeros(batch, 3, phase.crop, phase.crop)
+            scale = self.trainer.model.spec.scale
+            lr = torch.zeros(batch, 3, phase.crop // scale, phase.crop // scale)
+            kept = self.trainer.passes([Batch(hr=hr, lr=lr, samples=tuple(range(batch)), texts=("",) * batch)], phase)
+            waiting = self._live.bytes - before  # of each piece until the judges have seen it
+            del kept
+        pieces = self.recipe.optim.accumulate * max(1, phase.batch // batch)
+        activations = self._live.most - before + (pieces - 1) * waiting
+        return Need(self.parameters, self.gradients, self.optimizer, activations)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        gpu = self.recipe.machine.device != "cpu" and self.recipe.machine.dtype != "fp32"
+        with warnings.catch_warnings(), self._mode, self._live, _gpu_precision() if gpu else nullcontext():
+            warnings.simplefilter("ignore")  # of torch's own, about copies of what has no values
+            yield
+
+
+class _Fake(FakeTensorMode):
+    """Forgets what it has made: a remembered tensor could not be moved by `Module.to`. Who asks for a value is told 0."""
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:  # initialisations repeat draws until they are in range
+            return False if args[0].dtype == torch.bool else 0
+        out = super().dispatch(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        self.fake_tensor_converter.tensor_memo.clear()
+        return out
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are held by anything.
+
+    Attributes:
+        bytes: now.
+        most: at most since `restart`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.most = 0
+        self._seen: set[int] = set()
+
+    def restart(self) -> int:
+        """Begin to look for the most anew; returns the bytes now."""
+        self.most = self.bytes
+        return self.bytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        size = storage.nbytes()
+        self.bytes += size
+        self.most = max(self.most, self.bytes)
+        weakref.finalize(storage, self._remove, key, size).atexit = False
+
+    def _remove(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.bytes -= size
+
+
+@contextmanager
+def _gpu_precision() -> Iterator[None]:
+    """Mixed precision as it is on a GPU, where norms are in float32, which a CPU leaves in half precision."""
+
+    def widened(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        half = isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and torch.is_autocast_enabled("cpu")
+        return (inputs[0].float(), *inputs[1:]) if half else None
+
+    hook = register_module_forward_pre_hook(widened)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class _Alone(Processes):
+    """One process on the CPU, whatever else there is."""
+
+    def __init__(self) -> None:
+        self.count, self.rank, self.device = 1, 0, torch.device("cpu")
+
+
+def _hollow_trainer(recipe: Recipe) -> Trainer:
+    """The trainer of a recipe whose weights have not been read."""
+    judge = replace(recipe.discriminator, start=None, dino_weights="random:0")
+    hollow = replace(recipe, base_model="random:0", captions=None, discriminator=judge)
+    return build_trainer(hollow, _hollow_networks(recipe), _Alone(), hollow=True)
+
+
+def _hollow_networks(recipe: Recipe) -> OneStepSR:
+    """As `setup.build_networks`, of shapes alone."""
+    finished = recipe.generator if recipe.stage == "estimator" else recipe.start
+    spec = recipe.variant if finished is None else read_config(find_weights(finished).directory).spec
+    if recipe.stage == "prior":
+        spec = prior_spec(spec)
+    if recipe.stage == "estimator":
+        spec = replace(spec, metric_estimator=metric_spec(spec))
+    model = build_model(spec).eval().requires_grad_(False)
+    if recipe.stage == "estimator":
+        assert model.metric_estimator is not None
+        model.metric_estimator.requires_grad_(True)
+    elif recipe.only_grain:
+        train_grain(model)
+    elif spec.lora is None:
+        trained_whole(model)
+    else:
+        from rcodsr.models.lora import add_lora
+
+        add_lora(model, spec.lora)
+    return model
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
