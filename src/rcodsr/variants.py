@@ -39,9 +39,9 @@ class AuthorsScript:
     fit: Literal["squeeze", "pad"]
     """How the enlarged picture gets sides that the networks can take."""
     multiple: int
-    """What these sides are multiples of."""
+    """The sides are multiples of so many pixels."""
     precision: Literal["fp16", "fp32"]
-    """What they compute in: our default for these weights too."""
+    """The dtype that the authors compute in: our default for these weights too."""
     least_side: int = 1
     """A picture with a shorter side is enlarged to it first, in input pixels."""
     guidance: float | None = None
@@ -139,7 +139,7 @@ class VariantSpec(Spec):
             UsageError: when there is none, or an option contradicts it.
         """
         if self.script is None:
-            cause = f"{self.name} is no one else's, so there is no other script to follow"
+            cause = f"{self.name} is rcodsr's own variant, without an earlier script to follow"
             raise UsageError("--as-published", cause, f"leave it out; it is for {', '.join(SCRIPTS)}")
         control = options.control
         given = {
@@ -284,7 +284,7 @@ SCRIPTS = {
     "s3diff": AuthorsScript("bilinear", "pad", 64, "fp32", guidance=1.07),
     "pisa-sr": AuthorsScript("bicubic", "squeeze", 8, "fp16", least_side=128),
 }
-"""What `--as-published` follows, by name of the variant."""
+"""The scripts that `--as-published` follows, by name of the variant."""
 
 VARIANTS = {spec.name: spec for spec in (RCOD_SMALL, RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
 """The variants by name."""

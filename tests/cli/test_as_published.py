@@ -14,7 +14,7 @@ from tests.cli.conftest import RunHere, one_error_line
         (("--weights", "random:pisa-sr", "-r", "0.5"), ("--as-published: contradicts -r", "leave one of the two out")),
         (("--weights", "random:s3diff", "--guidance", "1.07"), ("contradicts --guidance",)),
         (("--weights", "random:osediff", "-t", "128"), ("contradicts --tile",)),
-        (("--weights", "rcod-tiny"), ("rcod-tiny is no one else's", "osediff, s3diff, pisa-sr")),
+        (("--weights", "rcod-tiny"), ("rcod-tiny is rcodsr's own variant", "osediff, s3diff, pisa-sr")),
     ],
 )
 def test_what_contradicts_it_is_a_usage_error(

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rcodsr.engine.runtime import is_out_of_memory
 from rcodsr.engine.tiled import Tiles, require_pictures
+from rcodsr.errors import TileMemoryError
 from rcodsr.images import color
 from rcodsr.images.resize import pad_to_multiple
 from rcodsr.images.tiling import TileGrid, plan_tiles
@@ -24,7 +26,7 @@ from rcodsr.options import UpscaleOptions
 from rcodsr.variants import AuthorsScript
 
 FAITHFUL = frozenset({"channels-last"})
-"""What of `engine.fast.ITEMS` may be used: their sides are not multiples of what the others want."""
+"""Items of `engine.fast.ITEMS` that may be used: the others want sides that the scripts do not keep to."""
 _ENCODER_MARGIN, _DECODER_MARGIN = 64, 22
 """Pixels and latent positions by which a picture may be larger than one tile of the autoencoder and is still taken whole."""
 _SHARED = 16
@@ -51,11 +53,18 @@ class AsPublished:
 
         Raises:
             ModelOutputError: when the model returns no picture.
+            TileMemoryError: when the picture does not fit into memory.
         """
         scale, (height, width) = self.model.spec.scale, rgb.shape[-2:]
         enlarged = enlarge(rgb.cpu(), scale, self.script)
-        with self._one_at_a_time:
-            restored, tiles = self._networks(enlarged, rgb[None].to(self.device), options, progress)
+        try:
+            with self._one_at_a_time:
+                restored, tiles = self._networks(enlarged, rgb[None].to(self.device), options, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            remedy = "leave --as-published out, whose tiles are larger than ours, or crop it"
+            raise TileMemoryError("picture", "does not fit into memory", remedy) from error
         reference, restored = _bytes(enlarged[0]), _bytes(restored[0, :, : enlarged.shape[2], : enlarged.shape[3]])
         restored = _bytes(color.match(restored, reference, options.color_fix or self.model.spec.color_fix))
         if restored.shape[-2:] != (scale * height, scale * width):

@@ -111,7 +111,7 @@ class TiledNetwork:
 
 
 def require_pictures(restored: Tensor, given: Tensor) -> None:
-    """Refuse what is no picture.
+    """Refuse an output without a picture in it.
 
     Args:
         restored: what a model made, shape (B, 3, H, W), nominally in [0, 1].
