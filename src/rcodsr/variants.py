@@ -129,18 +129,18 @@ class VariantSpec(Spec):
         return SCRIPTS.get(self.name) if foreign else None
 
     def check_as_published(self, options: UpscaleOptions, guidance: float | None = None) -> AuthorsScript:
-        """The authors' script, which decides all that it has a rule for.
+        """Return the authors' script, which settles everything that it has a rule for.
 
         Args:
-            options: of the pictures to come.
-            guidance: that was asked for.
+            options: options of the pictures.
+            guidance: requested scale of the guidance.
 
         Raises:
             UsageError: when there is none, or an option contradicts it.
         """
         if self.script is None:
             cause = f"{self.name} is rcodsr's own variant, without an earlier script to follow"
-            raise UsageError("--as-published", cause, f"leave it out; it is for {', '.join(SCRIPTS)}")
+            raise UsageError("--as-published", cause, f"omit the option; it is for {', '.join(SCRIPTS)}")
         control = options.control
         given = {
             "-r" if control is None else _OPTIONS[type(control)]: control is not None,
@@ -151,7 +151,7 @@ class VariantSpec(Spec):
             "--tile-overlap": options.tile_overlap is not None,
         }
         for option in (name for name, asked in given.items() if asked):
-            raise UsageError("--as-published", f"contradicts {option}", "leave one of the two out")
+            raise UsageError("--as-published", f"contradicts {option}", "use only one of the two")
         return self.script
 
     def check(self, options: UpscaleOptions, share: float | None = None) -> None:

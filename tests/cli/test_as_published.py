@@ -11,7 +11,7 @@ from tests.cli.conftest import RunHere, one_error_line
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--weights", "random:pisa-sr", "-r", "0.5"), ("--as-published: contradicts -r", "leave one of the two out")),
+        (("--weights", "random:pisa-sr", "-r", "0.5"), ("--as-published: contradicts -r", "use only one of the two")),
         (("--weights", "random:s3diff", "--guidance", "1.07"), ("contradicts --guidance",)),
         (("--weights", "random:osediff", "-t", "128"), ("contradicts --tile",)),
         (("--weights", "rcod-tiny"), ("rcod-tiny is rcodsr's own variant", "osediff, s3diff, pisa-sr")),

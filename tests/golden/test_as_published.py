@@ -111,13 +111,13 @@ def test_beyond_its_tile_the_autoencoder_works_in_parts(small_sd_model: OneStepS
 def test_what_contradicts_it_is_refused(options: UpscaleOptions, guidance: float | None, named: str) -> None:
     for name in ("s3diff", "pisa-sr"):
         request = WeightsRequest(f"random:{name}", guidance=guidance, as_published=True)
-        with pytest.raises(UsageError, match=f"--as-published: contradicts {named}; leave one of the two out"):
+        with pytest.raises(UsageError, match=f"--as-published: contradicts {named}; use only one of the two"):
             identify(request, options)
 
 
 def test_our_own_weights_have_no_such_script() -> None:
     for name in ("rcod-small", "random:rcod-o", "random:rcod-s"):
-        with pytest.raises(UsageError, match="--as-published: rcod-.*leave it out; it is for osediff, s3diff, pisa-sr"):
+        with pytest.raises(UsageError, match="--as-published: rcod-.*omit the option; it is for osediff, s3diff, pisa-sr"):
             identify(WeightsRequest(name, as_published=True), UpscaleOptions())
     with pytest.raises(UsageError, match="as_published: rcod-small"):
         rcodsr.load("rcod-small", as_published=True)

@@ -63,7 +63,7 @@ class AsPublished:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            remedy = "leave --as-published out, whose tiles are larger than ours, or crop it"
+            remedy = "omit --as-published, whose tiles are larger than ours, or crop the picture"
             raise TileMemoryError("picture", "does not fit into memory", remedy) from error
         reference, restored = _bytes(enlarged[0]), _bytes(restored[0, :, : enlarged.shape[2], : enlarged.shape[3]])
         restored = _bytes(color.match(restored, reference, options.color_fix or self.model.spec.color_fix))

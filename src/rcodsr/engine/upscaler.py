@@ -22,7 +22,7 @@ from rcodsr.engine.arguments import UpscaleArguments, read_arguments
 from rcodsr.engine.as_published import FAITHFUL, AsPublished
 from rcodsr.engine.estimation import DegradationMap, Estimated, measure
 from rcodsr.engine.evidence import Invented, consistency, departure, remark
-from rcodsr.engine.fast import choose
+from rcodsr.engine.fast import ITEMS, choose
 from rcodsr.engine.local import local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
@@ -135,8 +135,7 @@ class Upscaler:
         """
         asked, coming = request or WeightsRequest(), options or UpscaleOptions()
         device = choose_runtime(asked.device, asked.dtype).device  # which may be refused before anything is fetched
-        chosen = choose(device.type, items)
-        chosen = chosen & FAITHFUL if asked.as_published else chosen
+        chosen = choose(device.type, items) & (FAITHFUL if asked.as_published else set(ITEMS))
         loaded = load_weights(asked, coming, log=log)
         runtime = choose_runtime(asked.device, asked.dtype, loaded.model.spec)
 
@@ -295,8 +294,7 @@ class Upscaler:
         with self._exact_lock:
             if self._exact is None:
                 runtime = Runtime(self.runtime.device, torch.float32, f"fp32 (no picture in {self.runtime.dtype_name})")
-                way = self.as_published is not None
-                self._exact = Upscaler(self._reload(), runtime, self.weights_id, as_published=way)
+                self._exact = Upscaler(self._reload(), runtime, self.weights_id, as_published=self.as_published is not None)
             return self._exact
 
     def check(self, options: UpscaleOptions) -> None:
