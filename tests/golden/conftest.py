@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The files, read with our specs at the tiny size of `files`."""
     with pytest.MonkeyPatch.context() as patch:
-        small = {
+        small: dict[str, Any] = {
             "autoencoder": KlSpec(widths=files.WIDTHS, blocks=1, norm_groups=4),
             "unet": SdUNetSpec(channels=files.WIDTHS, blocks=1, heads=files.HEADS, norm_groups=4),
             "least_side": 64,

@@ -33,7 +33,7 @@ def _forward(upscaler: Upscaler, x: Array, lr: Array) -> Array:
     model, (enlarged, small) = upscaler.model, (torch.from_numpy(a).float()[None] for a in (x, lr))
     with torch.no_grad():
         condition = model.condition(enlarged, torch.tensor([model.spec.grouping.k]), small)
-        return model(enlarged, condition)[0].double().numpy()  # type: ignore[no-any-return]
+        return model(enlarged, condition)[0].double().numpy()
 
 
 def _distance(a: Array, b: Array) -> float:

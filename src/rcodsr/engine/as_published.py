@@ -197,7 +197,7 @@ def _over(place: slice, factor: int) -> slice:
 
 def _blended(parts: list[tuple[slice, slice, Tensor, Tensor]]) -> Tensor:
     """Tiles (1, C, h, w) by their places and weights → the whole."""
-    height, width = (max(part[axis].stop for part in parts) for axis in (0, 1))
+    height, width = max(rows.stop for rows, *_ in parts), max(columns.stop for _, columns, *_ in parts)
     first = parts[0][3]
     whole = first.new_zeros(*first.shape[:2], height, width)
     for rows, columns, weight, tile in parts:
