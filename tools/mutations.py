@@ -36,6 +36,7 @@ MODULATION, DINO, FORMULAS = "models/test_modulation.py", "training/test_dino.py
 OBJECTIVES, ABLATIONS, LORA = "training/test_objectives.py", "training/test_ablations.py", "models/test_lora.py"
 GROUPING, SCHEDULE, LOSSES = "diffusion/test_grouping.py", "diffusion/test_schedule.py", "training/test_losses.py"
 DATASET, GOLDEN = "data/test_dataset.py", "golden/test_golden.py"
+SCRIPTS = "golden/test_as_published.py::test_the_scripts_picture"
 
 MUTATIONS = (
     # what a review found that no test noticed
@@ -316,18 +317,25 @@ MUTATIONS = (
         f"{GOLDEN}::test_the_weighed_pair_of_pisa_sr",
     ),
     Mutation(
-        "golden: OSEDiff's LoRA at alpha 4",
-        "parts.py",
-        "alpha: Annotated[float, Range(1e-3, 1e4)] = 8.0",
-        "alpha: Annotated[float, Range(1e-3, 1e4)] = 4.0",
-        f"{GOLDEN}::test_one_forward[osediff]",
+        "as published: bytes rounded",
+        "engine/as_published.py",
+        "* 255).floor() / 255",
+        "* 255).round() / 255",
+        f"{SCRIPTS}[s3diff-size2-6]",
     ),
     Mutation(
-        "golden: LoRA's conv_in on the way up",
-        "models/lora.py",
-        '"conv_in": "encoder"',
-        '"conv_in": "decoder"',
-        f"{GOLDEN}::test_one_forward[osediff]",
+        "as published: both axes centred",
+        "engine/as_published.py",
+        "((side - 1) / 2, side / 2)",
+        "((side - 1) / 2, (side - 1) / 2)",
+        f"{SCRIPTS}[s3diff-size2-6]",
+    ),
+    Mutation(
+        "as published: padded, not squeezed",
+        "engine/as_published.py",
+        "(side - side % script.multiple for",
+        "(side for",
+        f"{SCRIPTS}[osediff-size1-2]",
     ),
 )
 

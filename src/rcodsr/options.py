@@ -55,11 +55,13 @@ class WeightsRequest:
     """Replaces a fixed text prompt."""
     guidance: float | None = None
     """Scale of S3Diff's guidance, which needs a second U-Net pass."""
+    as_published: bool = False
+    """Take pictures as the weights' own authors' script does."""
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """Dtypes that `dtype` may resolve to on any machine."""
-        return ("fp32", "bf16") if self.dtype == "auto" else (self.dtype,)
+        """Dtypes that `dtype` may resolve to on any machine, with any weights."""
+        return ("fp32", "bf16", "fp16") if self.dtype == "auto" else (self.dtype,)
 
 
 def prompt_digest(prompt: str) -> str:

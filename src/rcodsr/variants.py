@@ -31,6 +31,30 @@ _ADAPTIVE_TILE = 128
 
 
 @dataclass(frozen=True)
+class AuthorsScript:
+    """How the authors of weights take a picture in the script they publish, where that is not how we do."""
+
+    enlargement: Literal["bicubic", "bilinear"]
+    """Pillow's on bytes, or straight lines."""
+    fit: Literal["squeeze", "pad"]
+    """How the enlarged picture gets sides that the networks can take."""
+    multiple: int
+    """The sides are multiples of so many pixels."""
+    precision: Literal["fp16", "fp32"]
+    """The dtype that the authors compute in: our default for these weights too."""
+    least_side: int = 1
+    """A picture with a shorter side is enlarged to it first, in input pixels."""
+    guidance: float | None = None
+    latent_tile: int = 96
+    """Latents of up to its square are one tile."""
+    latent_overlap: int = 32
+    encoder_tile: int = 1024
+    """In pixels; somewhat larger pictures are still encoded whole."""
+    decoder_tile: int = 224
+    """In latent positions; likewise."""
+
+
+@dataclass(frozen=True)
 class VariantSpec(Spec):
     """A variant of the one-step model: everything a checkpoint must state to rebuild it."""
 
@@ -97,6 +121,38 @@ class VariantSpec(Spec):
     def fixed_timestep(self) -> int | None:
         """The only timestep of a variant without a knob. None for variants with a knob."""
         return self.grouping.timesteps[0] if self.grouping.n == 1 else None
+
+    @property
+    def script(self) -> AuthorsScript | None:
+        """How their own authors take pictures; None for our variants."""
+        foreign = self.fixed_timestep is not None and isinstance(self.autoencoder, KlSpec)
+        return SCRIPTS.get(self.name) if foreign else None
+
+    def check_as_published(self, options: UpscaleOptions, guidance: float | None = None) -> AuthorsScript:
+        """Return the authors' script, which settles everything that it has a rule for.
+
+        Args:
+            options: options of the pictures.
+            guidance: requested scale of the guidance.
+
+        Raises:
+            UsageError: when there is none, or an option contradicts it.
+        """
+        if self.script is None:
+            cause = f"{self.name} is rcodsr's own variant, without an earlier script to follow"
+            raise UsageError("--as-published", cause, f"omit the option; it is for {', '.join(SCRIPTS)}")
+        control = options.control
+        given = {
+            "-r" if control is None else _OPTIONS[type(control)]: control is not None,
+            "--guidance": guidance is not None,
+            "--protect": options.protect is not None,
+            "--invented": options.invented,
+            "--tile": options.tile is not None,
+            "--tile-overlap": options.tile_overlap is not None,
+        }
+        for option in (name for name, asked in given.items() if asked):
+            raise UsageError("--as-published", f"contradicts {option}", "use only one of the two")
+        return self.script
 
     def check(self, options: UpscaleOptions, share: float | None = None) -> None:
         """Refuse options that these weights do not support.
@@ -199,7 +255,7 @@ OSEDIFF = dataclasses.replace(
     vision=None,
     grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
 )
-"""OSEDiff as published, except that the prompt is fixed instead of each picture's tags."""
+"""OSEDiff, except that the prompt is fixed instead of each picture's tags."""
 
 S3DIFF = dataclasses.replace(
     RCOD_S,
@@ -211,7 +267,7 @@ S3DIFF = dataclasses.replace(
     vision=None,
     grouping=GroupingSpec(n=1, k=LAST_TIMESTEP),
 )
-"""S3Diff as published. Its guidance is an option."""
+"""S3Diff in one pass. Its guidance is an option."""
 
 PISA_SR = dataclasses.replace(
     OSEDIFF,
@@ -221,7 +277,14 @@ PISA_SR = dataclasses.replace(
     grouping=GroupingSpec(n=1, k=1),
     noise_head="difference",
 )
-"""PiSA-SR as published: two parallel LoRA, for pixels and for semantics; ẑ_H = z_L − net."""
+"""PiSA-SR: two parallel LoRA, for pixels and for semantics; ẑ_H = z_L − net."""
+
+SCRIPTS = {
+    "osediff": AuthorsScript("bicubic", "squeeze", 8, "fp16", least_side=128),
+    "s3diff": AuthorsScript("bilinear", "pad", 64, "fp32", guidance=1.07),
+    "pisa-sr": AuthorsScript("bicubic", "squeeze", 8, "fp16", least_side=128),
+}
+"""The scripts that `--as-published` follows, by name of the variant."""
 
 VARIANTS = {spec.name: spec for spec in (RCOD_SMALL, RCOD_TINY, RCOD_O, RCOD_S, OSEDIFF, S3DIFF, PISA_SR)}
 """The variants by name."""

@@ -72,6 +72,11 @@ def mirrored(x: Array, multiple: int) -> Array:
     return np.pad(x, ((0, 0), (0, down), (0, right)), mode="reflect")
 
 
+def cut(x: Array) -> Array:
+    """Clamped, and cut down to bytes / 255, as torchvision makes a Pillow picture."""
+    return np.floor(255 * np.clip(x, 0, 1)) / 255
+
+
 # ---- colour fix
 
 

@@ -83,6 +83,7 @@ def measure_speed(request: SpeedRequest, log: Log, model: OneStepSR | None = Non
     items = choose(runtime.device.type, request.items)
     if model is None:
         model = load_weights(WeightsRequest(request.weights), drawn_on=runtime.device, log=log).model.to(runtime.device)
+    runtime = choose_runtime(request.device, request.dtype, model.spec)
     log(f"{request.weights} on {runtime.reason}; items: {', '.join(sorted(items)) or 'none'}")
     before = gpu_state()
     ceilings = measure_ceilings(runtime.device, runtime.dtype)

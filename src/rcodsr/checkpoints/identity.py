@@ -119,6 +119,8 @@ def _share(control: Control | None, weighable: bool) -> float | None:
 
 def _check(request: WeightsRequest, spec: VariantSpec, options: UpscaleOptions, share: float | None) -> None:
     """Refuse options that these weights do not support, before gigabytes are fetched."""
+    if request.as_published:
+        spec.check_as_published(options, request.guidance)
     spec.check(options, share)
     prompt = spec.prompt
     if request.prompt is not None and not spec.takes_prompt:
@@ -132,4 +134,5 @@ def _named(id: str, request: WeightsRequest, share: float | None) -> str:
     fixed = {} if share is None else {"semantic": f"{share:g}"}
     fixed |= {} if request.guidance is None else {"guidance": f"{request.guidance:g}"}
     fixed |= {} if request.prompt is None else {"prompt": prompt_digest(request.prompt)}
-    return "+".join([id, *(f"{name}={value}" for name, value in fixed.items())])
+    way = ["as-published"] if request.as_published else []
+    return "+".join([id, *way, *(f"{name}={value}" for name, value in fixed.items())])

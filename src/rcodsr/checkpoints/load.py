@@ -19,6 +19,7 @@ from rcodsr.models.passes import Guidance, SemanticShare
 from rcodsr.models.prompts import FixedPrompt
 from rcodsr.options import UpscaleOptions, WeightsRequest, prompt_digest
 from rcodsr.parts import TextSpec
+from rcodsr.variants import VariantSpec
 
 _SEMANTIC = "sem"
 _CPU = torch.device("cpu")
@@ -91,8 +92,13 @@ def _tell(model: OneStepSR, config: CheckpointConfig, request: WeightsRequest, l
         model.prompt.encode = lambda words: fitting(encoder(words))
     if text is not None and (request.prompt is not None or config.layout == "adapter"):
         model.prompt.embedding = embed(text)
-    if request.guidance is not None and prompt.negative is not None:
-        model.passes = Guidance(request.guidance, embed(prompt.negative))
+    guidance = _guidance(request, spec)
+    if guidance is not None and prompt.negative is not None:
+        model.passes = Guidance(guidance, embed(prompt.negative))
+
+
+def _guidance(request: WeightsRequest, spec: VariantSpec) -> float | None:
+    return spec.script.guidance if request.as_published and spec.script is not None else request.guidance
 
 
 def _weigh(model: OneStepSR, share: float) -> None:
@@ -111,8 +117,8 @@ def _random(found: Identity, request: WeightsRequest, drawn_on: torch.device) ->
         if isinstance(model.prompt, FixedPrompt):
             model.prompt.embedding.normal_()
             model.prompt.encode = partial(_drawn, model.prompt.embedding.shape)
-            if request.guidance is not None:
-                model.passes = Guidance(request.guidance, torch.randn_like(model.prompt.embedding))
+            if (guidance := _guidance(request, spec)) is not None:
+                model.passes = Guidance(guidance, torch.randn_like(model.prompt.embedding))
     if found.share is not None:
         _weigh(model, found.share)
     return LoadedWeights(model, found.id)

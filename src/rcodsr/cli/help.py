@@ -18,7 +18,7 @@ PANELS = {
     ),
     "Realism": ("realism", "adaptive", "adaptive_by", "realism_map", "protect", "invented", "calibrate"),
     "Weights": (
-        *("weights", "base_model", "revision", "offline", "prompt", "prompts", "guidance"),
+        *("weights", "base_model", "revision", "offline", "prompt", "prompts", "guidance", "as_published"),
         *("judges", "niqe", "lpips", "paper"),
     ),
     "Compute": ("device", "dtype", "tile", "tile_overlap", "jobs", "engine", "address", "gpu", "items", "compiled"),

@@ -168,7 +168,8 @@ class Run:
         if self.request.device != "auto":
             from rcodsr.engine.runtime import choose_runtime
 
-            where = f" on {choose_runtime(self.request.device, self.request.dtype).reason}"
+            spec = None if weights is None else weights.spec
+            where = f" on {choose_runtime(self.request.device, self.request.dtype, spec).reason}"
         source = "" if weights is None or weights.resolved is None else f" ({weights.resolved.source})"
         self.log(f"{self.request.name if weights is None else weights.id}{source}{where}")
         config = None if weights is None else weights.config

@@ -178,6 +178,9 @@ def upscale(
         float | None,
         typer.Option("--guidance", min=0, max=20, help="Guidance scale of s3diff, by a second U-Net pass. Its own: 1.07."),
     ] = None,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="For osediff, s3diff and pisa-sr: as their authors' own script does it.")
+    ] = False,
     device: Device = "auto",
     dtype: Number = "auto",
     jobs: Annotated[
@@ -238,7 +241,7 @@ def upscale(
     selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
     strip = metadata == "strip"
     encoded = None if format == "auto" else FORMATS[OUTPUT_FORMATS[format]]
-    request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance)
+    request = WeightsRequest(weights, revision, base_model, offline, device, dtype, prompt, guidance, as_published)
     settings = WriteOptions(
         quality, overwrite, max_pixels, encoded, strip, parse_background(background), keep_times, dtypes=request.dtypes
     )

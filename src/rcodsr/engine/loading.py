@@ -20,6 +20,7 @@ def load(
     prompt: str | None = None,
     guidance: float | None = None,
     realism: float | str | None = None,
+    as_published: bool = False,
     log: Log = silent,
     items: Collection[str] | None = None,
 ) -> Upscaler:
@@ -36,6 +37,7 @@ def load(
         prompt: replaces the built-in text prompt, for weights that have one.
         guidance: classifier-free guidance scale for s3diff, whose authors use 1.07; adds a second U-Net pass.
         realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
+        as_published: for osediff, s3diff and pisa-sr: take pictures as their authors' own script does.
         log: receives a line when something is fetched.
         items: names of `engine.fast.ITEMS`; None uses the device's defaults.
 
@@ -49,7 +51,15 @@ def load(
     name, where, number = (value or found.get(key, (None, ""))[0] for key, value in given.items())
     origins = {subject: told for key, (value, told) in found.items() for subject in (f"--{key}", value)}
     request = WeightsRequest(
-        name or DEFAULT_WEIGHTS, revision, base_model, offline, where or "auto", number or "auto", prompt, guidance
+        name or DEFAULT_WEIGHTS,
+        revision,
+        base_model,
+        offline,
+        where or "auto",
+        number or "auto",
+        prompt,
+        guidance,
+        as_published,
     )
     with in_python(), naming(origins):
         return Upscaler.load(request, UpscaleOptions(choose_control(realism)), log, items)

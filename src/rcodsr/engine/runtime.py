@@ -48,15 +48,21 @@ class Runtime:
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
+def choose_runtime(device: str = "auto", dtype: str = "auto", spec: VariantSpec | None = None) -> Runtime:
     """Turn `--device` and `--dtype` into something that works here.
+
+    Args:
+        device: as asked.
+        dtype: as asked.
+        spec: of the weights, where they are known: those of others run in their authors' precision unless asked otherwise.
 
     Raises:
         DeviceError: when the requested device or dtype is not available; nothing falls back silently.
         UsageError: when it is not the name of one.
     """
     chosen, why_device = _choose_device(device)
-    number, why_dtype = _choose_dtype(chosen, dtype)
+    script = None if spec is None or dtype != "auto" else spec.script
+    number, why_dtype = _choose_dtype(chosen, dtype) if script is None else _authors_dtype(chosen, script.precision)
     return Runtime(chosen, number, f"{chosen} ({why_device}), {why_dtype}")
 
 
@@ -125,6 +131,12 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
     if kind in {"auto", "cpu"}:
         return torch.device("cpu"), "no GPU found" if kind == "auto" else "as requested"
     raise DeviceError("--device", f"no {name} device is available here", "use --device auto or cpu")
+
+
+def _authors_dtype(device: torch.device, precision: str) -> tuple[torch.dtype, str]:
+    if precision == "fp16" and device.type == "cuda":
+        return torch.float16, "fp16 (as its authors)"
+    return torch.float32, "fp32 (as its authors)" if precision == "fp32" else "fp32 (its authors' fp16 is for NVIDIA's GPUs)"
 
 
 def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:

@@ -100,17 +100,30 @@ class TiledNetwork:
         """The model's output for tiles in [0, 1], if it is pictures; `parts` has a single tile's timesteps where several.
 
         Raises:
-            ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
+            ModelOutputError: as `require_pictures`.
         """
         if len(parts) > 1:
             restored = blend(self.runner.model, tiles, self.runner.whole(condition), parts)
         else:
             restored = self.network(tiles, condition)
-        finite = torch.isfinite(restored).all()
-        blank = ((restored.std((1, 2, 3)) < _FLAT) & (tiles.std((1, 2, 3)) > _LIVELY)).any()
-        finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
-        if not finite:
-            raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
-        if blank:
-            raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")
+        require_pictures(restored, tiles)
         return restored
+
+
+def require_pictures(restored: Tensor, given: Tensor) -> None:
+    """Refuse an output without a picture in it.
+
+    Args:
+        restored: what a model made, shape (B, 3, H, W), nominally in [0, 1].
+        given: of what, in [0, 1].
+
+    Raises:
+        ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
+    """
+    finite = torch.isfinite(restored).all()
+    blank = ((restored.std((1, 2, 3)) < _FLAT) & (given.std((1, 2, 3)) > _LIVELY)).any()
+    finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
+    if not finite:
+        raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
+    if blank:
+        raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from rcodsr.checkpoints.load import load_weights
 from rcodsr.engine.arguments import UpscaleArguments, read_arguments
+from rcodsr.engine.as_published import FAITHFUL, AsPublished
 from rcodsr.engine.estimation import DegradationMap, Estimated, measure
 from rcodsr.engine.evidence import Invented, consistency, departure, remark
-from rcodsr.engine.fast import choose
+from rcodsr.engine.fast import ITEMS, choose
 from rcodsr.engine.local import local_levels
 from rcodsr.engine.runner import Runner, prepare
 from rcodsr.engine.runtime import Runtime, choose_runtime, is_out_of_memory
@@ -35,13 +36,7 @@ from rcodsr.images.resize import pad_to_multiple, resize, upsample
 from rcodsr.messages import Log, silent
 from rcodsr.models.one_step import Condition, OneStepSR
 from rcodsr.models.prompts import FixedPrompt
-from rcodsr.options import (
-    Adaptive,
-    Level,
-    RealismMap,
-    UpscaleOptions,
-    WeightsRequest,
-)
+from rcodsr.options import Adaptive, Level, RealismMap, UpscaleOptions, WeightsRequest
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
 
@@ -93,6 +88,7 @@ class Upscaler:
         reload: loads the weights again in float32, for pictures that fail in reduced precision.
         runner: how to run the model; plainly by default.
         network: what tiles go through; the runner's by default.
+        as_published: take pictures as the weights' own authors' script does.
     """
 
     def __init__(
@@ -103,12 +99,14 @@ class Upscaler:
         reload: Callable[[], OneStepSR] | None = None,
         runner: Runner | None = None,
         network: Network | None = None,
+        as_published: bool = False,
     ) -> None:
-        self.model = model
-        self.runtime = runtime
+        self.model, self.runtime = model, runtime
         self.runner = runner or Runner(model, runtime)
         self.weights_id = weights_id
         self.tiled = TiledNetwork(self.runner, network)
+        script = model.spec.script if as_published else None
+        self.as_published = None if script is None else AsPublished(model, runtime.device, script)
         self._reload = reload or (lambda: copy.deepcopy(model).to_dtype(torch.float32))
         self._exact: Upscaler | None = None
         self._exact_lock = threading.Lock()
@@ -136,15 +134,16 @@ class Upscaler:
             DeviceError: when the device or dtype is not available.
         """
         asked, coming = request or WeightsRequest(), options or UpscaleOptions()
-        runtime = choose_runtime(asked.device, asked.dtype)
-        chosen = choose(runtime.device.type, items)
+        device = choose_runtime(asked.device, asked.dtype).device  # which may be refused before anything is fetched
+        chosen = choose(device.type, items) & (FAITHFUL if asked.as_published else set(ITEMS))
         loaded = load_weights(asked, coming, log=log)
+        runtime = choose_runtime(asked.device, asked.dtype, loaded.model.spec)
 
         def reload() -> OneStepSR:
             return runtime.place(load_weights(asked, coming, log=log).model, torch.float32)
 
         runner = prepare(loaded.model, runtime, chosen, log)
-        return cls(runner.model, runtime, loaded.id, reload, runner)
+        return cls(runner.model, runtime, loaded.id, reload, runner, as_published=asked.as_published)
 
     @overload
     def upscale(
@@ -287,14 +286,15 @@ class Upscaler:
         def network(tiles: Tensor, condition: Condition) -> Tensor:
             return wrapped(tiles, self.runner.whole(condition))
 
-        return Upscaler(self.model, self.runtime, self.weights_id, self._reload, self.runner, network)
+        way = self.as_published is not None
+        return Upscaler(self.model, self.runtime, self.weights_id, self._reload, self.runner, network, way)
 
     def _in_float32(self) -> Upscaler:
         """The same weights in float32, loaded on first use."""
         with self._exact_lock:
             if self._exact is None:
                 runtime = Runtime(self.runtime.device, torch.float32, f"fp32 (no picture in {self.runtime.dtype_name})")
-                self._exact = Upscaler(self._reload(), runtime, self.weights_id)
+                self._exact = Upscaler(self._reload(), runtime, self.weights_id, as_published=self.as_published is not None)
             return self._exact
 
     def check(self, options: UpscaleOptions) -> None:
@@ -303,6 +303,8 @@ class Upscaler:
         Raises:
             UsageError: when an option is not supported.
         """
+        if self.as_published is not None:
+            self.model.spec.check_as_published(options)
         self.model.spec.check(options, self.model.passes.realism)
 
     def _run(self, picture: Picture, options: UpscaleOptions, progress: Tiles) -> Upscaled:
@@ -365,6 +367,9 @@ class Upscaler:
         The result is on the runner's device for pictures: a GPU with enough memory, otherwise the CPU.
         """
         spec = self.model.spec
+        if self.as_published is not None:
+            restored, tiles = self.as_published.restore(rgb, options, progress)
+            return restored, Steering(spec.grouping, spec.grouping.k), [1] * tiles
         rgb = rgb.to(self.runner.home(spec.scale**2 * rgb[0].numel()))
         enlarged = upsample(rgb[None], spec.scale)
         padded = pad_to_multiple(enlarged, spec.multiple, spec.least_side)

@@ -11,7 +11,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bicubic resize with Pillow's kernel (a = −0.5).
 
     torch's plain bicubic uses a = −0.75 and no antialiasing. A network trained with one and run with the other sees different
-    edges. This function is the only resize of pictures in the package.
+    edges. This function is the only resize of pictures in the package, except in `engine.as_published`.
 
     Args:
         x: shape (B, C, H, W), float32 in [0, 1].
