@@ -94,7 +94,7 @@ def test_equal_sizes_are_shrunk_and_said(tmp_path: Path) -> None:
         save(tmp_path / f"Canon_001_{tail}.png", 98, 64)
     lines: list[str] = []
     pairs = find_pairs(tmp_path, tmp_path, lines.append)
-    assert lines[1] == "1 of 1 pairs are of equal sizes: their low-resolution side is shrunk by 4"
+    assert lines[1] == "1 of 1 pairs have equal sizes: their low-resolution side is downscaled by 4"
     hr, lr = drawn(pairs)
     assert (hr.shape, lr.shape) == ((3, 32, 32), (3, 8, 8))
     assert (torch.nn.functional.avg_pool2d(hr, 4) - lr).abs().mean() < 6  # of 255: the same view

@@ -96,8 +96,8 @@ class PhotoPairs(Dataset[Sample]):
         seed: seed of the whole stream.
         length: number of pairs.
         zoom_probability: share of pairs whose photo is first zoomed.
-        lr: low-resolution version of each photo (`pairs.find_pairs`); neither zoom nor degradation then.
-        degrade: make the low-resolution side here, in the data worker; otherwise the batch makes it on the trainer's device.
+        lr: low-resolution version of each photo (`pairs.find_pairs`); disables zoom and degradation.
+        degrade: degrade in the data worker; otherwise the batch is degraded on the trainer's device.
         cache: decoded photos; None creates one of 1 GiB in each worker.
         zoom: range of factors by which zoomed photos are resized.
         transpose: transpose half of the pairs, in addition to mirroring.
@@ -175,7 +175,7 @@ class PhotoPairs(Dataset[Sample]):
         return decoded
 
     def _pair(self, path: Path, hr: np.ndarray, counterpart: Path) -> list[np.ndarray]:
-        """A photo and its low-resolution version, both as far as they cover each other."""
+        """A photo and its low-resolution version, cropped to their common area."""
         height, width = hr.shape[:2]
         lr = self.cache.read(counterpart, partial(shrunk_to_low, photo=(height, width)))
         shown = covered((height, width), (lr.shape[0], lr.shape[1]))

@@ -1,4 +1,4 @@
-"""Pairs of photos and their low-resolution versions, as data sets are published."""
+"""Pairs of photos and their low-resolution versions, in the layouts of published data sets."""
 
 from pathlib import Path
 
@@ -21,18 +21,18 @@ Size = tuple[int, int]
 def find_pairs(photos: Path, lr: Path, log: Log = silent) -> dict[Path, Path]:
     """Photos of a directory with their low-resolution versions: the same path in the directory `lr` up to the suffix.
 
-    Tails of names and folders (`images.matching.bare_name`) may differ. Both may be one directory, as RealSR is published: then
-    they are told apart by such tails.
+    Suffixes of names and folders (`images.matching.bare_name`) may differ. Both may be one directory, as in RealSR; such
+    suffixes then tell them apart.
 
     Args:
         photos: ground truth.
-        lr: low-resolution versions, a quarter as large; or as large, and then they are shrunk when they are read.
-        log: is told what is cut or shrunk.
+        lr: low-resolution versions, a quarter of the size; versions of the same size are downscaled when read.
+        log: receives a line if pairs are cropped or downscaled.
 
     Raises:
-        UsageError: when one of both is not a directory, or both are one and no names tell them apart.
-        NoInputError: when there is none.
-        InputError: when a photo has no counterpart, or one of another size; it names the pair.
+        UsageError: when either is not a directory, or both are the same and no names tell them apart.
+        NoInputError: when there are no photos.
+        InputError: when a photo has no counterpart, or one of the wrong size; names the pair.
     """
     high, low = _halves(photos, lr)
     pairs = match(high, low, below=(photos, lr), one_to_one=True, fault=InputError)
@@ -50,16 +50,16 @@ def find_pairs(photos: Path, lr: Path, log: Log = silent) -> dict[Path, Path]:
         if size == small:
             shrunk.append(counterpart)
     if cut:
-        log(f"{len(cut)} of {len(pairs)} photos are cut to a multiple of {_SCALE} pixels, {cut[0]} first")
+        log(f"{len(cut)} of {len(pairs)} photos are cropped to a multiple of {_SCALE} pixels, {cut[0]} first")
     if shrunk:
-        log(f"{len(shrunk)} of {len(pairs)} pairs are of equal sizes: their low-resolution side is shrunk by {_SCALE}")
+        log(f"{len(shrunk)} of {len(pairs)} pairs have equal sizes: their low-resolution side is downscaled by {_SCALE}")
     return pairs
 
 
 def covered(photo: Size, counterpart: Size) -> Size | None:
-    """What of a photo its low-resolution version shows, in whole blocks of 4×4 pixels.
+    """Size of the part of a photo that its low-resolution version covers, in whole blocks of 4×4 pixels.
 
-    The version's sides may have been rounded up or down; it may also be as large as the photo. None where neither is so.
+    The version's sides may have been rounded up or down, or equal the photo's. None for any other size.
     """
     if photo == counterpart:
         return photo[0] // _SCALE * _SCALE, photo[1] // _SCALE * _SCALE
@@ -70,10 +70,10 @@ def covered(photo: Size, counterpart: Size) -> Size | None:
 
 
 def shrunk_to_low(pixels: np.ndarray, photo: Size) -> np.ndarray:
-    """Low-resolution pixels (h, w, 3), uint8; those as large as the photo are shrunk by 4, bicubically.
+    """Return low-resolution pixels (h, w, 3), uint8; downscales bicubically by 4 if they are as large as the photo.
 
     Args:
-        pixels: as they were decoded.
+        pixels: decoded pixels, shape (H, W, 3), uint8.
         photo: height and width of the photo.
     """
     height, width = pixels.shape[:2]
@@ -85,7 +85,7 @@ def shrunk_to_low(pixels: np.ndarray, photo: Size) -> np.ndarray:
 
 
 def _halves(photos: Path, lr: Path) -> tuple[list[Path], list[Path]]:
-    """Photos and low-resolution versions; of one directory, told apart by the tails of names and folders."""
+    """Photos and low-resolution versions; within one directory, separated by suffixes of names and folders."""
     for folder in (photos, lr):
         if not folder.is_dir():
             raise UsageError(folder, "not a directory", "photos with lr= are two directories whose files have the same names")
@@ -94,6 +94,6 @@ def _halves(photos: Path, lr: Path) -> tuple[list[Path], list[Path]]:
     low = {path for path in find_photos(lr) if is_low_resolution(path.relative_to(lr))}
     high = [path for path in find_photos(photos) if path not in low]
     if not low or not high:
-        remedy = "give two directories, or names that end in _HR and in _LR4 or x4"
-        raise UsageError(lr, "holds the photos as well, and no names tell both apart", remedy)
+        remedy = "pass two directories, or names that end in _HR and in _LR4 or x4"
+        raise UsageError(lr, "contains the photos as well, and no names tell them apart", remedy)
     return high, sorted(low)

@@ -20,7 +20,7 @@ def find_photos(source: Path) -> list[Path]:
     The list has one path per line, relative to its own directory; see `images.lists`.
 
     Raises:
-        NoInputError: when there is none.
+        NoInputError: when there are no pictures.
         InputError: when the list cannot be read, or a listed file is missing; names the line.
     """
     photos = _listed(source) if source.suffix.lower() == ".txt" and source.is_file() else _contained(source)
@@ -32,10 +32,10 @@ def find_photos(source: Path) -> list[Path]:
 
 
 def check_sizes(photos: list[Path], crop: int) -> None:
-    """Find unreadable and too small photos by their headers, before hours of training.
+    """Reject unreadable and too small photos by their headers, before hours of training.
 
     Raises:
-        InputError: naming the first unreadable one, or the first too small one and how many more there are.
+        InputError: names the first unreadable photo, or the first that is too small and the number of others.
     """
     small = [path for path in photos if min(io.read_header(path).size) < crop]
     if small:
@@ -43,15 +43,15 @@ def check_sizes(photos: list[Path], crop: int) -> None:
 
 
 def leave_out_small(sides: Mapping[Path, int], crop: int, log: Log) -> list[Path]:
-    """Photos that a crop fits into; of those that are too small, the log is told how many there are.
+    """Select photos that a crop fits into, and log the number of the others.
 
     Args:
         sides: the shorter side of each photo, in pixels.
-        crop: in pixels.
+        crop: side of the crop, in pixels.
         log: receives at most one line.
 
     Raises:
-        InputError: when all are too small.
+        InputError: when all photos are too small.
     """
     small = [path for path, side in sides.items() if side < crop]
     if len(small) == len(sides):
@@ -91,14 +91,14 @@ class PhotoCache:
                 self._keep(path, pixels)
 
     def read(self, path: Path, prepared: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
-        """Pixels of a photo, shape (H, W, 3), uint8, transparency laid on white; not to be written to.
+        """Pixels of a photo, shape (H, W, 3), uint8, composited on white; read-only.
 
         Args:
             path: the photo.
-            prepared: what is done to its pixels before they are kept; for one photo always the same.
+            prepared: applied to its pixels before they are cached; must be the same for a photo every time.
 
         Raises:
-            InputError: when the file is not a whole picture.
+            InputError: when the file is not an intact picture.
         """
         if path in self._decoded:
             self._decoded.move_to_end(path)

@@ -1,7 +1,7 @@
-"""A picture as the authors of its weights take it in the script they publish: `--as-published`.
+"""Processes a picture as in the inference script published with its weights: `--as-published`.
 
-Enlargement, sides, whole-picture encoding, tiles of latents and bytes between the steps are the script's. What stays ours is
-the mean of the posterior, which they sample, and that the result has the size that was asked for.
+Enlargement, sides, whole-picture encoding, tiling of latents and rounding to bytes between steps follow the script. Two things
+stay ours: the mean of the posterior, which the scripts sample, and the requested size of the result.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rcodsr.options import UpscaleOptions
 from rcodsr.variants import AuthorsScript
 
 FAITHFUL = frozenset({"channels-last"})
-"""Items of `engine.fast.ITEMS` that may be used: the others want sides that the scripts do not keep to."""
+"""Usable items of `engine.fast.ITEMS`: the others need sides that the scripts do not ensure."""
 _ENCODER_MARGIN, _DECODER_MARGIN = 64, 22
-"""Pixels and latent positions by which a picture may be larger than one tile of the autoencoder and is still taken whole."""
+"""Pixels and latent positions by which a picture may exceed one tile of the autoencoder without being tiled."""
 _SHARED = 16
-"""Latent positions that tiles of the autoencoder share."""
+"""Overlap of the autoencoder's tiles, in latent positions."""
 _NARROW = 0.1
-"""Standard deviation of the weights of a tile of latents, in sides of it."""
+"""Standard deviation of a latent tile's blending weights, relative to its side."""
 
 
 class AsPublished:
@@ -40,19 +40,19 @@ class AsPublished:
 
     Args:
         model: on its device, in its dtype.
-        device: where that is.
-        script: what to follow.
+        device: the model's device.
+        script: settings of the published script.
     """
 
     def __init__(self, model: OneStepSR, device: torch.device, script: AuthorsScript) -> None:
         self.model, self.device, self.script = model, device, script
-        self._one_at_a_time = threading.Lock()  # whole pictures take the memory of many tiles
+        self._one_at_a_time = threading.Lock()  # a whole picture needs the memory of many tiles
 
     def restore(self, rgb: Tensor, options: UpscaleOptions, progress: Tiles) -> tuple[Tensor, int]:
-        """(3, h, w) in [0, 1] → the same enlarged (3, s·h, s·w) on the CPU, and how many tiles of latents it took.
+        """(3, h, w) in [0, 1] → the enlargement (3, s·h, s·w) on the CPU, and the number of latent tiles.
 
         Raises:
-            ModelOutputError: when the model returns no picture.
+            ModelOutputError: when the output is not a valid picture.
             TileMemoryError: when the picture does not fit into memory.
         """
         scale, (height, width) = self.model.spec.scale, rgb.shape[-2:]
@@ -108,7 +108,7 @@ class AsPublished:
         return _blended(parts).to(z.device)
 
     def _step(self, z: Tensor, condition: Condition, progress: Tiles) -> tuple[Tensor, int]:
-        """One step over the whole latent or, where it is large, over overlapping squares, blended by a narrow Gaussian.
+        """Run one step over the whole latent or, if it is large, over overlapping squares, blended by a narrow Gaussian.
 
         The scripts blend eps; Eq. (3) is linear and the weights sum to one, so blending ẑ_H is the same.
         """
@@ -136,7 +136,7 @@ class AsPublished:
 
 
 def enlarge(rgb: Tensor, scale: int, script: AuthorsScript) -> Tensor:
-    """(3, h, w) in [0, 1] → (1, 3, H, W) in [0, 1], in the size that the script gives its networks, but for padding."""
+    """(3, h, w) in [0, 1] → (1, 3, H, W) in [0, 1], in the script's network size before padding."""
     if script.enlargement == "bilinear":
         return F.interpolate(rgb[None], scale_factor=scale, mode="bilinear", align_corners=False).clamp(0, 1)
     picture = _pillow(rgb)
@@ -151,9 +151,9 @@ def enlarge(rgb: Tensor, scale: int, script: AuthorsScript) -> Tensor:
 
 
 def starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where the tiles along one axis begin; the last one ends with the axis.
+    """Starts of the tiles along one axis; the last tile ends with the axis.
 
-    Where a tile is no longer than the overlap, the scripts never end; neighbours then share half of it.
+    With tiles not longer than the overlap, the scripts would loop forever; here neighbours then overlap by half.
     """
     stride = side - overlap if side > overlap else max(1, side // 2)
     count = 1 + max(0, math.ceil((length - side) / stride))
@@ -161,14 +161,14 @@ def starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def gaussian(side: int) -> Tensor:
-    """Weights of a tile of latents, (side, side), float32: centred between positions across, half a position lower down."""
+    """Blending weights of a latent tile, (side, side), float32: centred horizontally, half a position lower vertically."""
     places = torch.arange(side, dtype=torch.float64)
     across, down = (torch.exp(-(((places - middle) / side) ** 2) / (2 * _NARROW**2)) for middle in ((side - 1) / 2, side / 2))
     return (down[:, None] * across / (2 * math.pi * _NARROW**2)).float()
 
 
 def _pillow(x: Tensor) -> Image.Image:
-    """(3, h, w) in [0, 1] → bytes."""
+    """(3, h, w) in [0, 1] → an 8-bit Pillow image."""
     return Image.fromarray((x * 255).round().byte().permute(1, 2, 0).numpy())
 
 
@@ -179,7 +179,7 @@ def _pixels(picture: Image.Image) -> Tensor:
 
 
 def _bytes(x: Tensor) -> Tensor:
-    """Clamped and cut down to bytes, as between the steps of the scripts."""
+    """Clamp and truncate to 8 bits, as between the steps of the scripts."""
     return (x.clamp(0, 1) * 255).floor() / 255
 
 
@@ -196,7 +196,7 @@ def _over(place: slice, factor: int) -> slice:
 
 
 def _blended(parts: list[tuple[slice, slice, Tensor, Tensor]]) -> Tensor:
-    """Tiles (1, C, h, w) by their places and weights → the whole."""
+    """Blend tiles (1, C, h, w) by their positions and weights into the whole."""
     height, width = max(rows.stop for rows, *_ in parts), max(columns.stop for _, columns, *_ in parts)
     first = parts[0][3]
     whole = first.new_zeros(*first.shape[:2], height, width)

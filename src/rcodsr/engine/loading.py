@@ -37,7 +37,7 @@ def load(
         prompt: replaces the built-in text prompt, for weights that have one.
         guidance: classifier-free guidance scale for s3diff, whose authors use 1.07; adds a second U-Net pass.
         realism: for pisa-sr, whose realism is chosen here: a second U-Net pass. Other weights take one per picture.
-        as_published: for osediff, s3diff and pisa-sr: take pictures as their authors' own script does.
+        as_published: process pictures as in the authors' script; for osediff, s3diff and pisa-sr.
         log: receives a line when something is fetched.
         items: names of `engine.fast.ITEMS`; None uses the device's defaults.
 

@@ -52,9 +52,9 @@ def choose_runtime(device: str = "auto", dtype: str = "auto", spec: VariantSpec 
     """Turn `--device` and `--dtype` into something that works here.
 
     Args:
-        device: as asked.
-        dtype: as asked.
-        spec: of the weights, where they are known: those of others run in their authors' precision unless asked otherwise.
+        device: the requested device.
+        dtype: the requested dtype.
+        spec: the variant, if known; `auto` runs third-party weights in their authors' precision.
 
     Raises:
         DeviceError: when the requested device or dtype is not available; nothing falls back silently.

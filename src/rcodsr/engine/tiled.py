@@ -100,7 +100,7 @@ class TiledNetwork:
         """The model's output for tiles in [0, 1], if it is pictures; `parts` has a single tile's timesteps where several.
 
         Raises:
-            ModelOutputError: as `require_pictures`.
+            ModelOutputError: as in `require_pictures`.
         """
         if len(parts) > 1:
             restored = blend(self.runner.model, tiles, self.runner.whole(condition), parts)
@@ -111,19 +111,19 @@ class TiledNetwork:
 
 
 def require_pictures(restored: Tensor, given: Tensor) -> None:
-    """Refuse an output without a picture in it.
+    """Reject outputs that are not valid pictures.
 
     Args:
-        restored: what a model made, shape (B, 3, H, W), nominally in [0, 1].
-        given: of what, in [0, 1].
+        restored: output of a model, shape (B, 3, H, W), nominally in [0, 1].
+        given: its input, in [0, 1].
 
     Raises:
         ModelOutputError: when one is NaN, infinite, or one flat colour where the input is not.
     """
     finite = torch.isfinite(restored).all()
     blank = ((restored.std((1, 2, 3)) < _FLAT) & (given.std((1, 2, 3)) > _LIVELY)).any()
-    finite, blank = torch.stack((finite, blank)).tolist()  # together: a GPU is waited for once
+    finite, blank = torch.stack((finite, blank)).tolist()  # together, for a single GPU synchronisation
     if not finite:
-        raise ModelOutputError("model", "returned values that are not numbers", "try --dtype fp32, or check the weights")
+        raise ModelOutputError("model", "returned NaN or infinite values", "try --dtype fp32, or check the weights")
     if blank:
         raise ModelOutputError("model", "returned a blank picture", "try --dtype fp32, or check the weights")

@@ -88,7 +88,7 @@ class Upscaler:
         reload: loads the weights again in float32, for pictures that fail in reduced precision.
         runner: how to run the model; plainly by default.
         network: what tiles go through; the runner's by default.
-        as_published: take pictures as the weights' own authors' script does.
+        as_published: process pictures as in the script of the weights' authors.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Upscaler:
             DeviceError: when the device or dtype is not available.
         """
         asked, coming = request or WeightsRequest(), options or UpscaleOptions()
-        device = choose_runtime(asked.device, asked.dtype).device  # which may be refused before anything is fetched
+        device = choose_runtime(asked.device, asked.dtype).device  # rejects an unavailable device before anything is downloaded
         chosen = choose(device.type, items) & (FAITHFUL if asked.as_published else set(ITEMS))
         loaded = load_weights(asked, coming, log=log)
         runtime = choose_runtime(asked.device, asked.dtype, loaded.model.spec)

@@ -30,14 +30,14 @@ def require_trackers(trackers: Sequence[str]) -> None:
 
 
 class Boards:
-    """All boards of a run.
+    """The boards of a run.
 
     Args:
         trackers: tensorboard, wandb.
         run: the run's directory.
         step: steps done; what an earlier attempt has shown of later ones is dropped.
         settings: of the run, JSON-ready.
-        log: is told of a board that is not installed.
+        log: receives a note for each board that is not installed.
 
     Raises:
         OutputError: when Weights & Biases cannot be reached or does not know the user.
@@ -62,7 +62,7 @@ class Boards:
             board.log_images({name: pixels}, step=step, **({"dataformats": "NHWC"} if kind == "tensorboard" else {}))
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish all boards."""
         for board in self._open.values():
             board.finish()
 

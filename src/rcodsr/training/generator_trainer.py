@@ -80,7 +80,7 @@ class GeneratorTrainer(Trainer):
         return floats(averaged)
 
     def passes(self, batches: Sequence[Batch], phase: Phase) -> list[Generated]:
-        """Forward and back; arguments as `Trainer.passes`."""
+        """Run forward and backward; see `Trainer.passes`."""
         for turn in self._turns(phase):
             _, finished = self._learn(batches, phase, turn)
         for objective in self._judging(phase):
@@ -89,7 +89,7 @@ class GeneratorTrainer(Trainer):
         return finished
 
     def _judging(self, phase: Phase) -> list[Objective]:
-        """Those that learn in a phase."""
+        """Objectives that are trained in a phase."""
         return [objective for objective in self.objectives if objective.name in self.judges and objective.weight(phase)]
 
     def _turns(self, phase: Phase) -> list[Turn]:
@@ -201,7 +201,7 @@ class GeneratorTrainer(Trainer):
         return self.processes.average(torch.stack(losses).sum() / len(finished))
 
     def _judge(self, objective: Objective, finished: Sequence[Generated], turn: int) -> list[Tensor]:
-        """An objective's passes over what was made, in one of its turns: gradients are left in it; its losses."""
+        """Run an objective's passes over the generated batches in one of its turns. Leaves gradients; returns the losses."""
         losses = []
         for made in finished:
             with self._precision():

@@ -1,4 +1,4 @@
-"""What the validations of a run have seen, checkpoint by checkpoint."""
+"""The recorded validations of a run, with their checkpoints."""
 
 import json
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ class Look:
 
     step: int
     scores: dict[str, float]
-    """As in `validation.jsonl`."""
+    """Scores by name, as in `validation.jsonl`."""
     sheet: Path
-    """Its pictures: bicubic, the levels, ground truth."""
+    """The contact sheet: bicubic, the levels, ground truth."""
     size: tuple[int, int] | None
-    """Of the sheet, in pixels; None where the file is gone."""
+    """Width and height of the sheet in pixels; None if the file is missing."""
     checkpoint: Path | None
-    """The weights of that step, where they have been kept."""
+    """The weights of that step, if they were kept."""
 
 
 def looks(run: Path) -> list[Look]:
-    """A run's validations by step; of a step that was done twice the later one.
+    """Read a run's validations, ordered by step; of repeated steps, the later one counts.
 
     Raises:
-        InputError: when there is none, or the record cannot be read.
+        InputError: when there are none, or the record cannot be read.
     """
     record = run / "validation.jsonl"
     found: dict[int, dict[str, float]] = {}
@@ -40,20 +40,20 @@ def looks(run: Path) -> list[Look]:
             values = json.loads(line)
             found[int(values.pop("step"))] = {name: float(value) for name, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(record, f"not the record of a run's validations ({error})", "give the directory of a run") from error
+        raise InputError(record, f"not the record of a run's validations ({error})", "pass the directory of a run") from error
     if not found:
-        raise InputError(record, "holds no validation yet", "wait for one, or train with validation.photos=DIR")
+        raise InputError(record, "contains no validation yet", "wait for one, or train with validation.photos=DIR")
     return [_look(run, step, found[step]) for step in sorted(found)]
 
 
 def alike(seen: list[Look]) -> list[Look]:
-    """Those whose pictures are there and of the newest one's size: of the same photos."""
+    """Select validations whose sheet exists and has the newest one's size, that is, the same photos."""
     pictured = [look for look in seen if look.size is not None]
     return [look for look in pictured if look.size == pictured[-1].size]
 
 
 def table(seen: list[Look]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: each score at fidelity, neutral and realism; the knob's spread, and the share of monotone pictures."""
+    """Columns and rows: each score at fidelity, neutral and realism, the knob's spread, and the share of monotone pictures."""
     scored = {name for look in seen for name in look.scores}
     shown = [name for name in COLUMNS if f"{name}_{next(iter(LEVELS))}" in scored]
     knob = [name for name in _KNOB if name in scored]
@@ -79,7 +79,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _written(name: str, value: float | None) -> str:
-    """As `bench quality` does: four digits of what lies between 0 and 1, two of the rest."""
+    """Format as in `bench quality`: four digits between 0 and 1, else two."""
     if value is None:
         return "-"
     return f"{value:.2f}" if name in {"psnr", "niqe", "knob_spread", "knob_monotone"} else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""What a run says while it runs: one JSON line per step, boards to watch, and lines for people."""
+"""The log of a run: one JSON line per step, boards to watch, and lines for people."""
 
 import json
 import time

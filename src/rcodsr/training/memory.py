@@ -1,8 +1,7 @@
-"""Memory of a training step, counted from shapes: before any weights are read, and on any machine.
+"""Memory of a training step, computed from shapes: before reading weights, and on any machine.
 
-The networks are built of fake tensors, which have a shape and no values, and the trainer's own passes run over them. A tensor
-counts from the operation that makes it until nothing holds it any more: what is kept for the backward pass, what is computed
-again in it, and what only passes through.
+The networks are built from fake tensors, which have a shape but no values, and the trainer's own passes run on them. A tensor
+counts from its creation until its last reference is gone: saved activations, recomputed activations and temporaries.
 """
 
 from __future__ import annotations
@@ -35,40 +34,40 @@ from rcodsr.training.trainer import Trainer
 
 _GIB = 2**30
 _USABLE = 0.9
-"""Share of a card that a run may count on: the driver, fragments and libraries take the rest."""
+"""Usable share of a card's memory; the rest goes to the driver, fragmentation and libraries."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a step needs at its worst moment."""
+    """Peak memory of a step in bytes."""
 
     parameters: int
-    """All weights and buffers of all networks, the averaged copy included."""
+    """Weights and buffers of all networks, including the averaged copy."""
     gradients: int
     optimizer: int
-    """AdamW's two moments of what is trained."""
+    """AdamW's two moments of the trainable parameters."""
     activations: int
-    """What the passes keep and make on the way."""
+    """Activations and temporaries of the passes."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.parameters + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
-        """In GiB, for people to read."""
+        """Format the parts in GiB."""
         parts = {name: value / _GIB for name, value in (*vars(self).items(), ("total", self.total))}
         return "  ".join(f"{name} {value:.2f}" for name, value in parts.items()) + " GiB"
 
 
 def fitted(recipe: Recipe, log: Log) -> Recipe:
-    """A recipe whose `machine.memory` is carried out: batches cut in pieces, activations computed again.
+    """Fit a recipe into its `machine.memory`: split batches into pieces, recompute activations.
 
-    Every update keeps its batch. Pieces come first, because they cost little time; activations are computed again only where
+    Every update keeps its batch size. Pieces come first, because they cost little time; activations are recomputed only if
     single samples do not fit otherwise.
 
     Raises:
-        UsageError: when a phase does not fit at all.
+        UsageError: when a phase does not fit.
     """
     return recipe if recipe.machine.memory == "as-given" else _fitted(recipe, Shapes(recipe), log)
 
@@ -83,18 +82,18 @@ def _fitted(recipe: Recipe, shapes: Shapes, log: Log) -> Recipe:
     for phase, count in zip(recipe.phases, pieces, strict=True):
         if count is None:
             needed = shapes.need(phase, 1).total / _GIB
-            cause = f"{phase.name} needs {needed:.1f} GiB for one sample, {room / _GIB:.1f} are there"
+            cause = f"{phase.name} needs {needed:.1f} GiB for one sample, but {room / _GIB:.1f} GiB are available"
             raise UsageError("machine.memory", cause, "use a smaller crop or a larger card")
         phases.append(replace(phase, pieces=max(count, phase.pieces)))
     machine = replace(recipe.machine, memory="as-given", gradient_checkpointing=shapes.checkpointed)
     chosen = ", ".join(f"{phase.batch // phase.pieces} of {phase.batch} samples at once" for phase in phases)
-    again = "activations computed again" if shapes.checkpointed else "activations kept"
+    again = "activations recomputed" if shapes.checkpointed else "activations kept"
     log(f"machine.memory={recipe.machine.memory}: {chosen}, {again}")
     return replace(recipe, machine=machine, phases=tuple(phases))
 
 
 def lines(recipe: Recipe) -> Iterator[str]:
-    """What a step of each phase needs, one line a phase."""
+    """Yield one line per phase with the memory of a step."""
     shapes = Shapes(recipe)
     for phase in recipe.phases:
         size = phase.batch // phase.pieces
@@ -103,14 +102,14 @@ def lines(recipe: Recipe) -> Iterator[str]:
 
 
 def _pieces(shapes: Shapes, phase: Phase, room: int) -> int | None:
-    """The fewest pieces of a phase's batch that fit, or None."""
+    """The smallest number of pieces for which a phase's batch fits, or None."""
     whole = shapes.need(phase, phase.batch).total
     if whole <= room:
         return 1
     single = shapes.need(phase, 1).total
     if single > room:
         return None
-    each = (whole - single) / (phase.batch - 1)  # what does not grow with the batch is in both
+    each = (whole - single) / (phase.batch - 1)  # both include the part that is independent of the batch
     fitting = [n for n in range(2, phase.batch + 1) if phase.batch % n == 0 and single + each * (phase.batch // n - 1) <= room]
     return fitting[0] if fitting else phase.batch
 
@@ -119,10 +118,10 @@ class Shapes:
     """A recipe's trainer without values.
 
     Args:
-        recipe: weights that it names are not read, only what they say of their variant.
+        recipe: only the variants of its weights are read, not the weights themselves.
 
     Attributes:
-        checkpointed: whether activations are computed again.
+        checkpointed: whether activations are recomputed.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -139,16 +138,16 @@ class Shapes:
         self.optimizer = 2 * sum(parameter.numel() * 4 for parameter in trained)
 
     def compute_again(self) -> None:
-        """Let activations be computed again from now on."""
+        """Recompute activations from now on."""
         self.checkpointed = True
         checkpoint_activations(self.trainer.model)
 
     def need(self, phase: Phase, batch: int) -> Need:
-        """Of a step over a batch at once.
+        """Memory of a step over a batch.
 
         Args:
             phase: its crop and losses.
-            batch: samples that a pass sees.
+            batch: samples per pass.
         """
         with self._counted():
             before = self._live.restart()
@@ -156,7 +155,7 @@ class Shapes:
             scale = self.trainer.model.spec.scale
             lr = torch.zeros(batch, 3, phase.crop // scale, phase.crop // scale)
             kept = self.trainer.passes([Batch(hr=hr, lr=lr, samples=tuple(range(batch)), texts=("",) * batch)], phase)
-            waiting = self._live.bytes - before  # of each piece until the judges have seen it
+            waiting = self._live.bytes - before  # kept for each piece until the judges have used it
             del kept
         pieces = self.recipe.optim.accumulate * max(1, phase.batch // batch)
         activations = self._live.most - before + (pieces - 1) * waiting
@@ -166,12 +165,12 @@ class Shapes:
     def _counted(self) -> Iterator[None]:
         gpu = self.recipe.machine.device != "cpu" and self.recipe.machine.dtype != "fp32"
         with warnings.catch_warnings(), self._mode, self._live, _gpu_precision() if gpu else nullcontext():
-            warnings.simplefilter("ignore")  # of torch's own, about copies of what has no values
+            warnings.simplefilter("ignore")  # torch warns about copies of tensors without values
             yield
 
 
 class _Fake(FakeTensorMode):
-    """Forgets what it has made: a remembered tensor could not be moved by `Module.to`. Who asks for a value is told 0."""
+    """Does not memoise its tensors, since `Module.to` cannot move a memoised tensor. Requests for a value return 0."""
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:  # initialisations repeat draws until they are in range
@@ -182,11 +181,11 @@ class _Fake(FakeTensorMode):
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that are held by anything.
+    """Counts the bytes of all live tensors.
 
     Attributes:
-        bytes: now.
-        most: at most since `restart`.
+        bytes: current bytes.
+        most: peak bytes since `restart`.
     """
 
     def __init__(self) -> None:
@@ -195,7 +194,7 @@ class _Live(TorchDispatchMode):
         self._seen: set[int] = set()
 
     def restart(self) -> int:
-        """Begin to look for the most anew; returns the bytes now."""
+        """Reset the peak; returns the current bytes."""
         self.most = self.bytes
         return self.bytes
 
@@ -237,21 +236,21 @@ def _gpu_precision() -> Iterator[None]:
 
 
 class _Alone(Processes):
-    """One process on the CPU, whatever else there is."""
+    """One process on the CPU, regardless of the environment."""
 
     def __init__(self) -> None:
         self.count, self.rank, self.device = 1, 0, torch.device("cpu")
 
 
 def _hollow_trainer(recipe: Recipe) -> Trainer:
-    """The trainer of a recipe whose weights have not been read."""
+    """The trainer of a recipe, without its weights."""
     judge = replace(recipe.discriminator, start=None, dino_weights="random:0")
     hollow = replace(recipe, base_model="random:0", captions=None, discriminator=judge)
     return build_trainer(hollow, _hollow_networks(recipe), _Alone(), hollow=True)
 
 
 def _hollow_networks(recipe: Recipe) -> OneStepSR:
-    """As `setup.build_networks`, of shapes alone."""
+    """Same as `setup.build_networks`, with shapes only."""
     finished = recipe.generator if recipe.stage == "estimator" else recipe.start
     spec = recipe.variant if finished is None else read_config(find_weights(finished).directory).spec
     if recipe.stage == "prior":

@@ -31,7 +31,7 @@ class MetricTrainer(Trainer):
         return floats(self._update(self.passes(batches, phase), rate, step))
 
     def passes(self, batches: Sequence[Batch], phase: Phase) -> list[Facts]:
-        """Forward and back; arguments as `Trainer.passes`."""
+        """Run forward and backward; see `Trainer.passes`."""
         facts = []
         for batch in batches:
             loss, seen = self._loss(batch)

@@ -19,10 +19,10 @@ class Optimizer:
         clip: largest norm; 0 does not clip.
         processes: who the gradients are shared with.
         rate: learning rate where `step` is given none.
-        scaled: multiply losses before the backward pass, so that gradients in float16 do not vanish.
+        scaled: scale losses before the backward pass, so that float16 gradients do not underflow.
 
     Attributes:
-        skips: the gradients that `gather` has met overflowed, and `step` will leave them out.
+        skips: whether the last gathered gradients overflowed, so that `step` skips the update.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Optimizer:
         self.skips = False
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients to those that are there."""
+        """Accumulate the gradients of a loss."""
         (loss if self.scale is None else loss * self.scale.value).backward()  # type: ignore[no-untyped-call]
 
     def gather(self) -> Tensor:
@@ -68,18 +68,18 @@ class Optimizer:
         self.inner.zero_grad(set_to_none=True)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """What a saved state holds besides the moments, under a name."""
+        """Tensors of a saved state besides the moments, prefixed with a name."""
         return {} if self.scale is None else {f"{name}_scale/{part}": value for part, value in vars(self.scale).items()}
 
 
 class LossScale:
-    """By how much losses are multiplied: the rule of `torch.amp.GradScaler`, which accelerate uses too.
+    """Dynamic loss scale, with the rule of `torch.amp.GradScaler`, which accelerate uses too.
 
-    It begins at 65536, is halved by a step whose gradients overflow, and doubled after 2000 steps in a row without one. All
-    processes agree, because gradients are averaged over them before they are looked at.
+    Starts at 65536, is halved when gradients overflow, and doubled after 2000 consecutive steps without overflow. All processes
+    agree, because gradients are averaged over them first.
 
     Args:
-        device: of the parameters.
+        device: device of the parameters.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -88,11 +88,11 @@ class LossScale:
 
     @property
     def may_fall(self) -> bool:
-        """Whether overflow can still be the scale's fault."""
+        """Whether overflow can still be due to the scale."""
         return bool(self.value > 1)
 
     def follow(self, overflow: bool) -> None:
-        """Take in how a step went."""
+        """Update the scale after a step."""
         self.calm.copy_(torch.zeros_like(self.calm) if overflow else self.calm + 1)
         if overflow:
             self.value.div_(2)

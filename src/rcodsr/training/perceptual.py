@@ -19,9 +19,9 @@ def build_perceptual(settings: PerceptualSettings, device: torch.device, hollow:
     """The distance a recipe names.
 
     Args:
-        settings: which one, and its weights.
-        device: where it is computed.
-        hollow: read no weights, where only shapes count.
+        settings: the distance and its weights.
+        device: its device.
+        hollow: skip reading weights, if only shapes are needed.
 
     Raises:
         UsageError: when LPIPS with VGG16 is requested without weights and its package is missing.

@@ -62,7 +62,7 @@ class Processes:
 
 
 def check_precision(device: torch.device, dtype: str, log: Log) -> None:
-    """See whether a device computes in a precision; the log is told of one that it only emulates.
+    """Check that a device supports a precision; log a note if it only emulates it.
 
     Raises:
         DeviceError: when it does not.

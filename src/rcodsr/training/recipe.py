@@ -41,12 +41,12 @@ class Phase(Spec):
     name: str
     steps: Positive
     batch: Positive
-    """Samples of one update, in each process."""
+    """Samples per update, in each process."""
     crop: Annotated[int, Range(32, multiple=16)]
     learning_rate: tuple[NonNegative, NonNegative]
     """At the phase's beginning and at its end."""
     pieces: Free[Positive] = 1
-    """So many passes, one after the other, make up a batch: less memory, more time, the same update."""
+    """Number of successive passes per batch: less memory, more time, the same update."""
     pixel: Literal["mse", "charbonnier"] = "charbonnier"
     """MSE on clamped pictures, as in OSEDiff and S3Diff; or Charbonnier with a separate term for low frequencies."""
     pixel_weight: NonNegative = 1.0
@@ -93,14 +93,14 @@ class Phase(Spec):
         """Reject settings that contradict each other.
 
         Raises:
-            UsageError: when a value is out of its bounds, the zoom is empty, the batch cannot be cut in such pieces, or more
+            UsageError: when a value is out of bounds, the zoom is empty, the batch cannot be split into the pieces, or more
                 than the whole batch has a fixed timestep.
         """
         super().__post_init__()
         if self.zoom[0] > self.zoom[1]:
             raise UsageError("zoom", f"{[*self.zoom]} is empty", "use [least, most]")
         if self.batch % self.pieces:
-            raise UsageError("pieces", f"{self.batch} samples cannot be cut in {self.pieces}", "use a divisor of the batch")
+            raise UsageError("pieces", f"{self.batch} samples do not split into {self.pieces}", "use a divisor of the batch")
         if self.fidelity_share + self.realism_share > 1:
             raise UsageError("realism_share", "exceeds the whole batch together with fidelity_share", "use at most 1 in all")
 
@@ -206,10 +206,10 @@ class MachineSettings(Spec):
 
     device: Free[str] = "auto"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 computes the networks in bfloat16; weights, Eq. (3) and losses stay float32. fp16 does so in float16 with scaled
-    losses, for GPUs without bfloat16."""
+    """bf16 runs the networks in bfloat16; weights, Eq. (3) and losses stay in float32. fp16 uses float16 with scaled losses,
+    for GPUs without bfloat16."""
     memory: Free[Literal["as-given", "24gb", "40gb", "80gb"]] = "as-given"
-    """The GPU's memory: `pieces` and `gradient_checkpointing` are chosen so that a step fits; every batch stays."""
+    """The GPU's memory: `pieces` and `gradient_checkpointing` are chosen so that a step fits. Batch sizes stay."""
     gradient_checkpointing: Free[bool] = False
     """Recompute activations in the backward pass instead of keeping them."""
     workers: Annotated[int, Range(0, 1024), Note.FREE] = 1
@@ -251,7 +251,7 @@ class Recipe(Spec):
     output: Free[Path] = Path("runs/rcod-tiny")
     seed: Natural = 0
     lr: Free[Path | None] = None
-    """Low-resolution versions of the photos (`data.pairs.find_pairs`), in the place of synthetic degradation."""
+    """Low-resolution versions of the photos (`data.pairs.find_pairs`), which replace synthetic degradation."""
 
     captions: Weights[Path | None] = None
     """A text for each photo, as JSON lines of picture and text: the prompt of variants with a text prompt, as in OSEDiff."""

@@ -372,7 +372,7 @@ class Run:
 
 
 def _sides(photos: list[Path], lr: dict[Path, Path] | None) -> dict[Path, int]:
-    """The shorter side of each photo, of pairs that of what both show; by their headers, so that unreadable ones are found."""
+    """The shorter side of each photo, or of the common area of a pair, from their headers; this finds unreadable files."""
     sizes = {path: io.read_header(path).size for path in photos}
     if lr is not None:
         sizes = {path: covered(size, io.read_header(lr[path]).size) or size for path, size in sizes.items()}

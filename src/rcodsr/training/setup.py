@@ -127,10 +127,10 @@ def _start(recipe: Recipe, spec: VariantSpec, bases: Mapping[str, ResolvedWeight
 
 
 def train_grain(model: OneStepSR) -> None:
-    """Let only how much grain there is be trained.
+    """Make only the amount of grain trainable.
 
     Raises:
-        UsageError: when the variant has none.
+        UsageError: when the variant has no grain.
     """
     deviation = model.unet.deviation if isinstance(model.unet, TinyUNet) else None
     if deviation is None:
@@ -148,7 +148,7 @@ def trained_whole(model: OneStepSR) -> OneStepSR:
 
 
 def prior_spec(spec: VariantSpec) -> VariantSpec:
-    """The prior of a variant: it predicts noise, and draws none."""
+    """The prior of a variant: it predicts noise and draws no grain."""
     unet = replace(spec.unet, grain=False) if isinstance(spec.unet, TinyUNetSpec) else spec.unet
     return replace(spec, name=f"{spec.name}-prior", unet=unet, noise_head="plain", limit_overshoot=False)
 
@@ -203,10 +203,10 @@ def build_trainer(recipe: Recipe, model: OneStepSR, processes: Processes, hollow
     """The trainer of a recipe's stage; moves the model to its device.
 
     Args:
-        recipe: the judges.
-        model: what is trained.
-        processes: who trains it.
-        hollow: read no weights of judges, where only their shapes count.
+        recipe: names the judges.
+        model: the model to train.
+        processes: the training processes.
+        hollow: skip reading the judges' weights, if only shapes are needed.
 
     Raises:
         UsageError: when a required package or setting is missing.

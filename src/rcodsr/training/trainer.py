@@ -18,7 +18,7 @@ from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import Phase, Recipe
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What networks are computed in, by `machine.dtype`; fp32 stands for no mixed precision."""
+"""Dtype of the networks by `machine.dtype`; fp32 means no mixed precision."""
 
 
 class Trainer(ABC):
@@ -59,14 +59,14 @@ class Trainer(ABC):
 
     @abstractmethod
     def passes(self, batches: Sequence[Batch], phase: Phase) -> Sequence[object]:
-        """All passes of a step, forward and back, without any update: what its memory is counted by.
+        """Run all forward and backward passes of a step without updates, to measure its memory.
 
         Args:
-            batches: as of `train_step`.
-            phase: weights of losses.
+            batches: as in `train_step`.
+            phase: loss weights.
 
         Returns:
-            What is held until the step ends.
+            Objects kept until the step ends.
         """
 
     def _update(self, facts: Sequence[Facts], rate: float, step: int) -> Facts:
@@ -77,7 +77,7 @@ class Trainer(ABC):
         require_finite(step, {"loss": averaged["loss"], **norm})
         if self.optimizer.scale is not None:
             averaged["loss_scale"] = self.optimizer.scale.value.clone()
-            averaged["grad_norm"] = averaged["grad_norm"].nan_to_num(0, 0)  # of a step that is left out: nothing changes
+            averaged["grad_norm"] = averaged["grad_norm"].nan_to_num(0, 0)  # a skipped step changes nothing
         self.optimizer.step(rate)
         if self.average is not None:
             self.average.update(step)
