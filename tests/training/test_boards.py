@@ -19,7 +19,7 @@ def _silent(_: str) -> None:
 
 
 def test_tensorboard_gets_curves_and_pictures_and_forgets_what_is_done_again(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     for begun, last in ((0, 3), (1, 2)):
         boards = Boards(["tensorboard"], tmp_path, begun, {}, _silent)

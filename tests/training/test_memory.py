@@ -209,7 +209,7 @@ def test_float16_trains_on_what_float32_does(recipe: Recipe) -> None:
     phase = Phase("pixel", 2, 2, 32, (1e-3, 1e-3), adversarial=0.1)
     seen = []
     for dtype in ("fp32", "fp16"):
-        machine = MachineSettings(workers=0, dtype=dtype)  # type: ignore[arg-type]
+        machine = MachineSettings(workers=0, dtype=dtype)
         asked = replace(recipe, phases=(phase,), fit=False, machine=machine)
         model = build_networks(asked, asked.variant, {}, _silent)
         trainer = build_trainer(asked, model, Processes("cpu"))

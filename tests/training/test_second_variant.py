@@ -33,7 +33,7 @@ def s_recipe(photos: Path, small_s_spec: VariantSpec, tmp_path: Path, monkeypatc
         perceptual=PerceptualSettings("wavelet"),
         discriminator=DiscriminatorSettings("dino"),
         machine=MachineSettings(workers=0),
-        phases=(Phase("RCOD_S", 3, 2, 64, (1e-3, 1e-3), "mse", pixel_weight=2.0, perceptual=5.0, adversarial=0.5),),
+        phases=(Phase("RCOD_S", 3, 2, 64, (1e-3, 1e-3), pixel="mse", pixel_weight=2.0, perceptual=5.0, adversarial=0.5),),
     )
 
 

@@ -19,7 +19,7 @@ from tests import published
 
 @pytest.fixture
 def recipe(small_s_spec: VariantSpec, tmp_path: Path) -> Recipe:
-    phase = Phase("RCOD_S", 3, 2, 64, (1e-3, 1e-3), "mse")
+    phase = Phase("RCOD_S", 3, 2, 64, (1e-3, 1e-3), pixel="mse")
     return Recipe(photos=tmp_path, variant=small_s_spec, output=tmp_path / "run", base_model="random:3", phases=(phase,))
 
 

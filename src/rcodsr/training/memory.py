@@ -175,7 +175,7 @@ class _Fake(FakeTensorMode):
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:  # initialisations repeat draws until they are in range
             return False if args[0].dtype == torch.bool else 0
-        out = super().dispatch(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        out = super().dispatch(func, types, args, kwargs)
         self.fake_tensor_converter.tensor_memo.clear()
         return out
 
@@ -189,7 +189,7 @@ class _Live(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.most = 0
         self._seen: set[int] = set()
 
@@ -228,7 +228,7 @@ def _gpu_precision() -> Iterator[None]:
         half = isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and torch.is_autocast_enabled("cpu")
         return (inputs[0].float(), *inputs[1:]) if half else None
 
-    hook = register_module_forward_pre_hook(widened)
+    hook = register_module_forward_pre_hook(widened)  # type: ignore[arg-type]  # torch says that it returns nothing
     try:
         yield
     finally:

@@ -45,7 +45,7 @@ class Optimizer:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a loss."""
-        (loss if self.scale is None else loss * self.scale.value).backward()  # type: ignore[no-untyped-call]
+        (loss if self.scale is None else loss * self.scale.value).backward()
 
     def gather(self) -> Tensor:
         """Average the gradients over the processes and clip them. Returns their norm (a scalar), which may not be finite."""
