@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rcodsr.errors import DeviceError, RcodsrError, UsageError
-from rcodsr.training.memory import Need, Shapes, _fitted, _Live, fitted, lines
+from rcodsr.training.memory import Need, _fitted, _Live, fitted, lines, needs
 from rcodsr.training.optimizer import Optimizer
 from rcodsr.training.processes import Processes
 from rcodsr.training.recipe import MachineSettings, Phase, Recipe
@@ -58,7 +58,7 @@ def _large(recipe: Recipe, **changes: object) -> Recipe:
 def test_the_count_agrees_with_what_a_real_step_keeps(kind: str, request: pytest.FixtureRequest) -> None:
     """Within 20 % of weights, moments and what saved-tensor hooks see."""
     recipe = _large(request.getfixturevalue(kind))
-    need = Shapes(recipe).need(recipe.phases[0], 2)
+    (need,) = needs(recipe)
     run = Run(recipe, _silent)
     saved = _Saved(run.trainer)
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda kept: kept):
@@ -68,16 +68,15 @@ def test_the_count_agrees_with_what_a_real_step_keeps(kind: str, request: pytest
     assert need.total == pytest.approx(need.parameters + need.gradients + moments + saved.most, rel=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 def test_what_is_computed_again_is_counted_as_it_comes_and_goes(sd_recipe: Recipe) -> None:
     """The most that a real step holds at once, with and without checkpointing."""
     recipe = _large(sd_recipe)
-    shapes, needed = Shapes(recipe), []
+    needed = []
     for again in (False, True):
-        if again:
-            shapes.compute_again()
-        needed.append(shapes.need(recipe.phases[0], 2).activations)
-        run = Run(replace(recipe, machine=replace(recipe.machine, gradient_checkpointing=again)), _silent)
+        asked = replace(recipe, machine=replace(recipe.machine, gradient_checkpointing=again))
+        needed.append(needs(asked)[0].activations)
+        run = Run(asked, _silent)
         _step(run, 0)
         live = _Live()
         with live:
@@ -137,13 +136,15 @@ def test_a_word_chooses_pieces_first_and_checkpointing_last(
     size = made.phases[0].batch // pieces
     assert said == [
         f"machine.memory={memory}: {size} of {made.phases[0].batch} samples at once, "
-        f"activations {'computed again' if again else 'kept'}"
+        f"activations {'recomputed' if again else 'kept'}"
     ]
 
 
 def test_what_fits_in_no_way_is_refused(recipe: Recipe) -> None:
     asked = replace(recipe, machine=replace(recipe.machine, memory="24gb"))
-    with pytest.raises(UsageError, match=r"machine\.memory: pixel needs 36\.0 GiB for one sample, 21\.6 are there; "):
+    with pytest.raises(
+        UsageError, match=r"machine\.memory: pixel needs 36\.0 GiB for one sample, but 21\.6 GiB are "
+    ):
         _fitted(asked, _Known(100), _silent)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="pieces: 2 samples do not split into 3"):
         replace(recipe.phases[0], pieces=3)

@@ -6,16 +6,20 @@ counts from its creation until its last reference is gone: saved activations, re
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
+import os
 import warnings
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from rcodsr.checkpoints.config import read_config
 from rcodsr.checkpoints.named import find_weights
 from rcodsr.data.dataset import Batch
-from rcodsr.errors import UsageError
+from rcodsr.errors import RcodsrError, UsageError
 from rcodsr.messages import Log
 from rcodsr.models.build import build_model
 from rcodsr.models.one_step import OneStepSR
@@ -32,6 +36,7 @@ from rcodsr.training.recipe import Phase, Recipe
 from rcodsr.training.setup import build_trainer, checkpoint_activations, metric_spec, prior_spec, train_grain, trained_whole
 from rcodsr.training.trainer import Trainer
 
+T = TypeVar("T")
 _GIB = 2**30
 _USABLE = 0.9
 """Usable share of a card's memory; the rest goes to the driver, fragmentation and libraries."""
@@ -69,7 +74,17 @@ def fitted(recipe: Recipe, log: Log) -> Recipe:
     Raises:
         UsageError: when a phase does not fit.
     """
-    return recipe if recipe.machine.memory == "as-given" else _fitted(recipe, Shapes(recipe), log)
+    if recipe.machine.memory == "as-given":
+        return recipe
+    made, notes = _apart(_fitted_and_noted, recipe)
+    for note in notes:
+        log(note)
+    return made
+
+
+def _fitted_and_noted(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    notes: list[str] = []
+    return _fitted(recipe, Shapes(recipe), notes.append), notes
 
 
 def _fitted(recipe: Recipe, shapes: Shapes, log: Log) -> Recipe:
@@ -94,11 +109,56 @@ def _fitted(recipe: Recipe, shapes: Shapes, log: Log) -> Recipe:
 
 def lines(recipe: Recipe) -> Iterator[str]:
     """Yield one line per phase with the memory of a step."""
-    shapes = Shapes(recipe)
-    for phase in recipe.phases:
+    for phase, need in zip(recipe.phases, needs(recipe), strict=True):
         size = phase.batch // phase.pieces
-        need = shapes.need(phase, size)
         yield f"memory of {phase.name}, {size} × {phase.crop}² at once, {recipe.machine.dtype}: {need}"
+
+
+def needs(recipe: Recipe) -> list[Need]:
+    """Memory of a step of each phase, one piece of a batch at a time.
+
+    Raises:
+        UsageError: when it cannot be counted.
+    """
+    return _apart(_needs, recipe)
+
+
+def _needs(recipe: Recipe) -> list[Need]:
+    shapes = Shapes(recipe)
+    return [shapes.need(phase, phase.batch // phase.pieces) for phase in recipe.phases]
+
+
+def _apart(task: Callable[[Recipe], T], recipe: Recipe) -> T:
+    """Run a task in a process of its own that ends with it.
+
+    Fake tensors that outlive their mode damage the heap (torch 2.13), so they must not share a process with a training.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, task, recipe), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        answer: T | RcodsrError = receiver.recv()
+    except EOFError:
+        cause = "the memory of a step could not be counted"
+        raise UsageError("machine.memory", cause, "set phases.N.pieces and machine.gradient_checkpointing instead") from None
+    finally:
+        process.join()
+    if isinstance(answer, RcodsrError):
+        raise answer
+    return answer
+
+
+def _answer(sender: Connection, task: Callable[[Recipe], T], recipe: Recipe) -> None:
+    gc.disable()  # everything lives until the end
+    try:
+        answer: T | RcodsrError = task(recipe)
+    except RcodsrError as error:
+        answer = error
+    sender.send(answer)
+    sender.close()
+    os._exit(0)
 
 
 def _pieces(shapes: Shapes, phase: Phase, room: int) -> int | None:
@@ -130,11 +190,11 @@ class Shapes:
         self._mode, self._live = _Fake(allow_non_fake_inputs=True), _Live()
         with self._counted():
             self.trainer = _hollow_trainer(recipe)
-            self.parameters = self._live.bytes
+            self.parameters = self._live.now()
             trained = [parameter for learns in self.trainer.optimizers().values() for parameter in _parameters(learns)]
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
-            self.gradients = self._live.bytes - self.parameters
+            self.gradients = self._live.now() - self.parameters
         self.optimizer = 2 * sum(parameter.numel() * 4 for parameter in trained)
 
     def compute_again(self) -> None:
@@ -155,7 +215,7 @@ class Shapes:
             scale = self.trainer.model.spec.scale
             lr = torch.zeros(batch, 3, phase.crop // scale, phase.crop // scale)
             kept = self.trainer.passes([Batch(hr=hr, lr=lr, samples=tuple(range(batch)), texts=("",) * batch)], phase)
-            waiting = self._live.bytes - before  # kept for each piece until the judges have used it
+            waiting = self._live.now() - before  # kept for each piece until the judges have used it
             del kept
         pieces = self.recipe.optim.accumulate * max(1, phase.batch // batch)
         activations = self._live.most - before + (pieces - 1) * waiting
@@ -183,20 +243,27 @@ class _Fake(FakeTensorMode):
 class _Live(TorchDispatchMode):
     """Counts the bytes of all live tensors.
 
+    Storages are watched through torch's own weak references: Python's may be called early.
+
     Attributes:
-        bytes: current bytes.
         most: peak bytes since `restart`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = self.most = 0
-        self._seen: set[int] = set()
+        self.most = self._bound = 0
+        self._sizes: dict[StorageWeakRef, int] = {}
+
+    def now(self) -> int:
+        """The bytes now: what has died since the last call is dropped."""
+        for storage in [storage for storage in self._sizes if storage.expired()]:
+            self._bound -= self._sizes.pop(storage)
+        return self._bound
 
     def restart(self) -> int:
-        """Reset the peak; returns the current bytes."""
-        self.most = self.bytes
-        return self.bytes
+        """Restart the peak; returns the bytes now."""
+        self.most = self.now()
+        return self.most
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -206,18 +273,13 @@ class _Live(TorchDispatchMode):
         return out
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._seen:
+        reference = StorageWeakRef(storage)
+        if reference in self._sizes:
             return
-        self._seen.add(key)
-        size = storage.nbytes()
-        self.bytes += size
-        self.most = max(self.most, self.bytes)
-        weakref.finalize(storage, self._remove, key, size).atexit = False
-
-    def _remove(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.bytes -= size
+        self._sizes[reference] = storage.nbytes()
+        self._bound += storage.nbytes()
+        if self._bound > self.most:  # dead storages still count in the bound
+            self.most = max(self.most, self.now())
 
 
 @contextmanager
