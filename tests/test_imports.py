@@ -13,7 +13,7 @@ _LAYERS = "Layers: every import points to a lower one"
 _CYCLES = "Modules of one package form no cycle"
 _FACE = "Nothing below the command line imports the public face"
 _RUN = "What enlarges pictures needs nothing of what trains and measures"
-_DISK = "Only checkpoints, images, data.photos, batch, bench, training and cli touch the disk"
+_DISK = "Only checkpoints, images, data.photos, data.pairs, batch, bench, training and cli touch the disk"
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_a_tall_picture_keeps_its_short_side_short() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0x5", "12", "5X5", "short=", "short=0", "wide=4", "-3x4", "1e3x", "short=1x2"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a size; use WIDTHxHEIGHT, WIDTHx, xHEIGHT, short=N or long=N"):
+    with pytest.raises(UsageError, match="is not a valid size; use WIDTHxHEIGHT, WIDTHx, xHEIGHT, short=N or long=N"):
         TargetSize.parse(text)
 
 

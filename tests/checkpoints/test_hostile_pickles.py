@@ -155,5 +155,5 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path, monkeypatch: pyte
 def test_a_safetensors_file_is_named_as_one(tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
     save_file({"lora_down.weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match=r"lora\.safetensors: a safetensors file, .*; give OSEDiff's"):
+    with pytest.raises(WeightsError, match=r"lora\.safetensors: a safetensors file, .*; pass OSEDiff's"):
         pickles.open_pickle(path)

@@ -22,7 +22,7 @@ def test_a_long_run_on_a_cpu_says_so_once_with_the_fast_weights_beside_it(capsys
     first = Result("a.png", "a_x4.png", "done", device="cpu", seconds=30.0, weights=f"{DEFAULT_WEIGHTS}@0123456789ab")
     _tell_how_long(first, 40)
     said = capsys.readouterr().err
-    assert "about 20 min to go" in said
+    assert "about 20 min left" in said
     assert "rcod-tiny (softer) takes about 4 min" in said
     _tell_how_long(first, 3)
     _tell_how_long(replace(first, device="cuda:0"), 40)

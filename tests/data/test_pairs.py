@@ -53,7 +53,7 @@ def test_names_of_published_sets(tmp_path: Path, photos: str, lr: str, high: str
 
 def test_one_directory_without_tails_tells_nothing_apart(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 48, 32)
-    with pytest.raises(UsageError, match="holds the photos as well, and no names tell both apart; "):
+    with pytest.raises(UsageError, match="contains the photos as well, and no names tell them apart; "):
         find_pairs(tmp_path, tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_a_photo_that_is_no_multiple_of_four_is_cut_and_said(tmp_path: Path) -> 
     save(tmp_path / "lr" / "0001x4.png", 17, 12)
     lines: list[str] = []
     pairs = find_pairs(tmp_path / "hr", tmp_path / "lr", lines.append)
-    assert lines == [f"1 of 1 photos are cut to a multiple of 4 pixels, {tmp_path}/hr/0001.png first"]
+    assert lines == [f"1 of 1 photos are cropped to a multiple of 4 pixels, {tmp_path}/hr/0001.png first"]
     hr, lr = drawn(pairs, 48)
     assert (hr.shape, lr.shape) == ((3, 48, 48), (3, 12, 12))
     with pytest.raises(InputError, match="smaller than the 64-pixel crop"):

@@ -113,7 +113,7 @@ def _rarely(name: str) -> object:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", map(_rarely, TRAINED))
+@pytest.mark.parametrize("name", [_rarely(name) for name in TRAINED])
 def test_a_row_runs_as_it_is_typed(name: str, photos: Path, tags: Path, tmp_path: Path, run_cli: RunCli) -> None:
     done = run_cli(*_small(_here(TRAINED[name], photos, tags, tmp_path / "run")))
     assert done.returncode == 0, done.stderr

@@ -112,5 +112,5 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"validation\.jsonl: not the record of a run's validations"):
         compare(run)
     (run / "validation.jsonl").write_text("")
-    with pytest.raises(InputError, match="holds no validation yet"):
+    with pytest.raises(InputError, match="contains no validation yet"):
         compare(run)

@@ -142,9 +142,7 @@ def test_a_word_chooses_pieces_first_and_checkpointing_last(
 
 def test_what_fits_in_no_way_is_refused(recipe: Recipe) -> None:
     asked = replace(recipe, machine=replace(recipe.machine, memory="24gb"))
-    with pytest.raises(
-        UsageError, match=r"machine\.memory: pixel needs 36\.0 GiB for one sample, but 21\.6 GiB are "
-    ):
+    with pytest.raises(UsageError, match=r"machine\.memory: pixel needs 36\.0 GiB for one sample, but 21\.6 GiB are "):
         _fitted(asked, _Known(100), _silent)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="pieces: 2 samples do not split into 3"):
         replace(recipe.phases[0], pieces=3)

@@ -64,7 +64,7 @@ def test_the_recipe_says_what_the_base_says() -> None:
     assert (phase.pixel, phase.pixel_weight, phase.perceptual, phase.adversarial) == ("mse", 2.0, 5.0, 0.5)
     assert recipe.discriminator.steps == "apart"
     assert phase.vsd == 0
-    with pytest.raises(UsageError, match="distils nothing"):
+    with pytest.raises(UsageError, match="not by distillation"):
         read_recipe(RECIPE, ["photos=x", "phases.0.vsd=1"])
 
 

@@ -61,7 +61,7 @@ def compare(
         _compare_run(input, output, {"--gt": gt, "--judges": judges, "--region": region}, overwrite)
         return
     if output is None:
-        raise UsageError("--output", "not given", "add -o PAGE.html or -o SHEET.png")
+        raise UsageError("compare", "--output missing", "add -o PAGE.html or SHEET.png; see `rcodsr compare --help`")
     if judges is not None and gt is None:
         raise UsageError("--judges", "needs a ground truth", "add --gt FILE or omit the option")
     _check_output(output, [input] if gt is None else [input, gt], overwrite)
