@@ -21,7 +21,7 @@ from rcodsr.training.setup import build_networks, build_trainer, resolve_bases
 RECIPE = Path(__file__).parents[2] / "recipes" / "rcod-o.toml"
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 def test_one_step_at_the_real_size(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     photo.save(tmp_path / "photos" / "photo.png")
