@@ -1,4 +1,4 @@
-"""Run a training repeatedly, each time in a process that is killed at a random moment, until one finishes.
+"""Run a training repeatedly, each time in a process that is killed at a random moment or during a write, until one finishes.
 
     python -m tests.training.killing RECIPE.pickle KILLS SEED
 
@@ -19,17 +19,19 @@ from rcodsr.training.run import Run
 
 def main(recipe: Recipe, kills: int, seed: int) -> None:
     chance, writing = random.Random(seed), 0
-    for _ in range(kills):
+    for number in range(kills):
         child = os.fork()
         if child == 0:
             Run(recipe, _silent).go()
             os._exit(0)
         _wait(recipe.output / "metrics.jsonl", chance)
+        if number % 2:
+            _wait_for_a_write(recipe.output)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             raise SystemExit("the run ended before it could be killed often enough")
-        writing += bool(list((recipe.output / "states").glob(".*.part"))) or (recipe.output / ".checkpoint.new").exists()
+        writing += _is_writing(recipe.output)
     Run(recipe, _silent).go()
     print(writing)
 
@@ -40,6 +42,17 @@ def _wait(journal: Path, chance: random.Random) -> None:
     while _size(journal) == before and time.monotonic() < patience:
         time.sleep(0.005)
     time.sleep(chance.uniform(0, 0.35))
+
+
+def _wait_for_a_write(output: Path) -> None:
+    """Wait until a state or the checkpoint is being written: a random moment alone may miss that in a few kills."""
+    patience = time.monotonic() + 20
+    while not _is_writing(output) and time.monotonic() < patience:
+        pass
+
+
+def _is_writing(output: Path) -> bool:
+    return bool(list((output / "states").glob(".*.part"))) or (output / ".checkpoint.new").exists()
 
 
 def _size(path: Path) -> int:

@@ -79,7 +79,7 @@ def test_a_run_survives_kills_bit_for_bit(sd_recipe: Recipe, tmp_path: Path, kil
     command = [sys.executable, "-m", "tests.training.killing", str(tmp_path / "recipe.pickle"), str(kills), "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0 or kills < 30
+    assert int(done.stdout) > 0
     whole = replace(recipe, output=tmp_path / "whole")
     Run(whole, _silent).go()
     assert _hex(recipe.output) == _hex(whole.output)
