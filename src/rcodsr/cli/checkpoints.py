@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rcodsr.cli.streams import note, result_line
-from rcodsr.cli.tables import terminal_width
+from rcodsr.cli.tables import show_table
 
 
 def compare_checkpoints(run: Path, output: Path | None) -> None:
@@ -19,13 +19,14 @@ def compare_checkpoints(run: Path, output: Path | None) -> None:
     from rcodsr.errors import InputError
     from rcodsr.images.io import make_directory, read, write_atomic
     from rcodsr.images.picture import to_pil
-    from rcodsr.report.checkpoints import as_page, as_png, chosen, side_by_side
+    from rcodsr.report.checkpoints import as_page, chosen, side_by_side
+    from rcodsr.report.encoding import png
     from rcodsr.training.history import alike, looks, table
 
     seen = looks(run)
     columns, rows = table(seen)
     if output is None:
-        _print([columns, *rows])
+        show_table([columns, *rows])
         return
     pictured = [(look.step, look.sheet) for look in alike(seen)]
     pictured = [pictured[i] for i in chosen(len(pictured))]
@@ -37,13 +38,5 @@ def compare_checkpoints(run: Path, output: Path | None) -> None:
     if len(pictured) < len(seen):
         note(f"pictures of {len(pictured)} of {len(seen)} validations")
     make_directory(output.parent)
-    write_atomic(output, as_page(str(run), columns, rows, made) if page or made is None else as_png(made))
+    write_atomic(output, as_page(str(run), columns, rows, made) if page or made is None else png(made))
     result_line(str(output))
-
-
-def _print(rows: list[list[str]]) -> None:
-    """Aligned on a terminal, else with tabs."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    aligned = terminal_width() is not None
-    for row in rows:
-        result_line("  ".join(map(str.rjust, row, widths)) if aligned else "\t".join(row))

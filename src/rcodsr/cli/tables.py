@@ -38,6 +38,14 @@ def show_row(cells: Sequence[str], first: int) -> None:
         result_line("\t".join(cell.translate(_IN_CELLS) for cell in cells))
 
 
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows that are all known: in columns as wide as their widest cell on a terminal, otherwise tab-separated."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    on_terminal = terminal_width() is not None
+    for row in rows:
+        result_line("  ".join(map(str.rjust, row, widths)) if on_terminal else "\t".join(row))
+
+
 def aligned(cells: Sequence[str], first: int, width: int) -> str:
     """A row of `width` columns: the first cell at most `first` wide, the others eleven each."""
     name, *others = cells

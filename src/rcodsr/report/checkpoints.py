@@ -1,6 +1,5 @@
 """Checkpoints of a run side by side: their validation pictures as a sheet, and a page with their scores."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from rcodsr.options import LEVELS
+from rcodsr.report.encoding import data_uri
 
 MOST = 8
 """Checkpoints whose pictures are shown: more would be too small to see."""
@@ -56,11 +56,6 @@ def side_by_side(steps: Sequence[int], sheets: Sequence[Image.Image]) -> Image.I
     return made
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A PNG file."""
-    return _encoded(picture, "PNG", optimize=True)
-
-
 def as_page(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], picture: Image.Image | None) -> bytes:
     """A self-contained HTML page: the table, and below it the pictures.
 
@@ -92,11 +87,7 @@ def as_page(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], pi
 
 
 def _uri(picture: Image.Image) -> str:
-    kind = "WEBP" if max(picture.size) < 16_383 else "JPEG"
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(_encoded(picture, kind, quality=90)).decode()}"
-
-
-def _encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    kind = "webp" if max(picture.size) < 16_383 else "jpeg"
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
+    picture.save(buffer, kind, quality=90)
+    return data_uri(kind, buffer.getvalue())

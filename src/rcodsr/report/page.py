@@ -1,6 +1,5 @@
 """A comparison as one self-contained HTML page, which sends no network requests and opens from disk."""
 
-import base64
 import html
 import io
 import json
@@ -12,6 +11,7 @@ from PIL import Image
 
 from rcodsr.images.departures import legend, reduced
 from rcodsr.report.comparison import Comparison, Panel, said_of, written
+from rcodsr.report.encoding import data_uri, png
 
 _ROOM = 4_700_000
 """Maximum bytes of all pictures in base64, unless it would require too low a quality."""
@@ -127,10 +127,8 @@ def _uri(image: Image.Image, quality: int = 80, lossless: bool = False) -> str:
     else:
         image.save(buffer, "WEBP", quality=quality, lossless=lossless, method=4 if not lossless else 2)
         kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(kind, buffer.getvalue())
 
 
 def _map_uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri("png", png(image))

@@ -1,11 +1,10 @@
 """A comparison as one PNG: all versions of the picture in a row, with crops of the regions that differ most below."""
 
-import io
-
 from PIL import Image, ImageDraw, ImageFont
 
 from rcodsr.images.departures import legend
 from rcodsr.report.comparison import Box, Comparison, Panel, said_of, written
+from rcodsr.report.encoding import png
 
 _CELL, _GAP, _LINE = 288, 12, 20
 _PAPER, _INK, _FAINT = "#ffffff", "#1c1e21", "#5c636b"
@@ -49,9 +48,7 @@ def contact_sheet(comparison: Comparison) -> bytes:
         for n, line in enumerate(("How far each level departs", "from realism 0, in 8-bit steps:")):
             draw.text((_GAP, maps_top + n * _LINE), line, _INK if n == 0 else _FAINT, font)
         sheet.paste(legend(_CELL), (_GAP, maps_top + 2 * _LINE + 4))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png(sheet)
 
 
 def _details(panel: Panel) -> list[str]:
